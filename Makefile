@@ -1,0 +1,26 @@
+SHELL := bash
+IN_ENV := source scripts/env.sh &&
+
+.PHONY: help setup test demo lint clean distclean
+
+help:  ## show this text
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
+
+setup:  ## make .venv: the package, ROS 2 where none is sourced, the messages (nothing to do: under 1 s)
+	@scripts/setup.sh
+
+test: setup  ## run all tests; ARGS='-k matching' goes to pytest
+	$(IN_ENV) python -m pytest $(ARGS)
+
+demo: setup  ## drive a robot through a simulated world, or play BAG=path, into the real node
+	$(IN_ENV) vpr demo $(if $(BAG),--bag '$(BAG)') $(ARGS)
+
+lint: setup  ## run ruff and mypy
+	$(IN_ENV) python -m ruff check && python -m mypy
+
+clean:  ## remove what was built and cached, but not .venv
+	rm -rf build install log *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean  ## remove .venv too
+	rm -rf .venv

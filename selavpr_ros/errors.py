@@ -1,0 +1,37 @@
+"""Errors that say what is wrong and what to do; the command line prints them as one line."""
+
+
+class VprError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class SettingError(VprError):
+    """A setting is unknown or out of its range."""
+
+
+class ImageError(VprError):
+    """An image message cannot be turned into an RGB image."""
+
+
+class StampError(VprError):
+    """An image is older than the one before."""
+
+
+class PoseError(VprError):
+    """A pose is not a pose: NaN, infinity or a zero quaternion."""
+
+
+class CheckpointError(VprError):
+    """A file is no checkpoint of a known model."""
+
+
+class BagError(VprError):
+    """A rosbag cannot be read, written or has not the asked topic."""
+
+
+class GroundTruthError(VprError):
+    """A ground truth cannot be read."""
+
+
+class MapError(VprError):
+    """A keyframe does not fit into the keyframe map."""

@@ -1,0 +1,48 @@
+from glob import glob
+
+from setuptools import find_packages, setup
+
+package_name = 'selavpr_ros'
+
+setup(
+    name=package_name,
+    version='0.1.0',
+    description='Visual place recognition for ROS 2: camera images to loop-closure candidates',
+    long_description='See README.md.',
+    author='selavpr_ros maintainers',
+    maintainer='selavpr_ros maintainers',
+    maintainer_email='maintainers@selavpr-ros.invalid',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=[package_name, f'{package_name}.*']),
+    package_data={package_name: ['weights/*']},
+    data_files=[
+        ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
+        (f'share/{package_name}', ['package.xml']),
+        (f'share/{package_name}/config', sorted(glob('config/*'))),
+        (f'share/{package_name}/launch', sorted(glob('launch/*.launch.py'))),
+    ],
+    entry_points={
+        'console_scripts': [
+            'vpr = selavpr_ros.cli.main:main',
+            'vpr_node = selavpr_ros.ros.vpr_node:main',
+        ],
+    },
+    # rclpy and the messages are not here: they come from a ROS installation, or from
+    # scripts/ros_wheels.txt. torchvision has no line of its own: timm asks for it, and pip then
+    # takes the build that fits torch.
+    install_requires=[
+        'faiss-cpu>=1.7.3',
+        'matplotlib>=3.5',
+        'numpy>=1.21',
+        'opencv-python-headless>=4.5',
+        'pyyaml',
+        'rosbags>=0.10',
+        'safetensors>=0.4',
+        'timm>=1.0.9',
+        'torch>=2.6',
+        'tqdm',
+    ],
+    extras_require={'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML']},
+    zip_safe=False,
+)

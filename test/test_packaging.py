@@ -1,0 +1,129 @@
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import selavpr_ros
+
+ROOT = Path(__file__).parents[1]
+
+
+def manifest(folder):
+    return ElementTree.parse(ROOT / folder / 'package.xml').getroot()
+
+
+def run(*command, **options):
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, **options)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def message_files():
+    return sorted(file.name for file in (ROOT / 'selavpr_msgs/msg').iterdir())
+
+
+def test_name_and_version_are_the_same_everywhere():
+    name, version = run(sys.executable, 'setup.py', '--name', '--version').split()[-2:]
+    assert name == manifest('.').findtext('name') == selavpr_ros.__name__
+    assert version == manifest('.').findtext('version') == selavpr_ros.__version__
+    assert version == manifest('selavpr_msgs').findtext('version')
+
+
+def test_the_resource_marker_is_named_like_the_package():
+    assert (ROOT / 'resource' / manifest('.').findtext('name')).is_file()
+
+
+def test_every_folder_with_python_files_is_a_package():
+    folders = {file.parent for file in (ROOT / 'selavpr_ros').rglob('*.py')}
+    assert [folder for folder in folders if not (folder / '__init__.py').is_file()] == []
+
+
+def test_every_message_is_built():
+    listed = re.findall(r'msg/(\w+\.msg)', (ROOT / 'selavpr_msgs/CMakeLists.txt').read_text())
+    assert sorted(listed) == message_files()
+
+
+def test_every_message_has_one_constant_a_line():
+    for name in message_files():
+        for line in (ROOT / 'selavpr_msgs/msg' / name).read_text().splitlines():
+            assert line.partition('#')[0].count('=') <= 1, f'{name}: {line}'
+
+
+def test_every_message_can_be_made():
+    msg = pytest.importorskip('selavpr_msgs.msg', reason='source scripts/env.sh')
+    for name in message_files():
+        getattr(msg, name.removesuffix('.msg'))()
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    loaded = run(sys.executable, '-c', 'import selavpr_ros, sys; print(*sys.modules)').split()
+    assert 'selavpr_ros' in loaded
+    assert {'torch', 'timm', 'numpy', 'cv2', 'faiss', 'rclpy'}.isdisjoint(loaded)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with scripts/env.sh and a .venv that set-up has made, as far as env.sh can see."""
+    (tmp_path / 'scripts').mkdir()
+    (tmp_path / 'scripts/env.sh').write_text((ROOT / 'scripts/env.sh').read_text())
+    (tmp_path / '.venv/bin').mkdir(parents=True)
+    (tmp_path / '.venv/bin/python').symlink_to(sys.executable)
+    return tmp_path
+
+
+def variables_after(script, **environment):
+    """The variables of a bash that runs `script` with unset variables as errors."""
+    output = run('bash', '-euc', f'{script}; /usr/bin/env -0',
+                 env={'PATH': '/usr/bin:/bin', **environment})
+    return dict(entry.split('=', 1) for entry in output.split('\0') if entry)
+
+
+def test_env_sh_puts_the_venv_first(checkout):
+    variables = variables_after(f'source {checkout}/scripts/env.sh', LD_LIBRARY_PATH='/opt/lib')
+    venv = f'{checkout}/.venv'
+    assert variables['PATH'] == f'{venv}/bin:/usr/bin:/bin'
+    assert variables['LD_LIBRARY_PATH'] == f'{venv}/lib:/opt/lib'
+    assert variables['AMENT_PREFIX_PATH'] == venv
+    assert variables['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+
+
+def test_env_sh_twice_is_env_sh_once(checkout):
+    source = f'source {checkout}/scripts/env.sh'
+    assert variables_after(f'{source}; {source}') == variables_after(source)
+
+
+def test_env_sh_keeps_what_the_user_chose(checkout):
+    source = f'source {checkout}/scripts/env.sh'
+    chosen = variables_after(source, ROS_AUTOMATIC_DISCOVERY_RANGE='SUBNET')
+    assert chosen['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'SUBNET'
+    assert 'ROS_AUTOMATIC_DISCOVERY_RANGE' not in variables_after(source, ROS_DISTRO='jazzy')
+
+
+def test_env_sh_without_a_venv_says_what_to_do(checkout):
+    (checkout / '.venv/bin/python').unlink()
+    finished = subprocess.run(['bash', '-c', f'source {checkout}/scripts/env.sh'],
+                              capture_output=True, text=True)
+    assert finished.returncode != 0
+    assert "run 'make setup' first" in finished.stderr
+
+
+def test_setup_names_every_missing_system_package(checkout):
+    for file in ('setup.py', 'setup.cfg', 'scripts/setup.sh', 'scripts/ros_wheels.txt'):
+        (checkout / file).write_text((ROOT / file).read_text())
+    (checkout / 'selavpr_msgs').mkdir()
+    tools = checkout / 'tools'
+    tools.mkdir()
+    for tool in ('cat', 'cut', 'dirname', 'find', 'sha256sum', 'sort', 'xargs', 'make'):
+        (tools / tool).symlink_to(shutil.which(tool))
+
+    finished = subprocess.run([shutil.which('bash'), checkout / 'scripts/setup.sh'],
+                              capture_output=True, text=True,
+                              env={'PATH': str(tools), 'PYTHON': sys.executable})
+    assert finished.returncode == 1
+    assert finished.stderr.splitlines() == [
+        'selavpr_ros: not on this machine: g++ cmake. Run: sudo apt install g++ cmake'
+    ]
