@@ -1,0 +1,285 @@
+"""Every setting once: name, default, range, unit and reason.
+
+The ROS parameters, `config/vpr.yaml` and the command line's `--set` are made from these classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from selavpr_ros.errors import SettingError
+
+Value = bool | int | float | str | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SettingInfo:
+    """What is known of one setting: for parameter descriptors, help texts and checks."""
+
+    name: str
+    default: Value
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    live: bool = False
+
+    def check(self, value: Any) -> Value:
+        """Return the value in the default's type.
+
+        Raises:
+            SettingError: wrong type, out of range, or none of the choices.
+        """
+        value = self._cast(value)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float) and not self._in_range(number):
+                raise SettingError(f'{self.name} = {value} is not in {self._range()}')
+        if self.choices and value not in self.choices:
+            raise SettingError(f"{self.name} = '{value}' is none of {', '.join(self.choices)}")
+        return value
+
+    def _cast(self, value: Any) -> Value:
+        wanted = type(self.default)
+        if isinstance(self.default, tuple) and not isinstance(value, str | float | int):
+            numbers = tuple(int(number) for number in value)
+            if len(numbers) == len(self.default) and numbers == tuple(value):
+                return numbers
+        elif type(value) is wanted:
+            return value
+        elif wanted is float and type(value) is int:
+            return float(value)
+        raise SettingError(f'{self.name} = {value!r} should be like {self.default!r}')
+
+    def _in_range(self, number: float) -> bool:
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return low <= number <= high
+
+    def _range(self) -> str:
+        low = '-inf' if self.low is None else f'{self.low:g}'
+        high = 'inf' if self.high is None else f'{self.high:g}'
+        return f'[{low}, {high}]'
+
+
+def setting(default: Value, description: str, **details: Any) -> Any:
+    """Declare one setting; `details` are the other fields of SettingInfo."""
+    return field(default=default, metadata={'description': description, **details})
+
+
+def _info(name: str, declared: Field[Any]) -> SettingInfo:
+    default: Any = declared.default
+    return SettingInfo(name, default, **declared.metadata)
+
+
+class _Checked:
+    """A group of settings that cannot be made with a value out of range."""
+
+    def __post_init__(self) -> None:
+        for declared in fields(self):  # type: ignore[arg-type]
+            if declared.metadata:
+                info = _info(declared.name, declared)
+                object.__setattr__(self, declared.name, info.check(getattr(self, declared.name)))
+
+
+@dataclass(frozen=True)
+class ModelSettings(_Checked):
+    """Which model, and where it runs."""
+
+    weights: str = setting(
+        'hog', "'embedded', 'hog' (no weights), or the path of a checkpoint; family and sizes are "
+        'read from it')
+    weights_sha256: str = setting('', 'Refuse weights with another SHA-256 (64 hex digits)')
+    device: str = setting('auto', "'auto' (GPU if torch can use one), 'cpu', 'cuda', 'cuda:N'")
+    precision: str = setting(
+        'auto', "Computation: 'auto' is fp16 on a GPU and fp32 elsewhere",
+        choices=('auto', 'fp32', 'fp16', 'bf16'))
+    input_size: tuple[int, int] = setting(
+        (0, 0), "Height and width in pixels that the model sees; [0, 0] is the model's own",
+        low=0, high=4096)
+    warmup_iters: int = setting(3, 'Images run through the model before the first', low=0, high=50)
+
+
+@dataclass(frozen=True)
+class ImageSettings(_Checked):
+    """How image messages become images."""
+
+    encoding_override: str = setting('', 'Decode raw images as this encoding, e.g. bayer_rggb8')
+    rotate_deg: int = setting(
+        0, 'Turn images by this many degrees clockwise: 0, 90, 180, 270', low=0, high=270)
+    mask: str = setting('', 'PNG of the size of the images: its black pixels are blanked')
+    max_age: float = setting(
+        0.5, 'Seconds (ROS time): older images are dropped; 0 turns this off', low=0.0, live=True)
+
+
+@dataclass(frozen=True)
+class QosSettings(_Checked):
+    """Quality of service of the image subscription."""
+
+    image_reliability: str = setting(
+        'best_effort', 'best_effort also matches reliable publishers',
+        choices=('best_effort', 'reliable', 'system_default'))
+    image_depth: int = setting(1, 'Images that DDS keeps', low=1, high=100)
+
+
+@dataclass(frozen=True)
+class QuerySettings(_Checked):
+    """Which images are asked about."""
+
+    max_rate: float = setting(
+        2.0, 'Images per second (of their stamps) that are processed', low=0.05, high=60.0,
+        live=True)
+    min_translation: float = setting(
+        0.0, 'Metres since the last query; needs odometry', low=0.0, live=True)
+    min_rotation: float = setting(
+        0.0, 'Radians since the last query, enough without translation; needs odometry', low=0.0,
+        high=math.pi, live=True)
+
+
+@dataclass(frozen=True)
+class KeyframeSettings(_Checked):
+    """Which images are kept in the map."""
+
+    min_translation: float = setting(
+        0.5, 'Metres travelled since the last keyframe', low=0.0, live=True)
+    min_rotation: float = setting(
+        0.26, 'Radians turned since the last keyframe, enough without translation', low=0.0,
+        high=math.pi, live=True)
+    max_similarity: float = setting(
+        0.95, 'Without odometry: more similar to the last keyframe is no new one', low=-1.0,
+        high=1.0, live=True)
+    min_interval: float = setting(0.5, 'Seconds since the last keyframe', low=0.0, live=True)
+
+
+@dataclass(frozen=True)
+class MapSettings(_Checked):
+    """The keyframe map."""
+
+    max_keyframes: int = setting(
+        20000, 'A full map takes no more keyframes, and says so', low=1, high=10_000_000,
+        live=True)
+    local_codec: str = setting(
+        'float16', "How local features are kept; 'none' turns re-ranking off",
+        choices=('none', 'float16'))
+
+
+@dataclass(frozen=True)
+class IndexSettings(_Checked):
+    """Retrieval by the global descriptor."""
+
+    top_k: int = setting(
+        20, 'Candidates per query; 20 gives close to what 100 give', low=1, high=200, live=True)
+    exclude_recent_keyframes: int = setting(
+        20, 'The newest keyframes of this session are no candidates', low=0, live=True)
+    exclude_recent_seconds: float = setting(
+        30.0, 'Nor are keyframes of the last seconds', low=0.0, live=True)
+    exclude_recent_distance: float = setting(
+        10.0, 'Nor those of the last metres travelled (with odometry)', low=0.0, live=True)
+
+
+@dataclass(frozen=True)
+class VerifySettings(_Checked):
+    """Re-ranking by local features."""
+
+    enabled: bool = setting(True, 'Re-rank by mutual matches of local features', live=True)
+
+
+@dataclass(frozen=True)
+class GateSettings(_Checked):
+    """What a candidate has to pass to become a loop closure."""
+
+    min_similarity: float = setting(
+        -1.0, "Cosine of the global descriptors; -1 takes the model's measured value", low=-1.0,
+        high=1.0, live=True)
+    min_local_matches: int = setting(
+        -1, "Mutual matches; -1 takes the model's measured share of the grid", low=-1,
+        live=True)
+    temporal_window: int = setting(5, 'Queries, the newest included ...', low=1, high=100,
+                                   live=True)
+    temporal_min: int = setting(
+        3, '... of which so many have to agree on the place', low=1, high=100, live=True)
+    temporal_reach: int = setting(
+        10, 'Keyframes apart that count as agreement', low=0, live=True)
+    min_motion_between: float = setting(
+        0.5, 'Metres between two closures; needs odometry', low=0.0, live=True)
+
+
+@dataclass(frozen=True)
+class StatusSettings(_Checked):
+    """Status and diagnostics."""
+
+    period: float = setting(1.0, 'Seconds between two messages', low=0.1, high=60.0)
+    warn_latency_ms: float = setting(
+        500.0, 'Warn when the 95th percentile of the latency is above', low=0.0, live=True)
+    warn_image_gap: float = setting(
+        3.0, 'Warn after so many seconds without an image', low=0.0, live=True)
+
+
+@dataclass(frozen=True)
+class Settings(_Checked):
+    """All settings of the node, the replay and the library."""
+
+    image_transport: str = setting(
+        'raw', 'Which of image and image/compressed is subscribed', choices=('raw', 'compressed'))
+    pose_source: str = setting(
+        'odom', "'odom' subscribes to odometry; 'none' selects keyframes by similarity",
+        choices=('odom', 'none'))
+    pose_timeout: float = setting(
+        0.1, 'Seconds that an image waits for the odometry around its stamp', low=0.0, high=5.0,
+        live=True)
+    robot_id: int = setting(0, 'Part of every keyframe id', low=0, high=65535)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    image: ImageSettings = field(default_factory=ImageSettings)
+    qos: QosSettings = field(default_factory=QosSettings)
+    query: QuerySettings = field(default_factory=QuerySettings)
+    keyframe: KeyframeSettings = field(default_factory=KeyframeSettings)
+    map: MapSettings = field(default_factory=MapSettings)
+    index: IndexSettings = field(default_factory=IndexSettings)
+    verify: VerifySettings = field(default_factory=VerifySettings)
+    gates: GateSettings = field(default_factory=GateSettings)
+    status: StatusSettings = field(default_factory=StatusSettings)
+
+    def flat(self) -> dict[str, Value]:
+        """All values by their dotted names, e.g. 'index.top_k'."""
+        return {info.name: _value(self, info.name) for info in describe()}
+
+
+def _value(settings: Settings, name: str) -> Value:
+    value: Any = settings
+    for part in name.split('.'):
+        value = getattr(value, part)
+    return value
+
+
+def _groups() -> Iterator[tuple[str, Any]]:
+    for declared in fields(Settings):
+        if declared.default_factory is not MISSING and is_dataclass(declared.default_factory):
+            yield declared.name, declared.default_factory
+
+
+def describe() -> list[SettingInfo]:
+    """All settings: the single ones first, then group by group."""
+    infos = [_info(single.name, single) for single in fields(Settings) if single.metadata]
+    for group, kind in _groups():
+        infos += [_info(f'{group}.{member.name}', member) for member in fields(kind)]
+    return infos
+
+
+def make_settings(values: Mapping[str, Any]) -> Settings:
+    """Make settings from values by dotted name; what is not named keeps its default.
+
+    Raises:
+        SettingError: unknown name, wrong type, or out of range.
+    """
+    known = {info.name: info for info in describe()}
+    checked: dict[str, dict[str, Value]] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise SettingError(f"there is no setting '{name}'")
+        group, _, member = name.rpartition('.')
+        checked.setdefault(group, {})[member] = known[name].check(value)
+    single: dict[str, Any] = checked.pop('', {})
+    kinds = dict(_groups())
+    return Settings(**single, **{name: kinds[name](**part) for name, part in checked.items()})

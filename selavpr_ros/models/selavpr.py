@@ -1,0 +1,51 @@
+"""SelaVPR (Lu et al., "Towards Seamless Adaptation of Pre-trained Models for VPR", ICLR 2024)."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from selavpr_ros.models.adapters import add_selavpr_adapters
+from selavpr_ros.models.aggregation import GeM
+from selavpr_ros.models.backbone import PATCH, Backbone
+from selavpr_ros.models.base import Descriptors, VprModel
+from selavpr_ros.models.local_features import UpConvLocalFeatures
+
+
+class SelaVPR(VprModel):
+    """Adapted DINOv2, GeM for retrieval, up-convolved patch tokens for re-ranking.
+
+    Args:
+        width, depth, num_heads, registers: of the transformer.
+        adapter_hidden: bottleneck of both adapters of a block.
+        local_hidden, local_dim: channels of the two up-convolutions.
+    """
+
+    family = 'selavpr'
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        num_heads: int,
+        adapter_hidden: int,
+        local_hidden: int,
+        local_dim: int,
+        registers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.backbone = Backbone(width, depth, num_heads, registers)
+        add_selavpr_adapters(self.backbone, adapter_hidden)
+        self.aggregation = GeM()
+        self.local_head = UpConvLocalFeatures(width, local_hidden, local_dim)
+
+    @property
+    def local_grid(self) -> tuple[int, int]:
+        rows, columns = (4 * (side // PATCH) - 3 for side in self.image_size)
+        return rows, columns
+
+    def forward(self, images: torch.Tensor) -> Descriptors:
+        """Describe images (B, 3, H, W), normalised, H and W multiples of 14."""
+        _, patches = self.backbone(images)
+        global_descriptor = functional.normalize(self.aggregation(patches), dim=-1)
+        return Descriptors(global_descriptor, self.local_head(patches))

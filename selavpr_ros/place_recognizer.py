@@ -1,0 +1,246 @@
+"""The whole method: from an image to a judged list of candidates. Knows no ROS and no files."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from selavpr_ros.config import Settings
+from selavpr_ros.decision import Candidate, ClosureDecision, Decision, Match, Thresholds
+from selavpr_ros.errors import StampError
+from selavpr_ros.keyframe_map import Keyframe, KeyframeId, KeyframeMap, Retrieval
+from selavpr_ros.matching import count_mutual_matches, rank_by_matches
+from selavpr_ros.models import VprModel
+from selavpr_ros.pose import Pose
+from selavpr_ros.preprocess import preprocess
+
+# A stamp that jumps back farther than this is a recording that starts again (a looped bag), not
+# an image that came late.
+TIME_JUMP_NS = 1_000_000_000
+# Without measured gates: half of all features match between unrelated images (SelaVPR), so ask
+# for clearly more.
+UNCALIBRATED_LOCAL_SCORE = 0.6
+
+STAGES = ('preprocess', 'network', 'search', 'local_matching', 'gates')
+
+
+@dataclass(frozen=True)
+class Query:
+    """The image asked about now.
+
+    Attributes:
+        stamp_ns: of the image.
+        global_descriptor: (D,) float32, a unit vector.
+        local_features: (N, d) float32 unit rows, or None.
+        pose: of the robot, or None.
+        travelled_m: since the session's start.
+    """
+
+    stamp_ns: int
+    global_descriptor: np.ndarray
+    local_features: torch.Tensor | None
+    pose: Pose | None
+    travelled_m: float
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What came out for one image.
+
+    Attributes:
+        query: the image's descriptors.
+        candidates: all retrieved keyframes, judged, best first.
+        loop_closure: the accepted one, or None.
+        keyframe: the query as a keyframe of the map, or None if it was not kept.
+        stage_ms: milliseconds of each of STAGES.
+    """
+
+    query: Query
+    candidates: list[Candidate]
+    loop_closure: Candidate | None
+    keyframe: Keyframe | None
+    stage_ms: tuple[float, ...]
+
+
+class _Laps:
+    """Times of consecutive stages."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self.stage_ms: list[float] = []
+
+    def lap(self) -> None:
+        now = time.perf_counter()
+        self.stage_ms.append((now - self._last) * 1e3)
+        self._last = now
+
+
+class PlaceRecognizer:
+    """Recognises places in a stream of images, and grows the map from it.
+
+    Args:
+        model: from `load_model`.
+        settings: may be replaced at any time between two images.
+        keyframe_map: to go on with; empty if None.
+    """
+
+    def __init__(
+        self, model: VprModel, settings: Settings | None = None,
+        keyframe_map: KeyframeMap | None = None,
+    ) -> None:
+        self.model = model
+        self.settings = settings or Settings()
+        self.keyframe_map = KeyframeMap() if keyframe_map is None else keyframe_map
+        self._decision = ClosureDecision()
+        newest = self.keyframe_map.newest
+        self.session_id = newest.id.session_id if newest else 0
+        self.start_session()
+
+    def start_session(self) -> int:
+        """Begin a new recording with its own odometry frame; returns its session id."""
+        self.session_id += 1
+        self._session_keyframes = 0
+        self._last_query: Query | None = None
+        self._last_keyframe: Keyframe | None = None
+        self._decision.reset()
+        return self.session_id
+
+    def is_due(self, stamp_ns: int, pose: Pose | None = None) -> bool:
+        """Tell whether an image is to be processed, by `query.*`; costs nothing."""
+        last, settings = self._last_query, self.settings.query
+        if last is None or stamp_ns <= last.stamp_ns:
+            return True
+        # Cameras jitter: an image a tenth of the period early is still on time.
+        if (stamp_ns - last.stamp_ns) * 1e-9 < 0.9 / settings.max_rate:
+            return False
+        return _moved(last.pose, pose, settings.min_translation, settings.min_rotation)
+
+    @torch.inference_mode()
+    def recognize(
+        self, image: np.ndarray, stamp_ns: int, pose: Pose | None = None
+    ) -> Recognition:
+        """Describe an image, compare it with the map, judge the candidates, keep it if it is new.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            stamp_ns: of the image; has to increase. More than a second back starts a session.
+            pose: of the robot in the odometry frame, or None.
+
+        Raises:
+            ImageError: not such an image. StampError: the stamp runs backwards.
+        """
+        self._check_stamp(stamp_ns)
+        laps = _Laps()
+        tensor = preprocess(image, self.model.image_size, self.model.antialias)
+        laps.lap()
+        query = self._describe(tensor, stamp_ns, pose)
+        laps.lap()
+        retrievals = self._retrieve(query)
+        laps.lap()
+        matches = self._rerank(query, retrievals)
+        laps.lap()
+        candidates = self._decision.judge(matches, pose, self.settings.gates, self.thresholds)
+        laps.lap()
+        closure = next((c for c in candidates if c.decision is Decision.ACCEPTED), None)
+        keyframe = self._keep(query) if self._is_new(query) else None
+        self._last_query = query
+        return Recognition(query, candidates, closure, keyframe, tuple(laps.stage_ms))
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The gates in force: the settings', else the model's measured ones."""
+        gates, measured = self.settings.gates, self.model.operating_point
+        score = measured.min_local_score if measured else UNCALIBRATED_LOCAL_SCORE
+        grid = self.model.local_grid
+        if grid and gates.min_local_matches >= 0:
+            score = gates.min_local_matches / (grid[0] * grid[1])
+        similarity = gates.min_similarity
+        if similarity == -1.0 and measured:
+            similarity = measured.min_similarity
+        return Thresholds(similarity, score, self._compares_local)
+
+    @property
+    def _keeps_local(self) -> bool:
+        return self.settings.map.local_codec != 'none' and self.model.local_grid is not None
+
+    @property
+    def _compares_local(self) -> bool:
+        return self.settings.verify.enabled and self._keeps_local
+
+    def _check_stamp(self, stamp_ns: int) -> None:
+        if self._last_query is None or stamp_ns > self._last_query.stamp_ns:
+            return
+        back_ns = self._last_query.stamp_ns - stamp_ns
+        if back_ns <= TIME_JUMP_NS:
+            raise StampError(f'image stamp {stamp_ns} is {back_ns * 1e-9:.3f} s before the last '
+                             'one; images must come in order')
+        self.start_session()
+
+    def _describe(self, tensor: torch.Tensor, stamp_ns: int, pose: Pose | None) -> Query:
+        descriptors = self.model(tensor[None].to(self.model.device, self.model.dtype))
+        local = descriptors.local_features
+        last, travelled_m = self._last_query, 0.0
+        if last and pose and last.pose:
+            travelled_m = last.travelled_m + pose.distance_to(last.pose)
+        elif last:
+            travelled_m = last.travelled_m
+        return Query(
+            stamp_ns, descriptors.global_descriptor[0].float().cpu().numpy(),
+            None if local is None else local[0], pose, travelled_m)
+
+    def _retrieve(self, query: Query) -> list[Retrieval]:
+        settings = self.settings.index
+        old_enough = self.keyframe_map.first_recent(
+            self.session_id, query.stamp_ns, query.travelled_m, settings.exclude_recent_keyframes,
+            settings.exclude_recent_seconds, settings.exclude_recent_distance)
+        return self.keyframe_map.search(query.global_descriptor, settings.top_k, old_enough)
+
+    def _rerank(self, query: Query, retrievals: list[Retrieval]) -> list[Match]:
+        local = query.local_features
+        if local is None or not self._compares_local:
+            return [Match(r.keyframe, r.rank, r.similarity, 0, 0.0) for r in retrievals]
+        nothing = local[:0]  # a keyframe of a map without local features matches nothing
+        features = [r.keyframe.local_features for r in retrievals]
+        counts = count_mutual_matches(local, [nothing if f is None else f for f in features])
+        matches = [
+            Match(r.keyframe, r.rank, r.similarity, count, count / len(local))
+            for r, count in zip(retrievals, counts.tolist(), strict=True)
+        ]
+        return [matches[i] for i in rank_by_matches(counts).tolist()]
+
+    def _is_new(self, query: Query) -> bool:
+        last, settings = self._last_keyframe, self.settings.keyframe
+        if len(self.keyframe_map) >= self.settings.map.max_keyframes:
+            return False
+        if last is None:
+            return True
+        if (query.stamp_ns - last.stamp_ns) * 1e-9 < settings.min_interval:
+            return False
+        if query.pose and last.pose:
+            return _moved(last.pose, query.pose, settings.min_translation, settings.min_rotation)
+        similarity = float(query.global_descriptor @ last.global_descriptor)
+        return similarity <= settings.max_similarity
+
+    def _keep(self, query: Query) -> Keyframe:
+        local = query.local_features if self._keeps_local else None
+        self._session_keyframes += 1
+        keyframe = Keyframe(
+            KeyframeId(self.session_id, self._session_keyframes), query.stamp_ns,
+            query.global_descriptor, None if local is None else local.half(), query.pose,
+            query.travelled_m)
+        self.keyframe_map.add(keyframe)
+        self._last_keyframe = keyframe
+        return keyframe
+
+
+def _moved(
+    before: Pose | None, now: Pose | None, min_translation: float, min_rotation: float
+) -> bool:
+    """Tell whether a pose is far or turned enough; unknown poses count as moved."""
+    if before is None or now is None or min_translation == 0.0:
+        return True
+    return now.distance_to(before) >= min_translation or (
+        min_rotation > 0.0 and now.angle_to(before) >= min_rotation)

@@ -1,0 +1,54 @@
+"""Stage 1: an RGB image -> the normalised tensor that a model takes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from selavpr_ros.errors import ImageError
+
+# Mean and deviation of ImageNet's RGB channels in [0, 1]: what DINOv2 was trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Subtract ImageNet's mean and divide by its deviation: (..., 3, H, W) in [0, 255]."""
+    mean = images.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
+    std = images.new_tensor(IMAGENET_STD).view(3, 1, 1)
+    return (images / 255 - mean) / std
+
+
+def denormalise(images: torch.Tensor) -> torch.Tensor:
+    """Undo `normalise`: (..., 3, H, W) normalised -> [0, 255]."""
+    mean = images.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
+    std = images.new_tensor(IMAGENET_STD).view(3, 1, 1)
+    return (images * std + mean) * 255
+
+
+def preprocess(image: np.ndarray, size: tuple[int, int], antialias: bool = False) -> torch.Tensor:
+    """Resize an image hard, ignoring its aspect ratio, and normalise it.
+
+    The published evaluations of SelaVPR, CricaVPR and FoL resize the tensor bilinearly WITHOUT
+    antialias (torchvision 0.15), and their weights expect that; models trained by this package
+    and the HOG baseline ask for `antialias=True` (`model.antialias`).
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        size: (h, w) of the result in pixels.
+        antialias: average over the source pixels when the image shrinks.
+
+    Returns:
+        (3, h, w) float32.
+
+    Raises:
+        ImageError: the array is not a non-empty (H, W, 3) uint8 image.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ImageError(f'need an (H, W, 3) uint8 RGB image, got {image.dtype} {image.shape}')
+    # A view on a message of a bag is read-only, which torch takes with a warning only.
+    writable = np.require(image, requirements=('C', 'W'))
+    pixels = torch.from_numpy(writable).permute(2, 0, 1)[None].float()
+    resized = functional.interpolate(pixels, size=size, mode='bilinear', antialias=antialias)
+    return normalise(resized)[0]

@@ -1,0 +1,105 @@
+"""Stage 5: each gate with a case that only it rejects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from selavpr_ros.config import GateSettings
+from selavpr_ros.decision import ClosureDecision, Decision, Match, Thresholds
+from selavpr_ros.keyframe_map import Keyframe, KeyframeId
+from selavpr_ros.pose import Pose
+
+THRESHOLDS = Thresholds(min_similarity=0.5, min_local_score=0.3, use_local=True)
+GATES = GateSettings(temporal_window=5, temporal_min=3, temporal_reach=2, min_motion_between=1.0)
+
+
+def _match(
+    keyframe_id: int, similarity: float = 0.9, score: float = 0.5, session: int = 1
+) -> Match:
+    descriptor = np.ones(1, np.float32)
+    keyframe = Keyframe(KeyframeId(session, keyframe_id), 0, descriptor, None, None, 0)
+    return Match(keyframe, 0, similarity, int(score * 1000), score)
+
+
+def _at(x_m: float) -> Pose:
+    return Pose.planar(x_m, 0.0, 0.0)
+
+
+@pytest.fixture
+def agreed() -> ClosureDecision:
+    """After two queries that agree on keyframe 10 and its neighbour."""
+    decision = ClosureDecision()
+    for number, keyframe_id in enumerate((10, 11)):
+        decision.judge([_match(keyframe_id)], _at(number), GATES, THRESHOLDS)
+    return decision
+
+
+def _judge(decision: ClosureDecision, *matches: Match, x_m: float = 2.0, **thresholds):
+    limits = Thresholds(**{**THRESHOLDS.__dict__, **thresholds})
+    return [c.decision for c in decision.judge(list(matches), _at(x_m), GATES, limits)]
+
+
+def test_accepted_when_all_agree(agreed):
+    candidate, = agreed.judge([_match(12)], _at(2.0), GATES, THRESHOLDS)
+    assert (candidate.decision, candidate.temporal_support) == (Decision.ACCEPTED, 3)
+
+
+def test_low_similarity(agreed):
+    assert _judge(agreed, _match(11, similarity=0.49)) == [Decision.REJECT_LOW_SIMILARITY]
+
+
+def test_few_local_matches(agreed):
+    assert _judge(agreed, _match(11, score=0.29)) == [Decision.REJECT_FEW_LOCAL]
+
+
+def test_few_local_matches_do_not_matter_without_local_features(agreed):
+    assert _judge(agreed, _match(11, score=0.0), use_local=False) == [Decision.ACCEPTED]
+
+
+def test_a_place_that_nobody_else_saw(agreed):
+    assert _judge(agreed, _match(50)) == [Decision.REJECT_TEMPORAL]
+
+
+def test_the_same_number_in_another_session_is_no_support(agreed):
+    assert _judge(agreed, _match(11, session=2)) == [Decision.REJECT_TEMPORAL]
+
+
+def test_standing_still(agreed):
+    assert _judge(agreed, _match(11), x_m=2.0) == [Decision.ACCEPTED]
+    assert _judge(agreed, _match(11), x_m=2.9) == [Decision.REJECT_STATIONARY]
+    assert _judge(agreed, _match(11), x_m=3.1) == [Decision.ACCEPTED]
+
+
+def test_one_closure_per_query(agreed):
+    verdicts = _judge(agreed, _match(11), _match(10), _match(12, score=0.1))
+    assert verdicts == [
+        Decision.ACCEPTED, Decision.REJECT_DUPLICATE, Decision.REJECT_FEW_LOCAL]
+
+
+def test_the_best_that_passes_is_taken(agreed):
+    verdicts = _judge(agreed, _match(70, similarity=0.1), _match(11))
+    assert verdicts == [Decision.REJECT_LOW_SIMILARITY, Decision.ACCEPTED]
+
+
+def test_support_is_forgotten_after_the_window(agreed):
+    for _ in range(4):
+        assert _judge(agreed) == []
+    assert _judge(agreed, _match(11)) == [Decision.REJECT_TEMPORAL]
+
+
+def test_reset_forgets(agreed):
+    agreed.reset()
+    assert _judge(agreed, _match(11)) == [Decision.REJECT_TEMPORAL]
+
+
+def test_without_poses_nothing_is_stationary(agreed):
+    for _ in range(3):
+        candidate, = agreed.judge([_match(11)], None, GATES, THRESHOLDS)
+        assert candidate.decision is Decision.ACCEPTED
+
+
+def test_values_are_those_of_the_message():
+    text = {name: int(value) for name, value in Decision.__members__.items()}
+    assert text['REJECT_DUPLICATE'] == 10
+    assert text['REJECT_TEMPORAL'] == 5

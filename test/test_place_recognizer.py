@@ -1,0 +1,205 @@
+"""The whole method on small made-up places and on a real loop."""
+
+from __future__ import annotations
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from selavpr_ros.config import make_settings
+from selavpr_ros.decision import Decision
+from selavpr_ros.errors import ImageError, StampError
+from selavpr_ros.keyframe_map import KeyframeId
+from selavpr_ros.models import OperatingPoint, load_model
+from selavpr_ros.place_recognizer import STAGES, UNCALIBRATED_LOCAL_SCORE, PlaceRecognizer
+from selavpr_ros.pose import Pose
+
+SECOND = 1_000_000_000
+QUICK = {'index.exclude_recent_keyframes': 3, 'index.exclude_recent_seconds': 0.0,
+         'index.exclude_recent_distance': 0.0, 'keyframe.min_interval': 0.0}
+
+
+@pytest.fixture(scope='module')
+def model():
+    return load_model('hog', image_size=(120, 160))
+
+
+def _recognizer(model, **values) -> PlaceRecognizer:
+    return PlaceRecognizer(model, make_settings({**QUICK, **values}))
+
+
+def _place(number: int) -> np.ndarray:
+    """An image of a place of its own: boxes and lines."""
+    random = np.random.default_rng(number)
+    image = np.full((120, 160, 3), 128, np.uint8)
+    for _ in range(6):
+        corners = random.integers(0, (160, 120), (4, 2))
+        colours = random.integers(0, 256, (2, 3)).tolist()
+        cv2.rectangle(image, corners[0].tolist(), corners[1].tolist(), colours[0], -1)
+        cv2.line(image, corners[2].tolist(), corners[3].tolist(), colours[1], 3)
+    return image
+
+
+def _drive(recognizer: PlaceRecognizer, places, step_m: float = 1.0, poses: bool = True):
+    return [
+        recognizer.recognize(
+            _place(place), (i + 1) * SECOND, Pose.planar(i * step_m, 0, 0) if poses else None)
+        for i, place in enumerate(places)]
+
+
+def test_two_laps_close_the_loop(model):
+    recognizer = _recognizer(model)
+    results = _drive(recognizer, [*range(8), *range(8)])
+    assert [r.keyframe.id for r in results] == [KeyframeId(1, n) for n in range(1, 17)]
+    for i in range(8, 16):
+        best = results[i].candidates[0]
+        assert best.match.keyframe.id == KeyframeId(1, i - 7)
+        assert best.match.similarity == pytest.approx(1, abs=1e-5)
+        assert best.match.local_score > 0.8  # flat patches are alike
+    closures = [r.loop_closure for r in results]
+    assert closures[:8] == [None] * 8
+    assert closures[8] is None  # one query alone has no support
+    assert [c.match.keyframe.id.keyframe_id for c in closures[10:]] == [3, 4, 5, 6, 7, 8]
+
+
+def test_every_candidate_has_a_verdict_and_only_one_is_accepted(model):
+    results = _drive(_recognizer(model), [*range(8), *range(8)])
+    for result in results:
+        accepted = [c for c in result.candidates if c.decision is Decision.ACCEPTED]
+        assert accepted == ([result.loop_closure] if result.loop_closure else [])
+        assert len(result.stage_ms) == len(STAGES)
+        assert all(ms >= 0 for ms in result.stage_ms)
+
+
+def test_first_image_has_no_candidates_and_becomes_a_keyframe(model):
+    first, = _drive(_recognizer(model), [0])
+    assert first.candidates == []
+    assert first.loop_closure is None
+    assert first.keyframe.id == KeyframeId(1, 1)
+
+
+def test_keyframes_by_distance_rotation_and_time(model):
+    recognizer = _recognizer(model, **{'keyframe.min_translation': 2.0,
+                                       'keyframe.min_rotation': 0.5,
+                                       'keyframe.min_interval': 1.5})
+    poses = [(0.0, 0.0), (2.1, 0.0), (2.2, 0.0), (2.3, 0.6), (4.5, 0.6), (4.6, 0.6)]
+    kept = [
+        recognizer.recognize(_place(0), i * SECOND, Pose.planar(x, 0, yaw)).keyframe is not None
+        for i, (x, yaw) in enumerate(poses)]
+    # second 1: too soon; 2: far enough; 3: too soon; 4: far and turned
+    assert kept == [True, False, True, False, True, False]
+
+
+def test_keyframes_by_similarity_without_odometry(model):
+    recognizer = _recognizer(model)
+    results = _drive(recognizer, [0, 0, 1, 1, 0], poses=False)
+    assert [r.keyframe is not None for r in results] == [True, False, True, False, True]
+
+
+def test_a_full_map_takes_no_more(model):
+    recognizer = _recognizer(model, **{'map.max_keyframes': 3})
+    results = _drive(recognizer, range(5))
+    assert [r.keyframe is not None for r in results] == [True] * 3 + [False] * 2
+    assert len(recognizer.keyframe_map) == 3
+
+
+def test_travelled_distance_is_along_the_way(model):
+    recognizer = _recognizer(model)
+    for i, x_m in enumerate((0.0, 3.0, 1.0)):
+        result = recognizer.recognize(_place(i), i * SECOND, Pose.planar(x_m, 0, 0))
+    assert result.query.travelled_m == pytest.approx(5.0)
+    result = recognizer.recognize(_place(9), 3 * SECOND, None)
+    assert result.query.travelled_m == pytest.approx(5.0)
+
+
+def test_local_features_are_kept_in_float16_or_not_at_all(model):
+    keyframe = _drive(_recognizer(model), [0])[0].keyframe
+    assert keyframe.local_features.dtype == torch.float16
+    recognizer = _recognizer(model, **{'map.local_codec': 'none'})
+    results = _drive(recognizer, [*range(5), *range(5)])
+    assert results[0].keyframe.local_features is None
+    assert results[-1].candidates[0].match.local_matches == 0
+    assert results[-1].loop_closure is not None
+
+
+def test_verification_can_be_switched_while_running(model):
+    recognizer = _recognizer(model, **{'verify.enabled': False})
+    _drive(recognizer, range(5))
+    recognizer.settings = make_settings({**QUICK, 'verify.enabled': True})
+    result = recognizer.recognize(_place(0), 10 * SECOND)
+    assert result.candidates[0].match.local_matches > 0
+
+
+def test_queries_are_due_by_stamp_and_motion(model):
+    recognizer = _recognizer(model, **{'query.max_rate': 2.0, 'query.min_translation': 1.0})
+    at = Pose.planar
+    assert recognizer.is_due(SECOND, at(0, 0, 0))
+    recognizer.recognize(_place(0), SECOND, at(0, 0, 0))
+    assert not recognizer.is_due(SECOND + SECOND // 10, at(5, 0, 0))
+    assert not recognizer.is_due(2 * SECOND, at(0.5, 0, 0))
+    assert recognizer.is_due(2 * SECOND, at(1.5, 0, 0))
+    assert recognizer.is_due(2 * SECOND, None)
+
+
+def test_stamp_slightly_back_is_refused_and_nothing_lost(model):
+    recognizer = _recognizer(model)
+    _drive(recognizer, range(3))
+    with pytest.raises(StampError, match=r'0\.500 s before the last one'):
+        recognizer.recognize(_place(3), 3 * SECOND - SECOND // 2)
+    assert len(recognizer.keyframe_map) == 3
+    assert recognizer.session_id == 1
+
+
+def test_stamp_far_back_starts_a_session(model):
+    recognizer = _recognizer(model)
+    _drive(recognizer, range(6))
+    result = recognizer.recognize(_place(0), SECOND)
+    assert result.keyframe.id == KeyframeId(2, 1)
+    assert result.candidates[0].match.keyframe.id == KeyframeId(1, 1)
+
+
+def test_bad_image_leaves_everything_as_it_was(model):
+    recognizer = _recognizer(model)
+    with pytest.raises(ImageError):
+        recognizer.recognize(np.zeros((0, 0, 3), np.uint8), SECOND)
+    assert _drive(recognizer, [0])[0].keyframe.id == KeyframeId(1, 1)
+
+
+def test_gates_come_from_the_settings_then_the_model_then_caution(model):
+    assert _recognizer(model).thresholds.min_local_score == pytest.approx(1 / 3)
+    rows, columns = model.local_grid
+    explicit = _recognizer(model, **{'gates.min_local_matches': 20, 'gates.min_similarity': 0.7})
+    assert explicit.thresholds.min_local_score == pytest.approx(20 / (rows * columns))
+    assert explicit.thresholds.min_similarity == 0.7
+    unmeasured = load_model('hog', image_size=(120, 160))
+    unmeasured.operating_point = None
+    assert _recognizer(unmeasured).thresholds.min_local_score == UNCALIBRATED_LOCAL_SCORE
+    unmeasured.operating_point = OperatingPoint(0.8, 0.4, 'a test')
+    assert _recognizer(unmeasured).thresholds.min_similarity == 0.8
+
+
+def test_real_corridor_is_recognised(shared):
+    folder = shared / 'data' / 'rtabmap_loop'
+    with (folder / 'loops.csv').open() as file:
+        same_place = {(int(a), int(b)) for a, b in list(csv.reader(file))[1:]}
+    recognizer = PlaceRecognizer(load_model('hog'), make_settings(
+        {'keyframe.max_similarity': 1.0, 'index.exclude_recent_seconds': 0.0}))
+    hits, closures = 0, []
+    for number in range(1, 85):
+        image = cv2.cvtColor(cv2.imread(str(folder / 'images' / f'{number:03d}.jpg')),
+                             cv2.COLOR_BGR2RGB)
+        result = recognizer.recognize(image, number * SECOND)
+        if result.candidates:
+            best = result.candidates[0].match.keyframe.id.keyframe_id
+            hits += (number, best) in same_place
+        if result.loop_closure:
+            closures.append((number, result.loop_closure.match.keyframe.id.keyframe_id))
+    queries = len({a for a, _ in same_place})
+    true = sum(pair in same_place for pair in closures)
+    print(f'recall@1 {hits}/{queries}, closures {true} true of {len(closures)}')
+    assert hits / queries >= 0.93
+    assert len(closures) >= 25
+    assert true == len(closures)
