@@ -37,7 +37,7 @@ setup(
         'numpy>=1.21',
         'opencv-python-headless>=4.5',
         'pyyaml',
-        'rosbags>=0.10',
+        'rosbags>=0.11',
         'safetensors>=0.4',
         'timm>=1.0.9',
         'torch>=2.6',

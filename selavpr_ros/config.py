@@ -8,11 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from numbers import Integral
 from typing import Any
 
 from selavpr_ros.errors import SettingError
 
+# ROS wants both ends of a range; this one fits its whole numbers, too.
+NO_LIMIT = 2**31 - 1
+
 Value = bool | int | float | str | tuple[int, ...]
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,10 @@ class SettingInfo:
 
     def _cast(self, value: Any) -> Value:
         wanted = type(self.default)
-        if isinstance(self.default, tuple) and not isinstance(value, str | float | int):
-            numbers = tuple(int(number) for number in value)
-            if len(numbers) == len(self.default) and numbers == tuple(value):
-                return numbers
+        if isinstance(self.default, tuple):
+            numbers = tuple(value) if hasattr(value, '__iter__') else ()
+            if len(numbers) == len(self.default) and all(_is_whole(n) for n in numbers):
+                return tuple(map(int, numbers))
         elif type(value) is wanted:
             return value
         elif wanted is float and type(value) is int:
@@ -54,13 +62,13 @@ class SettingInfo:
         raise SettingError(f'{self.name} = {value!r} should be like {self.default!r}')
 
     def _in_range(self, number: float) -> bool:
-        low = -math.inf if self.low is None else self.low
-        high = math.inf if self.high is None else self.high
+        low = -NO_LIMIT if self.low is None else self.low
+        high = NO_LIMIT if self.high is None else self.high
         return low <= number <= high
 
     def _range(self) -> str:
-        low = '-inf' if self.low is None else f'{self.low:g}'
-        high = 'inf' if self.high is None else f'{self.high:g}'
+        low = f'{-NO_LIMIT if self.low is None else self.low:g}'
+        high = f'{NO_LIMIT if self.high is None else self.high:g}'
         return f'[{low}, {high}]'
 
 
@@ -143,7 +151,7 @@ class KeyframeSettings(_Checked):
     """Which images are kept in the map."""
 
     min_translation: float = setting(
-        0.5, 'Metres travelled since the last keyframe', low=0.0, live=True)
+        0.5, 'Metres from the last keyframe', low=0.0, live=True)
     min_rotation: float = setting(
         0.26, 'Radians turned since the last keyframe, enough without translation', low=0.0,
         high=math.pi, live=True)
@@ -191,8 +199,8 @@ class GateSettings(_Checked):
     """What a candidate has to pass to become a loop closure."""
 
     min_similarity: float = setting(
-        -1.0, "Cosine of the global descriptors; -1 takes the model's measured value", low=-1.0,
-        high=1.0, live=True)
+        -1.0, "Cosine of the global descriptors; -1 takes the model's measured value; has to be "
+        'set where local features are not compared', low=-1.0, high=1.0, live=True)
     min_local_matches: int = setting(
         -1, "Mutual matches; -1 takes the model's measured share of the grid", low=-1,
         live=True)
@@ -203,7 +211,15 @@ class GateSettings(_Checked):
     temporal_reach: int = setting(
         10, 'Keyframes apart that count as agreement', low=0, live=True)
     min_motion_between: float = setting(
-        0.5, 'Metres between two closures; needs odometry', low=0.0, live=True)
+        0.5, 'Metres between two closures, and between two queries that support each other; '
+        'without odometry keyframe.max_similarity decides', low=0.0, live=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.temporal_min > self.temporal_window:
+            raise SettingError(f'gates.temporal_min = {self.temporal_min} is more than '
+                               f'gates.temporal_window = {self.temporal_window}: nothing could '
+                               'ever be accepted')
 
 
 @dataclass(frozen=True)

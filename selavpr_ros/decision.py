@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from enum import IntEnum
 
 from selavpr_ros.config import GateSettings
 from selavpr_ros.keyframe_map import Keyframe, KeyframeId
-from selavpr_ros.pose import Pose
 
 
 class Decision(IntEnum):
@@ -20,6 +20,23 @@ class Decision(IntEnum):
     REJECT_TEMPORAL = 5
     REJECT_STATIONARY = 8
     REJECT_DUPLICATE = 10
+
+
+NO_CANDIDATES = 'NO_CANDIDATES'
+
+
+def name_outcome(decisions: Iterable[Decision]) -> str:
+    """Name what became of a query: how far the candidate got that came farthest.
+
+    Returns:
+        'ACCEPTED', the name of the gate that stopped it, or NO_CANDIDATES.
+    """
+    # A duplicate is the shadow of a better candidate.
+    own = [decision for decision in decisions if decision is not Decision.REJECT_DUPLICATE]
+    if not own:
+        return NO_CANDIDATES
+    # The gates are numbered in the order in which they are asked.
+    return Decision.ACCEPTED.name if Decision.ACCEPTED in own else max(own).name
 
 
 @dataclass(frozen=True)
@@ -43,11 +60,11 @@ class Match:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A match with its verdict; `temporal_support` counts the last queries that agree."""
+    """A match with its verdict; `temporal_support` counts the last views that agree."""
 
     match: Match
     decision: Decision
-    temporal_support: int = 0
+    temporal_support: int
 
 
 @dataclass(frozen=True)
@@ -72,59 +89,61 @@ def _judge_evidence(match: Match, thresholds: Thresholds) -> Decision:
     return Decision.ACCEPTED
 
 
+def _judge_views(support: int, is_new_view: bool, gates: GateSettings) -> Decision:
+    if support < gates.temporal_min:
+        return Decision.REJECT_TEMPORAL
+    return Decision.ACCEPTED if is_new_view else Decision.REJECT_STATIONARY
+
+
 class ClosureDecision:
-    """Decides query by query; remembers the last queries and the last closure."""
+    """Decides query by query; remembers what the last views agreed on.
+
+    A view is a query that saw something new: the robot moved since the one before. One that
+    stands still neither gathers support nor closes the same loop again.
+    """
 
     def __init__(self) -> None:
-        self._recent: deque[KeyframeId | None] = deque()
-        self._last_closure_pose: Pose | None = None
+        self._votes: deque[KeyframeId | None] = deque()
 
     def reset(self) -> None:
         """Forget what was before: a new session begins."""
-        self._recent.clear()
-        self._last_closure_pose = None
+        self._votes.clear()
 
     def judge(
-        self, matches: list[Match], pose: Pose | None, gates: GateSettings, thresholds: Thresholds
+        self, matches: list[Match], is_new_view: bool, gates: GateSettings,
+        thresholds: Thresholds,
     ) -> list[Candidate]:
-        """Judge a query's matches, best first; at most one is accepted.
+        """Judge a query's matches; at most one is accepted.
 
         Args:
-            matches: in re-ranked order.
-            pose: of the query, or None.
+            matches: in re-ranked order, best first.
+            is_new_view: whether the robot moved since the last view.
             gates, thresholds: the current settings.
+
+        Returns:
+            One candidate per match, in the same order.
         """
         verdicts = [_judge_evidence(match, thresholds) for match in matches]
         best = next((i for i, v in enumerate(verdicts) if v is Decision.ACCEPTED), None)
-        self._remember(None if best is None else matches[best].keyframe.id, gates)
+        if is_new_view:
+            self._vote(None if best is None else matches[best].keyframe.id, gates)
         candidates = []
         for i, (match, verdict) in enumerate(zip(matches, verdicts, strict=True)):
-            candidate = Candidate(match, verdict, self._support(match.keyframe.id, gates))
+            support = self._support(match.keyframe.id, gates)
             if i == best:
-                candidate = self._judge_motion(candidate, pose, gates)
+                verdict = _judge_views(support, is_new_view, gates)
             elif verdict is Decision.ACCEPTED:
-                candidate = replace(candidate, decision=Decision.REJECT_DUPLICATE)
-            candidates.append(candidate)
+                verdict = Decision.REJECT_DUPLICATE
+            candidates.append(Candidate(match, verdict, support))
         return candidates
 
-    def _remember(self, best: KeyframeId | None, gates: GateSettings) -> None:
-        self._recent.append(best)
-        while len(self._recent) > gates.temporal_window:
-            self._recent.popleft()
+    def _vote(self, best: KeyframeId | None, gates: GateSettings) -> None:
+        self._votes.append(best)
+        while len(self._votes) > gates.temporal_window:
+            self._votes.popleft()
 
     def _support(self, place: KeyframeId, gates: GateSettings) -> int:
         return sum(
-            recent is not None and _neighbours(recent, place, gates.temporal_reach)
-            for recent in self._recent
+            vote is not None and _neighbours(vote, place, gates.temporal_reach)
+            for vote in self._votes
         )
-
-    def _judge_motion(
-        self, candidate: Candidate, pose: Pose | None, gates: GateSettings
-    ) -> Candidate:
-        if candidate.temporal_support < gates.temporal_min:
-            return replace(candidate, decision=Decision.REJECT_TEMPORAL)
-        before = self._last_closure_pose
-        if pose and before and pose.distance_to(before) < gates.min_motion_between:
-            return replace(candidate, decision=Decision.REJECT_STATIONARY)
-        self._last_closure_pose = pose
-        return candidate

@@ -13,6 +13,10 @@ class ImageError(VprError):
     """An image message cannot be turned into an RGB image."""
 
 
+class DescriptorError(VprError):
+    """The model made no descriptor of an image."""
+
+
 class StampError(VprError):
     """An image is older than the one before."""
 
@@ -33,5 +37,13 @@ class GroundTruthError(VprError):
     """A ground truth cannot be read."""
 
 
+class FolderError(VprError):
+    """A folder for results cannot be made, or holds something already."""
+
+
 class MapError(VprError):
     """A keyframe does not fit into the keyframe map."""
+
+
+class NodeError(VprError):
+    """The ROS node did not do what it was started for."""

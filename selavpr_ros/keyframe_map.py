@@ -175,6 +175,8 @@ class KeyframeMap:
             _, rows = self._index.search(
                 global_descriptor[None], min(top_k, count), params=parameters)
         found = [self._keyframes[row] for row in rows[0] if row >= 0]
+        if not found:  # NaN in the query
+            return []
         similarities = np.stack([k.global_descriptor for k in found]) @ global_descriptor
         order = np.argsort(-similarities, kind='stable')
         return [Retrieval(found[i], rank, float(similarities[i])) for rank, i in enumerate(order)]

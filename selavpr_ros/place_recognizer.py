@@ -10,16 +10,13 @@ import torch
 
 from selavpr_ros.config import Settings
 from selavpr_ros.decision import Candidate, ClosureDecision, Decision, Match, Thresholds
-from selavpr_ros.errors import StampError
+from selavpr_ros.errors import DescriptorError, SettingError, StampError
 from selavpr_ros.keyframe_map import Keyframe, KeyframeId, KeyframeMap, Retrieval
 from selavpr_ros.matching import count_mutual_matches, rank_by_matches
 from selavpr_ros.models import VprModel
-from selavpr_ros.pose import Pose
+from selavpr_ros.pose import TIME_JUMP_NS, Pose
 from selavpr_ros.preprocess import preprocess
 
-# A stamp that jumps back farther than this is a recording that starts again (a looped bag), not
-# an image that came late.
-TIME_JUMP_NS = 1_000_000_000
 # Without measured gates: half of all features match between unrelated images (SelaVPR), so ask
 # for clearly more.
 UNCALIBRATED_LOCAL_SCORE = 0.6
@@ -36,7 +33,7 @@ class Query:
         global_descriptor: (D,) float32, a unit vector.
         local_features: (N, d) float32 unit rows, or None.
         pose: of the robot, or None.
-        travelled_m: since the session's start.
+        travelled_m: since the session's start, along the known poses.
     """
 
     stamp_ns: int
@@ -55,6 +52,7 @@ class Recognition:
         candidates: all retrieved keyframes, judged, best first.
         loop_closure: the accepted one, or None.
         keyframe: the query as a keyframe of the map, or None if it was not kept.
+        searched: how many keyframes, from the oldest on, the query was compared with.
         stage_ms: milliseconds of each of STAGES.
     """
 
@@ -62,6 +60,7 @@ class Recognition:
     candidates: list[Candidate]
     loop_closure: Candidate | None
     keyframe: Keyframe | None
+    searched: int
     stage_ms: tuple[float, ...]
 
 
@@ -92,18 +91,52 @@ class PlaceRecognizer:
         keyframe_map: KeyframeMap | None = None,
     ) -> None:
         self.model = model
-        self.settings = settings or Settings()
+        self.settings = settings or Settings()  # checked by the property
         self.keyframe_map = KeyframeMap() if keyframe_map is None else keyframe_map
         self._decision = ClosureDecision()
         newest = self.keyframe_map.newest
         self.session_id = newest.id.session_id if newest else 0
         self.start_session()
 
-    def start_session(self) -> int:
-        """Begin a new recording with its own odometry frame; returns its session id."""
+    @property
+    def settings(self) -> Settings:
+        """The settings in force; new ones may be set between two images.
+
+        Raises:
+            SettingError: on setting: with these settings and this model, nothing but the order
+                of the images would stand between any two similar ones and a loop closure.
+        """
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        measured = self.model.operating_point and self.model.local_grid is None
+        has_gate = settings.gates.min_similarity != -1.0 or measured
+        if not has_gate and not _compares_local(self.model, settings):
+            raise SettingError(
+                'gates.min_similarity has to be set where local features are not compared '
+                '(verify.enabled, map.local_codec, or a model without any): similarity alone '
+                'has no value that is safe for every place')
+        self._settings = settings
+
+    def start_session(self, after_time_jump: bool = False) -> int:
+        """Begin a new recording with its own odometry frame.
+
+        Args:
+            after_time_jump: the stamps jumped, the robot perhaps not: then the newest keyframes
+                of the session before are too recent to be candidates, too.
+
+        Returns:
+            The new session's id.
+        """
         self.session_id += 1
         self._session_keyframes = 0
+        self._after_time_jump = after_time_jump
+        self._behind_ns: int | None = None
+        self._travelled_m = 0.0
+        self._last_pose: Pose | None = None
         self._last_query: Query | None = None
+        self._last_view: Query | None = None
         self._last_keyframe: Keyframe | None = None
         self._decision.reset()
         return self.session_id
@@ -126,28 +159,33 @@ class PlaceRecognizer:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            stamp_ns: of the image; has to increase. More than a second back starts a session.
+            stamp_ns: of the image; has to increase. Two in a row that are more than a second
+                back start a session.
             pose: of the robot in the odometry frame, or None.
 
         Raises:
             ImageError: not such an image. StampError: the stamp runs backwards.
+            DescriptorError: the model found nothing in it. The map stays as it was.
         """
-        self._check_stamp(stamp_ns)
         laps = _Laps()
         tensor = preprocess(image, self.model.image_size, self.model.antialias)
+        self._check_stamp(stamp_ns)
         laps.lap()
         query = self._describe(tensor, stamp_ns, pose)
         laps.lap()
-        retrievals = self._retrieve(query)
+        searched = self._count_old_enough(query)
+        retrievals = self.keyframe_map.search(
+            query.global_descriptor, self.settings.index.top_k, searched)
         laps.lap()
         matches = self._rerank(query, retrievals)
         laps.lap()
-        candidates = self._decision.judge(matches, pose, self.settings.gates, self.thresholds)
+        candidates = self._judge(query, matches)
         laps.lap()
         closure = next((c for c in candidates if c.decision is Decision.ACCEPTED), None)
         keyframe = self._keep(query) if self._is_new(query) else None
         self._last_query = query
-        return Recognition(query, candidates, closure, keyframe, tuple(laps.stage_ms))
+        return Recognition(
+            query, candidates, closure, keyframe, searched, tuple(laps.stage_ms))
 
     @property
     def thresholds(self) -> Thresholds:
@@ -160,47 +198,51 @@ class PlaceRecognizer:
         similarity = gates.min_similarity
         if similarity == -1.0 and measured:
             similarity = measured.min_similarity
-        return Thresholds(similarity, score, self._compares_local)
-
-    @property
-    def _keeps_local(self) -> bool:
-        return self.settings.map.local_codec != 'none' and self.model.local_grid is not None
-
-    @property
-    def _compares_local(self) -> bool:
-        return self.settings.verify.enabled and self._keeps_local
+        return Thresholds(similarity, score, _compares_local(self.model, self.settings))
 
     def _check_stamp(self, stamp_ns: int) -> None:
+        """Refuse a stamp that is not after the last; a second one in a row is a time jump."""
+        before_ns, self._behind_ns = self._behind_ns, None
         if self._last_query is None or stamp_ns > self._last_query.stamp_ns:
             return
         back_ns = self._last_query.stamp_ns - stamp_ns
-        if back_ns <= TIME_JUMP_NS:
-            raise StampError(f'image stamp {stamp_ns} is {back_ns * 1e-9:.3f} s before the last '
-                             'one; images must come in order')
-        self.start_session()
+        if back_ns > TIME_JUMP_NS:
+            if before_ns is not None and stamp_ns > before_ns:
+                self.start_session(after_time_jump=True)
+                return
+            self._behind_ns = stamp_ns
+        raise StampError(f'image stamp {stamp_ns} is {back_ns * 1e-9:.3f} s before the last '
+                         'one; images must come in order')
 
     def _describe(self, tensor: torch.Tensor, stamp_ns: int, pose: Pose | None) -> Query:
         descriptors = self.model(tensor[None].to(self.model.device, self.model.dtype))
-        local = descriptors.local_features
-        last, travelled_m = self._last_query, 0.0
-        if last and pose and last.pose:
-            travelled_m = last.travelled_m + pose.distance_to(last.pose)
-        elif last:
-            travelled_m = last.travelled_m
+        local, global_descriptor = descriptors.local_features, descriptors.global_descriptor[0]
+        length = float(global_descriptor.norm())
+        if not 0.5 < length < 2.0:  # NaN, too
+            raise DescriptorError(
+                f'the descriptor has length {length:.2g} instead of 1: a uniform image, or '
+                'model.precision overflows (then try fp32)')
+        if pose:
+            self._travelled_m += pose.distance_to(self._last_pose or pose)
+            self._last_pose = pose
         return Query(
-            stamp_ns, descriptors.global_descriptor[0].float().cpu().numpy(),
-            None if local is None else local[0], pose, travelled_m)
+            stamp_ns, global_descriptor.cpu().numpy(), None if local is None else local[0],
+            pose, self._travelled_m)
 
-    def _retrieve(self, query: Query) -> list[Retrieval]:
-        settings = self.settings.index
-        old_enough = self.keyframe_map.first_recent(
-            self.session_id, query.stamp_ns, query.travelled_m, settings.exclude_recent_keyframes,
-            settings.exclude_recent_seconds, settings.exclude_recent_distance)
-        return self.keyframe_map.search(query.global_descriptor, settings.top_k, old_enough)
+    def _count_old_enough(self, query: Query) -> int:
+        """Count the keyframes, from the oldest on, that a query may be compared with."""
+        settings, keyframe_map = self.settings.index, self.keyframe_map
+        count = keyframe_map.first_recent(
+            self.session_id, query.stamp_ns, query.travelled_m if query.pose else 0.0,
+            settings.exclude_recent_keyframes, settings.exclude_recent_seconds,
+            settings.exclude_recent_distance)
+        if self._after_time_jump:
+            count = min(count, len(keyframe_map) - settings.exclude_recent_keyframes)
+        return max(0, count)
 
     def _rerank(self, query: Query, retrievals: list[Retrieval]) -> list[Match]:
         local = query.local_features
-        if local is None or not self._compares_local:
+        if local is None or not _compares_local(self.model, self.settings):
             return [Match(r.keyframe, r.rank, r.similarity, 0, 0.0) for r in retrievals]
         nothing = local[:0]  # a keyframe of a map without local features matches nothing
         features = [r.keyframe.local_features for r in retrievals]
@@ -211,6 +253,23 @@ class PlaceRecognizer:
         ]
         return [matches[i] for i in rank_by_matches(counts).tolist()]
 
+    def _judge(self, query: Query, matches: list[Match]) -> list[Candidate]:
+        gates, last = self.settings.gates, self._last_view
+        is_new_view = last is None or self._differs(
+            last, query, gates.min_motion_between, self.settings.keyframe.min_rotation)
+        if is_new_view:
+            self._last_view = query
+        return self._decision.judge(matches, is_new_view, gates, self.thresholds)
+
+    def _differs(
+        self, last: Query | Keyframe, query: Query, min_translation: float, min_rotation: float
+    ) -> bool:
+        """Tell whether a query shows something new: by motion, or without it by similarity."""
+        if query.pose and last.pose:
+            return _moved(last.pose, query.pose, min_translation, min_rotation)
+        similarity = float(query.global_descriptor @ last.global_descriptor)
+        return similarity <= self.settings.keyframe.max_similarity + 1e-6
+
     def _is_new(self, query: Query) -> bool:
         last, settings = self._last_keyframe, self.settings.keyframe
         if len(self.keyframe_map) >= self.settings.map.max_keyframes:
@@ -219,21 +278,23 @@ class PlaceRecognizer:
             return True
         if (query.stamp_ns - last.stamp_ns) * 1e-9 < settings.min_interval:
             return False
-        if query.pose and last.pose:
-            return _moved(last.pose, query.pose, settings.min_translation, settings.min_rotation)
-        similarity = float(query.global_descriptor @ last.global_descriptor)
-        return similarity <= settings.max_similarity
+        return self._differs(last, query, settings.min_translation, settings.min_rotation)
 
     def _keep(self, query: Query) -> Keyframe:
-        local = query.local_features if self._keeps_local else None
+        local = query.local_features if self.settings.map.local_codec != 'none' else None
         self._session_keyframes += 1
         keyframe = Keyframe(
             KeyframeId(self.session_id, self._session_keyframes), query.stamp_ns,
-            query.global_descriptor, None if local is None else local.half(), query.pose,
+            query.global_descriptor, None if local is None else local.half().cpu(), query.pose,
             query.travelled_m)
         self.keyframe_map.add(keyframe)
         self._last_keyframe = keyframe
         return keyframe
+
+
+def _compares_local(model: VprModel, settings: Settings) -> bool:
+    keeps_local = settings.map.local_codec != 'none' and model.local_grid is not None
+    return keeps_local and settings.verify.enabled
 
 
 def _moved(

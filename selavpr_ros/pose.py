@@ -15,6 +15,8 @@ from selavpr_ros.errors import PoseError
 _NORM_TOLERANCE = 0.1
 # Below this angle sin(x) = x in float64: slerp and linear interpolation agree.
 _SMALL_ANGLE_RAD = 1e-6
+# A stamp that jumps back farther than this is a recording that starts again, not a late message.
+TIME_JUMP_NS = 1_000_000_000
 
 
 def _finite_vector(values: Iterable[float], size: int, name: str) -> np.ndarray:
@@ -153,17 +155,19 @@ class PoseBuffer:
         return self._stamps_ns[-1] if self._stamps_ns else None
 
     def add(self, stamp_ns: int, pose: Pose) -> bool:
-        """Keep `pose`; a pose of the same stamp is replaced.
+        """Keep `pose`; a pose of the same stamp is replaced, one that comes late is ignored.
 
-        True when the stamp ran backwards (a bag that loops, a simulation reset): everything
-        older was forgotten, because it belongs to another drive.
+        True when the stamp ran back by more than a second (a bag that loops, a simulation
+        reset): everything before was forgotten, because it belongs to another drive.
         """
         newest_ns = self.newest_ns
-        ran_backwards = newest_ns is not None and stamp_ns < newest_ns
+        ran_backwards = newest_ns is not None and newest_ns - stamp_ns > TIME_JUMP_NS
         if ran_backwards:
             self.clear()
         elif stamp_ns == newest_ns:
             self._poses[-1] = pose
+            return False
+        elif newest_ns is not None and stamp_ns < newest_ns:
             return False
         self._stamps_ns.append(stamp_ns)
         self._poses.append(pose)

@@ -34,6 +34,9 @@ def test_flat_and_back():
     ({'map.max_keyframes': 10**8}, r'is not in \[1, 1e\+07\]'),
     ({'pose_source': 'gps'}, "pose_source = 'gps' is none of odom, none"),
     ({'model.input_size': [224]}, r'should be like \(0, 0\)'),
+    ({'model.input_size': ['a', 'b']}, r'should be like \(0, 0\)'),
+    ({'index.exclude_recent_seconds': float('inf')}, r'is not in \[0, 2.14748e\+09\]'),
+    ({'gates.temporal_min': 6}, 'nothing could ever be accepted'),
     ({'gates': 3}, "there is no setting 'gates'"),
 ])
 def test_bad_values_are_refused_with_a_sentence(values, words):

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from selavpr_ros.config import GateSettings
-from selavpr_ros.decision import ClosureDecision, Decision, Match, Thresholds
+from selavpr_ros.decision import ClosureDecision, Decision, Match, Thresholds, name_outcome
 from selavpr_ros.keyframe_map import Keyframe, KeyframeId
-from selavpr_ros.pose import Pose
 
 THRESHOLDS = Thresholds(min_similarity=0.5, min_local_score=0.3, use_local=True)
-GATES = GateSettings(temporal_window=5, temporal_min=3, temporal_reach=2, min_motion_between=1.0)
+GATES = GateSettings(temporal_window=5, temporal_min=3, temporal_reach=2)
 
 
 def _match(
@@ -22,26 +21,22 @@ def _match(
     return Match(keyframe, 0, similarity, int(score * 1000), score)
 
 
-def _at(x_m: float) -> Pose:
-    return Pose.planar(x_m, 0.0, 0.0)
-
-
 @pytest.fixture
 def agreed() -> ClosureDecision:
-    """After two queries that agree on keyframe 10 and its neighbour."""
+    """After two views that agree on keyframe 10 and its neighbour."""
     decision = ClosureDecision()
-    for number, keyframe_id in enumerate((10, 11)):
-        decision.judge([_match(keyframe_id)], _at(number), GATES, THRESHOLDS)
+    for keyframe_id in (10, 11):
+        decision.judge([_match(keyframe_id)], True, GATES, THRESHOLDS)
     return decision
 
 
-def _judge(decision: ClosureDecision, *matches: Match, x_m: float = 2.0, **thresholds):
+def _judge(decision: ClosureDecision, *matches: Match, is_new_view: bool = True, **thresholds):
     limits = Thresholds(**{**THRESHOLDS.__dict__, **thresholds})
-    return [c.decision for c in decision.judge(list(matches), _at(x_m), GATES, limits)]
+    return [c.decision for c in decision.judge(list(matches), is_new_view, GATES, limits)]
 
 
 def test_accepted_when_all_agree(agreed):
-    candidate, = agreed.judge([_match(12)], _at(2.0), GATES, THRESHOLDS)
+    candidate, = agreed.judge([_match(12)], True, GATES, THRESHOLDS)
     assert (candidate.decision, candidate.temporal_support) == (Decision.ACCEPTED, 3)
 
 
@@ -65,10 +60,17 @@ def test_the_same_number_in_another_session_is_no_support(agreed):
     assert _judge(agreed, _match(11, session=2)) == [Decision.REJECT_TEMPORAL]
 
 
-def test_standing_still(agreed):
-    assert _judge(agreed, _match(11), x_m=2.0) == [Decision.ACCEPTED]
-    assert _judge(agreed, _match(11), x_m=2.9) == [Decision.REJECT_STATIONARY]
-    assert _judge(agreed, _match(11), x_m=3.1) == [Decision.ACCEPTED]
+def test_standing_still_closes_nothing_again(agreed):
+    assert _judge(agreed, _match(11)) == [Decision.ACCEPTED]
+    assert _judge(agreed, _match(11), is_new_view=False) == [Decision.REJECT_STATIONARY]
+    assert _judge(agreed, _match(11)) == [Decision.ACCEPTED]
+
+
+def test_standing_still_gathers_no_support():
+    decision = ClosureDecision()
+    assert _judge(decision, _match(11)) == [Decision.REJECT_TEMPORAL]
+    for _ in range(10):
+        assert _judge(decision, _match(11), is_new_view=False) == [Decision.REJECT_TEMPORAL]
 
 
 def test_one_closure_per_query(agreed):
@@ -93,13 +95,18 @@ def test_reset_forgets(agreed):
     assert _judge(agreed, _match(11)) == [Decision.REJECT_TEMPORAL]
 
 
-def test_without_poses_nothing_is_stationary(agreed):
-    for _ in range(3):
-        candidate, = agreed.judge([_match(11)], None, GATES, THRESHOLDS)
-        assert candidate.decision is Decision.ACCEPTED
-
-
 def test_values_are_those_of_the_message():
     text = {name: int(value) for name, value in Decision.__members__.items()}
     assert text['REJECT_DUPLICATE'] == 10
     assert text['REJECT_TEMPORAL'] == 5
+
+
+@pytest.mark.parametrize(('decisions', 'answer'), [
+    ([], 'NO_CANDIDATES'),
+    ([Decision.REJECT_LOW_SIMILARITY], 'REJECT_LOW_SIMILARITY'),
+    ([Decision.REJECT_LOW_SIMILARITY, Decision.REJECT_FEW_LOCAL], 'REJECT_FEW_LOCAL'),
+    ([Decision.REJECT_TEMPORAL, Decision.REJECT_DUPLICATE], 'REJECT_TEMPORAL'),
+    ([Decision.ACCEPTED, Decision.REJECT_DUPLICATE, Decision.REJECT_FEW_LOCAL], 'ACCEPTED'),
+])
+def test_outcome_is_the_last_gate_that_was_reached(decisions, answer):
+    assert name_outcome(decisions) == answer

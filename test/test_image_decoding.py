@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 
 from selavpr_ros import image_decoding
-from selavpr_ros.errors import ImageError
-from selavpr_ros.image_decoding import KNOWN_ENCODINGS, decode, decode_compressed, decode_image
+from selavpr_ros.config import ImageSettings
+from selavpr_ros.errors import ImageError, SettingError
+from selavpr_ros.image_decoding import (
+    KNOWN_ENCODINGS,
+    ImageReader,
+    decode,
+    decode_compressed,
+    decode_image,
+)
 
 RGB = np.random.default_rng(7).integers(0, 256, (4, 6, 3), dtype=np.uint8)
 ALPHA = np.full((4, 6, 1), 17, np.uint8)
@@ -401,6 +408,49 @@ def test_damaged_pictures_raise_nothing_but_image_error(flavour, capfd):
             assert result.ndim == 3
             assert result.dtype == np.uint8
     capfd.readouterr()  # the decoders of libjpeg and libpng complain on stderr
+
+
+# ---- what the settings ask for ---------------------------------------------------------------
+
+
+def rgb_message(image):
+    return image_message(image, 'rgb8', width=image.shape[1])
+
+
+def test_a_reader_turns_clockwise():
+    image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    for degrees in (0, 90, 180, 270):
+        reader = ImageReader(ImageSettings(rotate_deg=degrees))
+        assert np.array_equal(reader(rgb_message(image)), np.rot90(image, -degrees // 90))
+
+
+def test_a_reader_blanks_where_the_mask_is_black(tmp_path):
+    mask = np.full((2, 3), 255, np.uint8)
+    mask[0, 1] = 0
+    cv2.imwrite(str(tmp_path / 'mask.png'), mask)
+    reader = ImageReader(ImageSettings(mask=str(tmp_path / 'mask.png')))
+    image = np.full((2, 3, 3), 9, np.uint8)
+    assert reader(rgb_message(image))[..., 0].tolist() == [[9, 0, 9], [9, 9, 9]]
+    assert (image == 9).all()
+    with pytest.raises(ImageError, match='image.mask has 3x2 pixels, but the image 4x4'):
+        reader(rgb_message(np.zeros((4, 4, 3), np.uint8)))
+
+
+def test_a_reader_takes_another_encoding_and_another_decoder():
+    image = np.full((2, 2, 3), (1, 2, 3), np.uint8)
+    reader = ImageReader(ImageSettings(encoding_override='bgr8'))
+    assert reader(rgb_message(image))[0, 0].tolist() == [3, 2, 1]
+    other = ImageReader(ImageSettings(), lambda message, encoding: image + 1)
+    assert other(None)[0, 0].tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize(('settings', 'words'), [
+    (ImageSettings(rotate_deg=45), 'rotate_deg = 45 is none of 0, 90, 180, 270'),
+    (ImageSettings(mask='/no/mask.png'), "image.mask = '/no/mask.png' is no picture"),
+])
+def test_a_reader_refuses_what_cannot_be(settings, words):
+    with pytest.raises(SettingError, match=words):
+        ImageReader(settings)
 
 
 def test_no_ros_is_imported():

@@ -11,7 +11,7 @@ import torch
 
 from selavpr_ros.config import make_settings
 from selavpr_ros.decision import Decision
-from selavpr_ros.errors import ImageError, StampError
+from selavpr_ros.errors import DescriptorError, ImageError, SettingError, StampError
 from selavpr_ros.keyframe_map import KeyframeId
 from selavpr_ros.models import OperatingPoint, load_model
 from selavpr_ros.place_recognizer import STAGES, UNCALIBRATED_LOCAL_SCORE, PlaceRecognizer
@@ -118,7 +118,8 @@ def test_travelled_distance_is_along_the_way(model):
 def test_local_features_are_kept_in_float16_or_not_at_all(model):
     keyframe = _drive(_recognizer(model), [0])[0].keyframe
     assert keyframe.local_features.dtype == torch.float16
-    recognizer = _recognizer(model, **{'map.local_codec': 'none'})
+    recognizer = _recognizer(
+        model, **{'map.local_codec': 'none', 'gates.min_similarity': 0.9})
     results = _drive(recognizer, [*range(5), *range(5)])
     assert results[0].keyframe.local_features is None
     assert results[-1].candidates[0].match.local_matches == 0
@@ -126,7 +127,7 @@ def test_local_features_are_kept_in_float16_or_not_at_all(model):
 
 
 def test_verification_can_be_switched_while_running(model):
-    recognizer = _recognizer(model, **{'verify.enabled': False})
+    recognizer = _recognizer(model, **{'verify.enabled': False, 'gates.min_similarity': 0.9})
     _drive(recognizer, range(5))
     recognizer.settings = make_settings({**QUICK, 'verify.enabled': True})
     result = recognizer.recognize(_place(0), 10 * SECOND)
@@ -153,12 +154,76 @@ def test_stamp_slightly_back_is_refused_and_nothing_lost(model):
     assert recognizer.session_id == 1
 
 
-def test_stamp_far_back_starts_a_session(model):
+def test_recording_that_starts_again_begins_a_session(model):
     recognizer = _recognizer(model)
-    _drive(recognizer, range(6))
-    result = recognizer.recognize(_place(0), SECOND)
+    _drive(recognizer, range(8))
+    with pytest.raises(StampError, match='7.000 s before the last one'):
+        recognizer.recognize(_place(0), SECOND)
+    result = recognizer.recognize(_place(1), 2 * SECOND)
     assert result.keyframe.id == KeyframeId(2, 1)
-    assert result.candidates[0].match.keyframe.id == KeyframeId(1, 1)
+    assert result.candidates[0].match.keyframe.id == KeyframeId(1, 2)
+
+
+def test_one_wrong_stamp_changes_nothing(model):
+    recognizer = _recognizer(model)
+    _drive(recognizer, range(8))
+    with pytest.raises(StampError):
+        recognizer.recognize(_place(8), 0)
+    assert recognizer.recognize(_place(8), 9 * SECOND).keyframe.id == KeyframeId(1, 9)
+
+
+def test_newest_keyframes_stay_excluded_when_only_the_clock_jumped(model):
+    recognizer = _recognizer(model)
+    _drive(recognizer, [20, 21, 22, 23, 24, 0, 0, 0], step_m=5.0)
+    with pytest.raises(StampError):
+        recognizer.recognize(_place(0), SECOND)
+    result = recognizer.recognize(_place(0), 2 * SECOND)
+    assert recognizer.session_id == 2
+    assert result.searched == 5
+    explicit = PlaceRecognizer(model, make_settings(QUICK), recognizer.keyframe_map)
+    assert explicit.recognize(_place(0), 3 * SECOND).searched == len(recognizer.keyframe_map) - 1
+
+
+def test_odometry_that_stops_does_not_exclude_for_ever(model):
+    recognizer = _recognizer(model, **{'index.exclude_recent_distance': 10.0})
+    for i in range(20):
+        pose = Pose.planar(i, 0, 0) if i < 5 else None
+        result = recognizer.recognize(_place(i), (i + 1) * SECOND, pose)
+    assert result.searched == 16
+
+
+def test_odometry_with_holes_still_measures_the_way(model):
+    recognizer = _recognizer(model)
+    for i in range(9):
+        pose = Pose.planar(i, 0, 0) if i % 2 == 0 else None
+        result = recognizer.recognize(_place(i), (i + 1) * SECOND, pose)
+    assert result.query.travelled_m == pytest.approx(8.0)
+
+
+def test_parked_robot_closes_nothing(model):
+    for pose in (Pose.planar(100, 0, 0), None):
+        recognizer = _recognizer(model)
+        _drive(recognizer, range(8))
+        for i in range(10):
+            result = recognizer.recognize(_place(3), (20 + i) * SECOND, pose)
+            assert result.candidates[0].match.keyframe.id == KeyframeId(1, 4)
+            assert result.loop_closure is None
+
+
+def test_similarity_alone_needs_an_explicit_gate(model):
+    with pytest.raises(SettingError, match='gates.min_similarity has to be set'):
+        _recognizer(model, **{'verify.enabled': False})
+    recognizer = _recognizer(model)
+    with pytest.raises(SettingError, match='gates.min_similarity has to be set'):
+        recognizer.settings = make_settings({'verify.enabled': False})
+    assert recognizer.settings.verify.enabled
+
+
+def test_black_image_is_refused_and_not_kept(model):
+    recognizer = _recognizer(model)
+    with pytest.raises(DescriptorError, match='length 0 instead of 1: a uniform image'):
+        recognizer.recognize(np.zeros((120, 160, 3), np.uint8), SECOND)
+    assert len(recognizer.keyframe_map) == 0
 
 
 def test_bad_image_leaves_everything_as_it_was(model):

@@ -212,13 +212,20 @@ def test_no_interpolation_over_a_hole():
     assert buffer.interpolate(700_000_001) == Pose.planar(7, 0, 0)
 
 
-def test_backwards_stamp_clears_and_says_so():
-    buffer = buffer_of(*[Pose.planar(i, 0, 0) for i in range(5)])
+def test_time_jump_clears_and_says_so():
+    buffer = buffer_of(*[Pose.planar(i, 0, 0) for i in range(15)])
     assert buffer.add(50_000_000, Pose.planar(9, 0, 0)) is True
     assert len(buffer) == 1
     assert buffer.newest_ns == 50_000_000
     assert buffer.interpolate(200_000_000) is None
     assert buffer.add(60_000_000, Pose.planar(9, 0, 0)) is False
+
+
+def test_late_pose_is_ignored():
+    buffer = buffer_of(*[Pose.planar(i, 0, 0) for i in range(5)])
+    assert buffer.add(380_000_000, Pose.planar(99, 0, 0)) is False
+    assert len(buffer) == 5
+    assert buffer.interpolate(400_000_000) == Pose.planar(4, 0, 0)
 
 
 def test_duplicate_stamp_replaces():

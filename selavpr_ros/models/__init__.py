@@ -32,7 +32,7 @@ def _load_selavpr(path: Path, num_heads: int | None) -> tuple[VprModel, dict[str
     state, metadata = read_checkpoint(path)
     state = to_selavpr_names(state)
     sizes = selavpr_sizes(state)
-    heads = num_heads or metadata.get('num_heads') or sizes['width'] // HEAD_DIM
+    heads = num_heads or metadata.get('num_heads') or max(1, sizes['width'] // HEAD_DIM)
     model = SelaVPR(num_heads=heads, **sizes)
     try:
         model.load_state_dict(state)

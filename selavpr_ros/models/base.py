@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import nn
@@ -72,9 +73,12 @@ class VprModel(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(iter(self.state_dict().values())).device
+        return self._any_tensor().device
 
     @property
     def dtype(self) -> torch.dtype:
         """What the weights are stored in."""
-        return next(iter(self.state_dict().values())).dtype
+        return self._any_tensor().dtype
+
+    def _any_tensor(self) -> torch.Tensor:
+        return next(chain(self.parameters(), self.buffers()))

@@ -82,7 +82,8 @@ class Hog(VprModel):
 
     def forward(self, images: torch.Tensor) -> Descriptors:
         """Describe images (B, 3, H, W), normalised."""
-        grey = (denormalise(images) * self.luma).sum(dim=1)
+        # In float16 the sums over a cell would overflow.
+        grey = (denormalise(images.float()) * self.luma.float()).sum(dim=1)
         cells = orientation_cells(grey)
         blocks = functional.unfold(cells, BLOCK).transpose(1, 2)
         pooled = functional.avg_pool2d(cells, POOL).flatten(1)

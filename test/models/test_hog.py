@@ -42,6 +42,15 @@ def test_black_image_gives_zeros_and_no_nan():
     assert float(descriptors.global_descriptor.norm()) < 1e-3
 
 
+def test_stripes_do_not_overflow_in_float16():
+    stripes = torch.zeros(1, 3, 240, 320)
+    stripes[..., ::4] = stripes[..., 1::4] = 255
+    model = load_model('hog', dtype=torch.float16)
+    descriptors = model(normalise(stripes).half())
+    assert descriptors.global_descriptor.dtype == torch.float32
+    torch.testing.assert_close(descriptors.global_descriptor.norm(), torch.tensor(1.0))
+
+
 def test_hysteresis_limits_what_dominates():
     vector = hysteresis(torch.tensor([10.0, 1.0, 1.0]), clip=0.2)
     # 10/sqrt(102) is clipped to 0.2; the others stay 0.0990: 0.2 / sqrt(0.2^2 + 2 * 0.099^2)
