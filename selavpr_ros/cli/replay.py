@@ -1,0 +1,207 @@
+"""Run a recorded bag through the recogniser, and leave a folder with results.
+
+BAG is a rosbag2: a folder, or one of its .db3 or .mcap files. No ROS is needed. Images go through
+the same code, with the same settings, as in the live node.
+
+  vpr replay office.bag
+      the only image topic, the odometry if there is one, the baseline without weights
+  vpr replay office.bag --topic /front/image_raw/compressed --weights SelaVPR_msls.pth
+      a topic and a model of your choice; without --topic, several image topics are listed
+  vpr replay office.bag --params vpr.yaml --set index.top_k=5 --set query.max_rate=1.0
+      the node's own parameter file, and changes to it
+  vpr replay office.bag --ground-truth truth.tum --positive-radius 3
+      true poses (a TUM file, or a topic) say which loop closures are true ones
+
+The folder holds settings.yaml, metrics.json, queries.csv, candidates.csv, keyframes.csv,
+similarity_matrix.png, trajectory.png and log.txt. Ctrl-C ends early, and keeps what was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selavpr_ros.config import Settings
+    from selavpr_ros.place_recognizer import PlaceRecognizer
+    from selavpr_ros.replay.bag import Bag, Topic
+    from selavpr_ros.replay.ground_truth import PoseTruth
+    from selavpr_ros.replay.records import QueryRecord, Run
+    from selavpr_ros.replay.topics import Sources
+
+logger = logging.getLogger(__name__)
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value > 0.0):
+        raise argparse.ArgumentTypeError(f'{text} is not above zero')
+    return value
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `vpr replay`."""
+    parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder or file')
+    _add_topics(parser)
+    _add_settings(parser)
+    parser.add_argument('-o', '--output', type=Path, metavar='OUT',
+                        help='folder for the results (default: vpr_results/<bag>_<time>)')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='write into a folder that is not empty')
+
+
+def _add_topics(parser: argparse.ArgumentParser) -> None:
+    topics = parser.add_argument_group('what to read')
+    topics.add_argument('--topic', metavar='T', help='images, raw or compressed')
+    topics.add_argument('--odom-topic', metavar='T',
+                        help="odometry (default: the bag's own; none: without)")
+    topics.add_argument('--ground-truth', metavar='T|FILE',
+                        help='topic or TUM file with true poses (default: /ground_truth/odom, '
+                        'if there is one; none: without)')
+    topics.add_argument('--positive-radius', type=_positive, default=5.0, metavar='M',
+                        help='same place: at most so many metres apart (default: %(default)g)')
+    topics.add_argument('--positive-heading', type=_positive, default=45.0, metavar='DEG',
+                        help='and turned by at most so much; 180 ignores it '
+                        '(default: %(default)g)')
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    settings = parser.add_argument_group('how to recognise')
+    settings.add_argument('--weights', metavar='W',
+                          help="'hog' (no weights), 'embedded', or the path of a checkpoint")
+    settings.add_argument('--device', metavar='D', help='auto, cpu, cuda, cuda:1')
+    settings.add_argument('--params', type=Path, metavar='FILE.yaml',
+                          help="the node's parameter file")
+    settings.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
+                          dest='assignments', help='any setting, e.g. index.top_k=5')
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    from selavpr_ros.replay.params import collect_settings
+
+    shortcuts = {'model.weights': args.weights, 'model.device': args.device}
+    given = {name: value for name, value in shortcuts.items() if value is not None}
+    return collect_settings(args.params, args.assignments, given)
+
+
+def _output_folder(args: argparse.Namespace, bag: Bag) -> Path:
+    from selavpr_ros.replay.report import make_folder
+
+    default = Path('vpr_results') / f'{bag.name}_{datetime.now():%Y%m%d_%H%M%S}'
+    return make_folder(args.output or default, args.overwrite)
+
+
+def _truth_file(args: argparse.Namespace) -> Path | None:
+    path = Path(args.ground_truth or '')
+    return path if path.is_file() else None
+
+
+def _sources(args: argparse.Namespace, bag: Bag, settings: Settings) -> Sources:
+    from selavpr_ros.replay.topics import NONE, choose_sources
+
+    odometry = NONE if settings.pose_source == 'none' else args.odom_topic
+    truth = NONE if _truth_file(args) else args.ground_truth
+    return choose_sources(bag, args.topic, odometry, truth)
+
+
+def _read_truth(args: argparse.Namespace, bag: Bag, topic: Topic | None) -> PoseTruth | None:
+    from selavpr_ros.replay.ground_truth import PoseTruth, read_tum
+
+    file = _truth_file(args)
+    if file:
+        poses = read_tum(file)
+    elif topic:
+        poses = bag.poses(topic.name)
+    else:
+        return None
+    return PoseTruth(poses, args.positive_radius, math.radians(args.positive_heading))
+
+
+def _facts(
+    args: argparse.Namespace, bag: Bag, sources: Sources, recognizer: PlaceRecognizer
+) -> dict[str, Any]:
+    """What the results were made from and with."""
+    from selavpr_ros.replay.report import versions
+
+    file = _truth_file(args)
+    return {
+        'bag': bag.path.resolve().name,
+        'topic': sources.images.name,
+        'odometry': sources.odometry and sources.odometry.name,
+        'ground_truth': file.name if file else sources.truth and sources.truth.name,
+        'model_id': recognizer.model.model_id,
+        'gates_in_force': asdict(recognizer.thresholds),
+        'versions': versions(),
+    }
+
+
+def _run_all(queries: Iterable[QueryRecord], run: Run, images: int) -> BaseException | None:
+    """Go through the bag; return what ended it early, for the results come first."""
+    from tqdm import tqdm
+
+    from selavpr_ros.errors import BagError
+
+    closures = 0
+    with tqdm(total=images, unit='image') as bar:
+        try:
+            for query in queries:
+                closures += query.closure is not None
+                bar.set_postfix(keyframes=len(run.keyframes), closures=closures, refresh=False)
+                bar.update(run.images - bar.n)
+        except (KeyboardInterrupt, BagError) as error:
+            return error
+        finally:
+            bar.update(run.images - bar.n)
+    return None
+
+
+def _process(
+    bag: Bag, sources: Sources, recognizer: PlaceRecognizer
+) -> tuple[Run, BaseException | None]:
+    """Replay the images; the second value is what ended it early."""
+    from selavpr_ros.models import warm_up
+    from selavpr_ros.replay.pose_track import PoseTrack
+    from selavpr_ros.replay.records import Run
+    from selavpr_ros.replay.replay import replay
+
+    odometry = PoseTrack(bag.poses(sources.odometry.name) if sources.odometry else ())
+    warm_up(recognizer.model, recognizer.settings.model.warmup_iters)
+    record = Run()
+    queries = replay(bag.images(sources.images.name), recognizer, record, odometry)
+    stopped_by = _run_all(queries, record, sources.images.count)
+    record.skipped += bag.skipped
+    return record, stopped_by
+
+
+def run(args: argparse.Namespace) -> None:
+    """Replay the bag, write the folder, print the table."""
+    from selavpr_ros.models import load_from_settings
+    from selavpr_ros.place_recognizer import PlaceRecognizer
+    from selavpr_ros.replay import report
+    from selavpr_ros.replay.bag import Bag
+    from selavpr_ros.replay.metrics import summarise
+
+    settings = _settings(args)
+    with Bag(args.bag) as bag:
+        sources = _sources(args, bag, settings)
+        truth = _read_truth(args, bag, sources.truth)
+        recognizer = PlaceRecognizer(load_from_settings(settings.model), settings)
+        facts = _facts(args, bag, sources, recognizer)
+        folder = _output_folder(args, bag)
+        with report.log_to(folder / 'log.txt'):
+            logger.info('replay of %s', facts)
+            report.write_settings(folder / 'settings.yaml', settings, facts)
+            record, stopped_by = _process(bag, sources, recognizer)
+            metrics = summarise(record, truth)
+            report.write_results(folder, record, metrics, truth, facts)
+            table = report.format_table(metrics)
+            logger.info('ended by %s\n%s', repr(stopped_by) if stopped_by else 'its end', table)
+    print(f'{table}\n\nresults: {folder}')
+    if stopped_by:
+        raise stopped_by

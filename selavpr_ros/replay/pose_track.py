@@ -1,0 +1,53 @@
+"""All poses of a recording at once, asked for the pose at a stamp."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from itertools import pairwise
+
+from selavpr_ros.pose import TIME_JUMP_NS, Pose, PoseBuffer
+
+StampedPose = tuple[int, Pose]
+EVER_S = 1e9
+
+logger = logging.getLogger(__name__)
+
+
+def _split_at_jumps(poses: list[StampedPose]) -> list[list[StampedPose]]:
+    """Stretches of one time line each: a recording may hold a simulation that was reset."""
+    jumps = [
+        i for i, (before, after) in enumerate(pairwise(poses), start=1)
+        if before[0] - after[0] > TIME_JUMP_NS
+    ]
+    return [poses[a:b] for a, b in pairwise([0, *jumps, len(poses)])]
+
+
+class PoseTrack:
+    """The poses of a whole recording: what the live node knows when it has waited for odometry.
+
+    Poses that came slightly out of order are sorted in. Where the stamps jump back by more than
+    a second, a later stretch that knows the stamp goes before an earlier one.
+
+    Args:
+        poses: stamp in ns and pose.
+        max_gap_s: over a longer hole nothing is interpolated.
+    """
+
+    def __init__(self, poses: Iterable[StampedPose] = (), max_gap_s: float = 0.5) -> None:
+        stretches = _split_at_jumps(list(poses))
+        if len(stretches) > 1:
+            logger.warning('pose stamps jump back %d times', len(stretches) - 1)
+        self._buffers = [self._buffer(stretch, max_gap_s) for stretch in reversed(stretches)]
+
+    @staticmethod
+    def _buffer(stretch: list[StampedPose], max_gap_s: float) -> PoseBuffer:
+        buffer = PoseBuffer(EVER_S, max_gap_s=max_gap_s, max_poses=max(2, len(stretch)))
+        for stamp_ns, pose in sorted(stretch, key=lambda item: item[0]):
+            buffer.add(stamp_ns, pose)
+        return buffer
+
+    def at(self, stamp_ns: int) -> Pose | None:
+        """The interpolated pose, or None outside the recording and inside its holes."""
+        poses = (buffer.interpolate(stamp_ns) for buffer in self._buffers)
+        return next((pose for pose in poses if pose is not None), None)

@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import math
+from pathlib import Path
+
+import laps
+import pytest
+import torch
+import yaml
+from bags import (
+    COMPRESSED_TOPIC,
+    IMAGE_TOPIC,
+    compressed_message,
+    image_message,
+    odometry_message,
+    write_bag,
+    write_image_bag,
+)
+
+import selavpr_ros.cli.replay
+from selavpr_ros.cli.main import main
+from selavpr_ros.replay.bag import Bag
+from selavpr_ros.replay.ground_truth import PoseTruth
+
+FILES = ['candidates.csv', 'keyframes.csv', 'log.txt', 'metrics.json', 'queries.csv',
+         'settings.yaml', 'similarity_matrix.png', 'trajectory.png']
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Images are tiny: a second thread would only be waited for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='session')
+def bag(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp('bags') / 'two_laps.bag'
+    return write_image_bag(path, laps.images(), odometry=laps.true_poses(),
+                           truth=laps.true_poses())
+
+
+@pytest.fixture
+def replay(tmp_path):
+    """Run `vpr replay BAG --params .. -o out`; returns the exit code and the folder."""
+    params = tmp_path / 'params.yaml'
+    params.write_text(yaml.safe_dump({'vpr': {'ros__parameters': laps.SETTINGS}}))
+
+    def replay(bag: Path, *options: str, folder: str = 'out') -> tuple[int, Path]:
+        out = tmp_path / folder
+        code = main(['replay', str(bag), '--params', str(params), '-o', str(out), *options])
+        return code, out
+
+    return replay
+
+
+def _metrics(folder: Path) -> dict:
+    return json.loads((folder / 'metrics.json').read_text())
+
+
+def test_the_whole_run(bag, replay, capsys):
+    code, folder = replay(bag)
+    assert code == 0
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    out, progress = capsys.readouterr()
+    assert 'loop closures' in out
+    assert out.endswith(f'results: {folder}\n')
+    assert '24/24' in progress
+    metrics = _metrics(folder)
+    assert metrics['queries'] == metrics['queries_with_pose'] == metrics['keyframes'] == 24
+    assert metrics['truth']['precision'] == metrics['truth']['recall_at_1'] == 1.0
+    assert metrics['truth']['revisits'] == 12
+    run = metrics['run']
+    assert (run['bag'], run['topic'], run['odometry'], run['ground_truth']) == (
+        'two_laps.bag', IMAGE_TOPIC, '/odom', '/ground_truth/odom')
+    assert run['model_id'].startswith('hog/')
+    assert run['gates_in_force']['min_local_score'] == pytest.approx(90 / 117)
+
+
+def test_the_folder_explains_itself(bag, replay):
+    _, folder = replay(bag, '--set', 'index.top_k=7', '--set', 'query.max_rate=1.5')
+    settings = yaml.safe_load((folder / 'settings.yaml').read_text())['/**']['ros__parameters']
+    assert settings['index.top_k'] == 7
+    assert settings['query.max_rate'] == 1.5
+    assert settings['model.input_size'] == [96, 128]
+    log = (folder / 'log.txt').read_text()
+    assert "replay of {'bag': 'two_laps.bag'" in log
+    assert log.count(': loop closure with keyframe 1:') == _metrics(folder)['closures'] > 5
+    assert 'ended by its end' in log
+    assert logging.getLogger('selavpr_ros').handlers == []
+
+
+def test_twice_gives_the_same(bag, replay):
+    _, first = replay(bag, folder='first')
+    _, second = replay(bag, folder='second')
+    for name in ('candidates.csv', 'keyframes.csv'):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_its_settings_file_repeats_a_run(bag, replay, tmp_path):
+    _, first = replay(bag, folder='first')
+    code = main(['replay', str(bag), '--params', str(first / 'settings.yaml'),
+                 '-o', str(tmp_path / 'again')])
+    assert code == 0
+    assert ((tmp_path / 'again' / 'candidates.csv').read_bytes()
+            == (first / 'candidates.csv').read_bytes())
+
+
+def test_without_a_name_the_folder_is_called_after_the_bag(bag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(['replay', str(bag), '--set', 'model.input_size=[96, 128]',
+                 '--set', 'query.max_rate=0.2']) == 0
+    (folder,) = (tmp_path / 'vpr_results').iterdir()
+    assert folder.name.startswith('two_laps_2')
+
+
+def test_a_folder_with_files_is_refused_before_the_work(bag, replay, capsys):
+    _, folder = replay(bag)
+    capsys.readouterr()
+    assert replay(bag)[0] == 1
+    error = capsys.readouterr().err
+    assert 'out is not empty: choose another folder, or pass --overwrite' in error
+    assert replay(bag, '--overwrite')[0] == 0
+
+
+def test_without_poses(bag, replay):
+    code, folder = replay(bag, '--odom-topic', 'none', '--ground-truth', 'none')
+    assert code == 0
+    metrics = _metrics(folder)
+    assert (metrics['queries_with_pose'], metrics['truth']) == (0, None)
+    assert metrics['run']['odometry'] is None
+    assert _metrics(replay(bag, '--set', 'pose_source=none', folder='b')[1])[
+        'queries_with_pose'] == 0
+
+
+def test_truth_from_a_tum_file(bag, replay, tmp_path):
+    tum = tmp_path / 'truth.tum'
+    tum.write_text('\n'.join(
+        f'{ns // 10**9}.{ns % 10**9:09d} ' + ' '.join(map(str, [*p.translation_m, *p.rotation]))
+        for ns, p in laps.true_poses()))
+    _, folder = replay(bag, '--ground-truth', str(tum), '--positive-radius', '25',
+                       '--positive-heading', '31')
+    metrics = _metrics(folder)
+    assert metrics['run']['ground_truth'] == 'truth.tum'
+    assert metrics['truth']['positive'] == 'within 25 m and 31 deg'
+    assert metrics['truth']['precision'] == 1.0
+    assert metrics['truth']['revisits'] > 12
+
+
+def test_bad_images_are_reported_and_do_not_end_the_run(tmp_path, replay, capsys):
+    sent = [(ns, image_message(ns, image)) for ns, image in laps.images()[:6]]
+    sent[1][1].encoding = 'strange'
+    sent[2][1].step = 1
+    sent[3] = (sent[3][0], b'\x00\x01\x00\x00')
+    code, folder = replay(write_bag(tmp_path / 'a.bag', {IMAGE_TOPIC: sent}))
+    assert code == 0
+    assert _metrics(folder)['skipped'] == {'bad image': 2, 'unreadable message': 1}
+    assert 'images           5 (2 bad image, 1 unreadable message)' in capsys.readouterr().out
+    log = (folder / 'log.txt').read_text()
+    assert "unknown encoding 'strange'" in log
+    assert 'step is 1 bytes' in log
+
+
+def test_a_bag_whose_image_topic_is_empty(tmp_path, replay, capsys):
+    pose = laps.true_poses()[0]
+    path = write_bag(tmp_path / 'a.bag', {'/odom': [(pose[0], odometry_message(*pose))]})
+    assert replay(path)[0] == 1
+    assert 'a.bag holds no images; its topics are: /odom' in capsys.readouterr().err
+
+
+def test_several_image_topics(tmp_path, replay, capsys):
+    ns, image = laps.images()[0]
+    path = write_bag(tmp_path / 'a.bag', {
+        IMAGE_TOPIC: [(ns, image_message(ns, image))],
+        COMPRESSED_TOPIC: [(ns, compressed_message(ns, image))]})
+    assert replay(path)[0] == 1
+    assert '2 image topics, choose one with --topic: ' in capsys.readouterr().err
+    assert replay(path, '--topic', '/no')[0] == 1
+    error = capsys.readouterr().err
+    assert 'has no image topic /no; its image topics are: /camera/image_raw (sensor_msgs' in error
+    assert error.count('\n') == 1
+    assert replay(path, '--topic', COMPRESSED_TOPIC)[0] == 0
+
+
+@pytest.mark.parametrize(('options', 'words'), [
+    (['--weights', 'gone.pth'], 'gone.pth'),
+    (['--device', 'abacus'], "device 'abacus' cannot be used here"),
+    (['--set', 'index.top_k=0'], 'index.top_k = 0 is not in [1, 200]'),
+    (['--set', 'top_k=3'], "no setting 'top_k'"),
+    (['--set', 'nothing'], 'not of the form name=value'),
+    (['--params', 'gone.yaml'], 'gone.yaml cannot be read as parameters'),
+    (['--ground-truth', 'gone.tum'], 'no topic gone.tum with poses'),
+    (['--odom-topic', '/gone'], 'no topic /gone with poses'),
+])
+def test_mistakes_are_one_line_and_leave_nothing(bag, replay, tmp_path, capsys, options, words):
+    code, folder = replay(bag, *options)
+    error = capsys.readouterr().err
+    assert (code, error.count('\n')) == (1, 1)
+    assert error.startswith('vpr replay: ')
+    assert words in error
+    assert not folder.exists()
+
+
+def test_the_limits_of_a_place_are_those_of_the_library():
+    parser = argparse.ArgumentParser()
+    selavpr_ros.cli.replay.add_arguments(parser)
+    args = parser.parse_args(['a.bag'])
+    truth = PoseTruth([])
+    assert args.positive_radius == truth.radius_m
+    assert args.positive_heading == pytest.approx(math.degrees(truth.heading_rad))
+
+
+def _cut_short(monkeypatch, images: int, error: BaseException) -> None:
+    whole = Bag.images
+
+    def cut(self, topic):
+        for number, stamped in enumerate(whole(self, topic)):
+            if number == images:
+                raise error
+            yield stamped
+
+    monkeypatch.setattr(Bag, 'images', cut)
+
+
+def test_ctrl_c_keeps_what_was_done(bag, replay, monkeypatch, capsys):
+    _, whole = replay(bag, folder='whole')
+    _cut_short(monkeypatch, 17, KeyboardInterrupt())
+    code, folder = replay(bag)
+    assert code == 130
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    assert (_metrics(folder)['images'], _metrics(folder)['queries']) == (17, 17)
+    assert (whole / 'candidates.csv').read_text().startswith(
+        (folder / 'candidates.csv').read_text())
+    captured = capsys.readouterr()
+    assert f'results: {folder}' in captured.out
+    assert captured.err.endswith('vpr replay: interrupted\n')
+
+
+def test_a_bag_that_is_damaged_in_the_middle_keeps_what_was_done(tmp_path, replay, capsys):
+    path = write_image_bag(tmp_path / 'a.bag', laps.images())
+    file = path / 'a.bag.db3'
+    data = file.read_bytes()
+    middle = len(data) // 2
+    file.write_bytes(data[:middle] + bytes(60_000) + data[middle + 60_000:])
+    code, folder = replay(path)
+    assert code == 1
+    assert 'a.bag is damaged after ' in capsys.readouterr().err
+    with (folder / 'queries.csv').open(newline='') as rows:
+        assert 0 < len(list(csv.DictReader(rows))) < 24
