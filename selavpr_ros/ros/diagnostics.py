@@ -1,0 +1,224 @@
+"""Statistics as diagnostics and as status: the answer to "why is there no loop closure?"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+
+from selavpr_msgs.msg import VprStatus
+from selavpr_ros.models import VprModel
+from selavpr_ros.place_recognizer import PlaceRecognizer
+from selavpr_ros.ros.statistics import INTERNAL_ERROR, Snapshot
+from selavpr_ros.ros.worker import OLD_IMAGE, PLAUSIBLE_AGE_S
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+ERROR_AFTER_GAPS = 10  # so many times the gap that is worth a warning is an error
+PRECISIONS = {torch.float32: 'fp32', torch.float16: 'fp16', torch.bfloat16: 'bf16'}
+WHY = {
+    'NO_CANDIDATES': 'no keyframe was old enough to compare with (index.exclude_recent_*)',
+    'REJECT_LOW_SIMILARITY': 'the best candidate was below gates.min_similarity',
+    'REJECT_FEW_LOCAL': 'the best candidate had fewer matches than gates.min_local_matches',
+    'REJECT_TEMPORAL': 'too few of the last queries agreed (gates.temporal_min)',
+    'REJECT_STATIONARY': 'the robot hardly moved since the last view (gates.min_motion_between)',
+}
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """One publisher on a topic, as the graph knows it."""
+
+    topic_type: str
+    reliability: str
+
+
+@dataclass(frozen=True)
+class Subscribed:
+    """A topic that the node listens to, its type and quality of service, and who publishes it."""
+
+    topic: str
+    topic_type: str
+    reliability: str
+    publishers: Sequence[Publisher]
+
+    def __str__(self) -> str:
+        count = len(self.publishers)
+        return f'{self.topic} ({self.topic_type}, {count} publisher{"" if count == 1 else "s"})'
+
+    @property
+    def mismatch(self) -> str:
+        """Why messages of a publisher cannot arrive; empty if they can."""
+        if not self.publishers:
+            return f'nobody publishes {self.topic}'
+        types = sorted({p.topic_type for p in self.publishers} - {self.topic_type})
+        if types:
+            return (f'{self.topic} carries {", ".join(types)}, but {self.topic_type} is '
+                    'subscribed: see parameter image_transport')
+        if self.reliability == 'reliable' and any(
+                p.reliability == 'best_effort' for p in self.publishers):
+            return (f'{self.topic} is published best effort, but subscribed reliable: set '
+                    'parameter qos.image_reliability to best_effort')
+        return ''
+
+
+Finding = tuple[bytes, str]
+
+
+def _worst(findings: Iterable[Finding], fine: str) -> Finding:
+    """The first of the worst findings; OK with the words `fine` if there are none."""
+    return max(findings, key=lambda finding: finding[0], default=(OK, fine))
+
+
+def _status(name: str, finding: Finding, values: dict[str, Any]) -> DiagnosticStatus:
+    pairs = [KeyValue(key=key, value=_text(value)) for key, value in values.items()]
+    return DiagnosticStatus(
+        name=f'vpr: {name}', level=finding[0], message=finding[1], values=pairs)
+
+
+def _text(value: Any) -> str:
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def describe_device(model: VprModel) -> str:
+    """'cpu', or 'cuda:0 (name of the GPU)'."""
+    device = model.device
+    if device.type != 'cuda':
+        return str(device)
+    return f'{device} ({torch.cuda.get_device_name(device)})'
+
+
+# ---- the five diagnostics ----------------------------------------------------------------------
+
+
+def _gap(seconds: float, warn_s: float) -> list[Finding]:
+    if not seconds > warn_s:
+        return []
+    level = ERROR if seconds > ERROR_AFTER_GAPS * warn_s else WARN
+    return [(level, f'no image for {seconds:.1f} s')]
+
+
+def input_status(
+    seen: Snapshot, image: Subscribed, odometry: Subscribed | None, odometry_received: int,
+    warn_image_gap: float,
+) -> DiagnosticStatus:
+    """Whether images arrive, and what was wrong with those that could not be used."""
+    topics = [image, odometry] if odometry else [image]
+    findings = [(WARN, topic.mismatch) for topic in topics if topic.mismatch]
+    findings += [(WARN, f'{kind}: {failures.last}') for kind, failures in seen.news.items()]
+    findings += _gap(seen.seconds_since_image, warn_image_gap)
+    if not seen.counts['received'] and not image.mismatch:
+        findings.append((WARN, f'no image yet on {image.topic}'))
+    values: dict[str, Any] = {}
+    for kind, topic in zip(('image', 'odometry'), topics, strict=False):
+        values[f'{kind} topic'] = topic
+        values[f'{kind} publishers'] = ', '.join(
+            f'{p.topic_type} {p.reliability}' for p in topic.publishers) or 'none'
+    values |= {'image rate (Hz)': seen.image_rate, 'last image (s ago)': seen.seconds_since_image}
+    for name in ('received', 'processed', 'not_due', 'dropped', 'without_pose'):
+        values[f'images {name}'.replace('_', ' ')] = seen.counts[name]
+    if odometry:
+        values['odometry received'] = odometry_received
+    for kind, failures in seen.failures.items():
+        values[f'{kind}: count'] = failures.count
+        values[f'{kind}: last'] = failures.last
+    return _status('Input', _worst(findings, f'{seen.counts["received"]} images'), values)
+
+
+def model_status(model: VprModel, seen: Snapshot, warn_latency_ms: float) -> DiagnosticStatus:
+    """Which model runs where, and how fast."""
+    findings: list[Finding] = []
+    if seen.latency_p95_ms > warn_latency_ms:
+        findings.append((WARN, f'slow: a twentieth takes over {seen.latency_p95_ms:.0f} ms'))
+    if INTERNAL_ERROR in seen.failures:
+        findings.append((ERROR, f'{INTERNAL_ERROR}: {seen.failures[INTERNAL_ERROR].last}'))
+    values: dict[str, Any] = {
+        'model id': model.model_id, 'device': describe_device(model),
+        'precision': PRECISIONS[model.dtype], 'image size': 'x'.join(map(str, model.image_size)),
+        'latency p50 (ms)': seen.latency_p50_ms, 'latency p95 (ms)': seen.latency_p95_ms}
+    if model.device.type == 'cuda':
+        values['GPU memory (bytes)'] = torch.cuda.memory_allocated(model.device)
+    fine = f'{model.model_id} on {describe_device(model)}'
+    return _status('Model', _worst(findings, fine), values)
+
+
+def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
+    """How large the map is, and whether it still grows."""
+    keyframes, limit = len(recognizer.keyframe_map), recognizer.settings.map.max_keyframes
+    full = [(WARN, f'full: {keyframes} keyframes, map.max_keyframes is {limit}')]
+    return _status('Map', _worst(full if keyframes >= limit else [], f'{keyframes} keyframes'), {
+        'keyframes': keyframes, 'sessions': recognizer.session_id,
+        'bytes': recognizer.keyframe_map.nbytes,
+        'keyframes with local features': seen.counts['keyframes_with_local'],
+        'keyframes with a pose': seen.counts['keyframes_with_pose']})
+
+
+def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
+    """What became of the queries, each counted by the last gate it reached."""
+    findings: list[Finding] = []
+    if (recognizer.settings.pose_source == 'odom' and len(recognizer.keyframe_map)
+            and not seen.counts['keyframes_with_pose']):
+        findings.append((WARN, 'no keyframe has a pose: no odometry around the stamps of images'))
+    values: dict[str, Any] = {'queries': seen.counts['processed'],
+                              'ACCEPTED': seen.verdicts['ACCEPTED']}
+    values |= {f'{name}: {WHY[name]}': seen.verdicts[name] for name in WHY}
+    values['last loop closure (s ago)'] = seen.seconds_since_accept
+    thresholds = recognizer.thresholds
+    values['min_similarity in force'] = thresholds.min_similarity
+    values['min_local_score in force'] = thresholds.min_local_score
+    fine = f'{seen.counts["processed"]} queries, {seen.verdicts["ACCEPTED"]} loop closures'
+    return _status('Matching', _worst(findings, fine), values)
+
+
+def time_status(
+    seen: Snapshot, session_id: int, odometry_resets: int, now_ns: int, use_sim_time: bool
+) -> DiagnosticStatus:
+    """Whether the stamps and the node's clock belong together."""
+    findings: list[Finding] = []
+    if use_sim_time and now_ns == 0:
+        findings.append((ERROR, 'use_sim_time is on, but nobody publishes /clock'))
+    elif not math.isnan(seen.image_age_s) and not (
+            PLAUSIBLE_AGE_S[0] <= seen.image_age_s <= PLAUSIBLE_AGE_S[1]):
+        findings.append((WARN, f'image stamps are {seen.image_age_s:.1f} s behind the clock of '
+                         'this node, so image.max_age is not applied: a recording that is played '
+                         'needs use_sim_time and /clock'))
+    elif OLD_IMAGE in seen.news:
+        findings.append((WARN, f'{OLD_IMAGE}: {seen.news[OLD_IMAGE].last}'))
+    return _status('Time', _worst(findings, 'stamps fit the clock'), {
+        'age of the newest image (s)': seen.image_age_s,
+        'age p95 when published (ms)': seen.age_p95_ms, 'session': session_id,
+        'odometry that ran backwards': odometry_resets, 'use_sim_time': use_sim_time})
+
+
+def unconfigured_status(last_error: str) -> DiagnosticStatus:
+    """The only one of a node without a model."""
+    finding = (ERROR, last_error) if last_error else (WARN, 'not configured')
+    return _status('Model', finding, {})
+
+
+# ---- ~/status ----------------------------------------------------------------------------------
+
+
+def fill_status(
+    message: VprStatus, recognizer: PlaceRecognizer, seen: Snapshot
+) -> VprStatus:
+    """Write a configured node's figures into a message."""
+    model, counts, keyframe_map = recognizer.model, seen.counts, recognizer.keyframe_map
+    message.model_id, message.device = model.model_id, describe_device(model)
+    message.precision = PRECISIONS[model.dtype]
+    message.keyframes = len(keyframe_map)
+    message.keyframes_with_local = counts['keyframes_with_local']
+    message.sessions = recognizer.session_id
+    message.map_bytes_gpu = counts['gpu_bytes']
+    message.map_bytes_ram = max(0, keyframe_map.nbytes - message.map_bytes_gpu)
+    message.frames_received = counts['received']
+    message.frames_processed = counts['processed']
+    message.frames_dropped = counts['dropped']
+    message.latency_p50_ms, message.latency_p95_ms = seen.latency_p50_ms, seen.latency_p95_ms
+    message.image_age_p95_ms = seen.age_p95_ms
+    message.seconds_since_image = seen.seconds_since_image
+    message.seconds_since_accept = seen.seconds_since_accept
+    return message

@@ -1,0 +1,191 @@
+"""Plays a bag into the real node over DDS, and listens as a SLAM back-end would."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+from selavpr_msgs.msg import Keyframe, PlaceMatchArray, VprStatus
+from selavpr_msgs.msg import KeyframeId as KeyframeIdMessage
+from selavpr_ros.decision import Decision
+from selavpr_ros.errors import NodeError
+from selavpr_ros.keyframe_map import KeyframeId
+from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
+from selavpr_ros.ros.bag_player import play
+from selavpr_ros.ros.conversions import pose_from_message, stamp_to_ns
+from selavpr_ros.ros.publications import reliable
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 20.0
+# The last images are done when nothing has come for so long.
+QUIET_S = 2.0
+POLL_S = 0.05
+
+
+def _id(message: KeyframeIdMessage) -> KeyframeId:
+    return KeyframeId(message.session_id, message.keyframe_id)
+
+
+def _candidate(message: Any) -> CandidateRecord:
+    return CandidateRecord(
+        _id(message.match), stamp_to_ns(message.match.stamp), message.similarity,
+        message.local_matches, message.local_score, message.temporal_support,
+        Decision(message.decision))
+
+
+@dataclass
+class LiveRun:
+    """What the listener heard: the records, and the node's last status."""
+
+    records: Run = field(default_factory=Run)
+    status: VprStatus = field(default_factory=VprStatus)
+
+
+class Listener(Node):
+    """Subscribes to what the node publishes, and records it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__('vpr_listener', **options)
+        self.live = LiveRun()
+        self.heard_s = time.monotonic()
+        topics = {
+            'candidates': (PlaceMatchArray, self._on_candidates, reliable(1000)),
+            'keyframe': (Keyframe, self._on_keyframe, reliable(1000)),
+            'status': (VprStatus, self._on_status, reliable(1, latched=True)),
+        }
+        for name, (kind, callback, qos) in topics.items():
+            self.create_subscription(kind, f'/vpr/{name}', callback, qos)
+
+    def _on_candidates(self, message: PlaceMatchArray) -> None:
+        self.heard_s = time.monotonic()
+        records = self.live.records
+        records.model_id = message.model_id
+        kept = message.query.keyframe_id
+        records.queries.append(QueryRecord(
+            stamp_to_ns(message.header.stamp), tuple(map(_candidate, message.matches)),
+            _id(message.query) if kept else None, stage_ms=tuple(message.stage_ms)))
+
+    def _on_keyframe(self, message: Keyframe) -> None:
+        pose = pose_from_message(message.pose.pose) if message.has_pose else None
+        self.live.records.keyframes.append(
+            KeyframeRecord(_id(message.id), stamp_to_ns(message.id.stamp), pose))
+
+    def _on_status(self, message: VprStatus) -> None:
+        self.live.status = message
+        self.live.records.images = message.frames_received
+        self.live.records.map_nbytes = message.map_bytes_ram
+
+
+@contextmanager
+def _listening(domain_id: int) -> Iterator[Listener]:
+    """A listener that hears in a thread of its own."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain_id)
+    listener = Listener(context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(listener)
+
+    def spin() -> None:
+        with suppress(ExternalShutdownException):
+            executor.spin()
+
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    try:
+        yield listener
+    finally:
+        executor.shutdown()
+        thread.join()
+        listener.destroy_node()
+        rclpy.try_shutdown(context=context)
+
+
+@contextmanager
+def _running_node(
+    domain_id: int, parameters: Mapping[str, Any], remap: Mapping[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The real vpr_node as a process; its output goes to a file."""
+    command = [sys.executable, '-m', 'selavpr_ros.ros.vpr_node', '--ros-args']
+    command += [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
+    command += [word for old, new in remap.items() for word in ('-r', f'{old}:={new}')]
+    environment = {**os.environ, 'ROS_DOMAIN_ID': str(domain_id)}
+    with log.open('wb') as output:
+        node = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        try:
+            yield node
+        finally:
+            node.send_signal(signal.SIGINT)
+            try:
+                node.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                node.kill()
+                node.wait()
+
+
+def _wait_until_active(
+    listener: Listener, node: subprocess.Popen[bytes], log: Path
+) -> None:
+    """Loading a model takes seconds; a bag that plays meanwhile would be lost."""
+    end_s = time.monotonic() + START_TIMEOUT_S
+    while listener.live.status.state != VprStatus.ACTIVE:
+        error = listener.live.status.last_error
+        if error or node.poll() is not None or time.monotonic() > end_s:
+            raise NodeError(f'vpr_node did not become active: {error or f"see {log}"}')
+        time.sleep(POLL_S)
+
+
+def _wait_until_quiet(listener: Listener, node: subprocess.Popen[bytes], log: Path) -> None:
+    while time.monotonic() - listener.heard_s < QUIET_S:
+        time.sleep(POLL_S)
+    if node.poll() is not None:
+        raise NodeError(f'vpr_node ended while the bag was played (exit code {node.returncode}), '
+                        f'see {log}')
+
+
+def _with_poses(live: LiveRun) -> LiveRun:
+    """Queries that became keyframes get the poses that came with those."""
+    poses = {keyframe.stamp_ns: keyframe.pose for keyframe in live.records.keyframes}
+    live.records.queries = [
+        replace(query, pose=poses.get(query.stamp_ns)) for query in live.records.queries]
+    return live
+
+
+def record_live_run(
+    bag: Path, topics: Collection[str], parameters: Mapping[str, Any], remap: Mapping[str, str],
+    log: Path, *, rate: float = 1.0, on_progress: Callable[[int, int], Any] | None = None,
+) -> LiveRun:
+    """Start vpr_node, play a bag into it, record what it publishes, stop it.
+
+    Args:
+        bag: rosbag2 folder or file.
+        topics: of the bag, to be played.
+        parameters: of the node, by name.
+        remap: topic of the node -> topic of the bag.
+        log: file for the node's output.
+        rate: 2.0 plays twice as fast.
+        on_progress: called with messages played and their total.
+
+    Raises:
+        NodeError: the node did not become active. BagError: the bag cannot be played.
+    """
+    # A domain of its own: other robots' nodes in this network are none of its business.
+    domain_id = os.getpid() % 101 + 1
+    with _listening(domain_id) as listener, \
+            _running_node(domain_id, parameters, remap, log) as node:
+        _wait_until_active(listener, node, log)
+        play(bag, listener, topics=topics, rate=rate, on_progress=on_progress)
+        _wait_until_quiet(listener, node, log)
+        return _with_poses(listener.live)

@@ -1,0 +1,74 @@
+"""The map and its edges as a few bounded markers for RViz."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from geometry_msgs.msg import Point, Vector3
+from std_msgs.msg import ColorRGBA, Header
+from visualization_msgs.msg import Marker, MarkerArray
+
+from selavpr_ros.place_recognizer import Recognition
+from selavpr_ros.ros.conversions import point_message
+
+MAX_KEYFRAMES = 5000
+MAX_CLOSURES = 1000
+MAX_REJECTED = 50  # they show what happens now
+GREY = ColorRGBA(r=0.6, g=0.6, b=0.6, a=1.0)
+GREEN = ColorRGBA(r=0.1, g=0.8, b=0.1, a=1.0)
+RED = ColorRGBA(r=0.9, g=0.1, b=0.1, a=0.5)
+
+
+class MapMarkers:
+    """Collects keyframes (grey), loop closures (green) and each query's rejected best (red).
+
+    Each is one marker with the newest points, so a message never grows beyond a bound and a late
+    subscriber gets the whole picture. One thread may add while another takes.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keyframes: deque[Point] = deque(maxlen=MAX_KEYFRAMES)
+        self._closures: deque[Point] = deque(maxlen=2 * MAX_CLOSURES)
+        self._rejected: deque[Point] = deque(maxlen=2 * MAX_REJECTED)
+        self._header = Header()
+        self._changed = False
+
+    def add(self, recognition: Recognition, header: Header) -> None:
+        """Draw the result of a query with a pose; `header` names the poses' frame."""
+        pose, candidates = recognition.query.pose, recognition.candidates
+        if pose is None:
+            return
+        here = point_message(pose)
+        with self._lock:
+            self._header, self._changed = header, True
+            if recognition.keyframe:
+                self._keyframes.append(here)
+            best = recognition.loop_closure or (candidates[0] if candidates else None)
+            if best and best.match.keyframe.pose:
+                edges = self._closures if recognition.loop_closure else self._rejected
+                edges.extend((here, point_message(best.match.keyframe.pose)))
+
+    def take_message(self) -> MarkerArray | None:
+        """The whole picture, or None if it is as before."""
+        with self._lock:
+            if not self._changed:
+                return None
+            self._changed = False
+            return MarkerArray(markers=[
+                self._marker('keyframes', Marker.SPHERE_LIST, self._keyframes, GREY, 0.15),
+                self._marker('loop_closures', Marker.LINE_LIST, self._closures, GREEN, 0.05),
+                self._marker('rejected', Marker.LINE_LIST, self._rejected, RED, 0.02),
+            ])
+
+    def _marker(
+        self, namespace: str, kind: int, points: deque[Point], color: ColorRGBA, size_m: float
+    ) -> Marker:
+        marker = Marker(header=self._header, ns=namespace, type=kind, color=color)
+        # RViz refuses a list marker without points.
+        marker.action = Marker.ADD if points else Marker.DELETE
+        marker.scale = Vector3(x=size_m, y=size_m, z=size_m)
+        marker.pose.orientation.w = 1.0
+        marker.points = list(points)
+        return marker

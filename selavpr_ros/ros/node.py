@@ -1,0 +1,297 @@
+"""The ROS node: images and odometry in, place recognition out."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterable
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from nav_msgs.msg import Odometry
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from std_msgs.msg import Header
+
+from selavpr_msgs.msg import VprStatus
+from selavpr_ros.config import Settings
+from selavpr_ros.errors import PoseError, SettingError, VprError
+from selavpr_ros.image_decoding import ImageReader
+from selavpr_ros.models import load_from_settings, warm_up
+from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
+from selavpr_ros.ros import diagnostics, parameters
+from selavpr_ros.ros.conversions import Origin, decode_with_fallback, stamp_to_ns
+from selavpr_ros.ros.diagnostics import Subscribed
+from selavpr_ros.ros.odometry import OdometryInbox
+from selavpr_ros.ros.publications import Publications, reliable
+from selavpr_ros.ros.statistics import Snapshot, Statistics, error_kind
+from selavpr_ros.ros.subscriptions import Subscriptions
+from selavpr_ros.ros.worker import Arrival, InferenceWorker, milliseconds_since
+
+DEFAULT_ODOMETRY_FRAME = 'odom'
+DISCOVERY_MS = 900.0
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+
+
+class _Configured:
+    """All that exists from configure to cleanup, the map included."""
+
+    def __init__(self, node: VprNode, settings: Settings) -> None:
+        self.read = ImageReader(settings.image, decode_with_fallback)
+        model = load_from_settings(settings.model)
+        warm_up(model, settings.model.warmup_iters)
+        self.recognizer = PlaceRecognizer(model, settings)
+        self.statistics = Statistics()
+        self.odometry = OdometryInbox()
+        self.publications = Publications(node, model.model_id)
+
+
+class _Active:
+    """All that exists from activate to deactivate."""
+
+    def __init__(self, node: VprNode, configured: _Configured) -> None:
+        settings = configured.recognizer.settings
+        logger = node.get_logger()
+        odometry = configured.odometry if settings.pose_source == 'odom' else None
+        self.subscriptions = Subscriptions(node, settings, node.on_image, node.on_odometry)
+        self.worker = InferenceWorker(
+            configured.recognizer, configured.read, odometry, configured.statistics,
+            node.publish_result, alive=node.context.ok,
+            log_warning=lambda text: logger.warning(text),
+            log_error=lambda text: logger.error(text))
+        self.worker.start()
+        self.since_s = time.monotonic()
+        self.introduced = False
+
+    def topics(self) -> tuple[Subscribed, Subscribed | None]:
+        """Images and odometry, with those who publish them now."""
+        return self.subscriptions.image, self.subscriptions.odometry
+
+
+class VprNode(LifecycleNode):
+    """Lifecycle node `vpr`; see the table of parameters in config/vpr.yaml.
+
+    configure loads the model, activate listens and works, deactivate pauses and keeps the map,
+    cleanup frees everything.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__('vpr', automatically_declare_parameters_from_overrides=True, **options)
+        self.last_error = ''
+        self._state = VprStatus.UNCONFIGURED
+        self._configured: _Configured | None = None
+        self._active: _Active | None = None
+        for name in parameters.declare(self):
+            self.get_logger().warning(f"there is no parameter '{name}': misspelt? It is ignored")
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._status = self.create_publisher(VprStatus, '~/status', reliable(1, latched=True))
+        self._diagnostics = self.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._timer = self._make_timer(Settings().status.period)
+
+    @property
+    def recognizer(self) -> PlaceRecognizer:
+        """The method with its map; there while the node is configured."""
+        assert self._configured, 'the node is not configured'
+        return self._configured.recognizer
+
+    def autostart(self) -> None:
+        """Configure and activate, unless parameter `autostart` is false or configuring fails."""
+        wanted = self.get_parameter(parameters.AUTOSTART.name).value is True
+        if wanted and self.trigger_configure() == SUCCESS:
+            self.trigger_activate()
+
+    # ---- lifecycle -----------------------------------------------------------------------------
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Check the parameters, load the model, announce the topics."""
+        try:
+            settings = parameters.read(self)
+            self._configured = _Configured(self, settings)
+        except VprError as error:
+            return self._refuse(str(error))
+        except Exception as error:  # rclpy would swallow it
+            self.get_logger().error(traceback.format_exc())
+            return self._refuse(f'{type(error).__name__}: {error}')
+        parameters.tighten(self)
+        self._set_period(settings.status.period)
+        model = self._configured.recognizer.model
+        self.get_logger().info(f'configured: model {model.model_id} on '
+                               f'{diagnostics.describe_device(model)}')
+        self.last_error = ''
+        self._enter(VprStatus.INACTIVE)
+        return SUCCESS
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Listen and work."""
+        assert self._configured
+        try:
+            self._active = _Active(self, self._configured)
+        except Exception as error:  # e.g. an impossible qos_overrides.*; rclpy would swallow it
+            self.last_error = f'{type(error).__name__}: {error}'
+            self.get_logger().error(f'cannot activate: {self.last_error}')
+            self._enter(VprStatus.INACTIVE)
+            return FAILURE
+        self.last_error = ''
+        self._enter(VprStatus.ACTIVE)
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop listening; the image at hand is finished."""
+        self._stop()
+        self._enter(VprStatus.INACTIVE)
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free the model and the map."""
+        self._free()
+        self._enter(VprStatus.UNCONFIGURED)
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything for good."""
+        self._free()
+        return super().on_shutdown(state)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give up, but say so."""
+        self._free()
+        self.last_error = self.last_error or f'an unexpected error while {state.label}'
+        self._enter(VprStatus.ERROR)
+        return FAILURE
+
+    def destroy_node(self) -> None:
+        """Stop the worker before what it publishes with goes away."""
+        self._stop()
+        super().destroy_node()
+
+    def _refuse(self, sentence: str) -> TransitionCallbackReturn:
+        self.last_error = sentence
+        self.get_logger().error(f'cannot configure: {sentence}')
+        self._free()
+        self._enter(VprStatus.UNCONFIGURED)
+        return FAILURE
+
+    def _stop(self) -> None:
+        active, self._active = self._active, None
+        if active:
+            active.subscriptions.destroy()
+            active.worker.stop()
+
+    def _free(self) -> None:
+        self._stop()
+        configured, self._configured = self._configured, None
+        if configured:
+            configured.publications.destroy()
+
+    def _enter(self, state: int) -> None:
+        self._state = state
+        self._on_timer()
+
+    def _set_period(self, period_s: float) -> None:
+        self.destroy_timer(self._timer)
+        self._timer = self._make_timer(period_s)
+
+    def _make_timer(self, period_s: float) -> Any:
+        # Not by ROS time: that nobody publishes /clock has to be told without it.
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        return self.create_timer(period_s, self._on_timer, clock=clock)
+
+    # ---- callbacks -----------------------------------------------------------------------------
+
+    def on_image(self, message: Any) -> None:
+        """Hand an image over to the worker."""
+        if self._active:
+            received_s, now_ns = time.monotonic(), self.get_clock().now().nanoseconds
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            age_s = (now_ns - stamp_ns) * 1e-9
+            self._active.worker.offer(Arrival(message, stamp_ns, received_s, age_s))
+
+    def on_odometry(self, message: Odometry) -> None:
+        """Keep a pose."""
+        if self._active and self._configured:
+            try:
+                self._configured.odometry.put(message)
+            except PoseError as error:
+                self._active.worker.report(error_kind(error), str(error))
+
+    def publish_result(self, arrival: Arrival, recognition: Recognition) -> None:
+        """Publish what came out for one image; called by the worker."""
+        configured, now_ns = self._configured, self.get_clock().now().nanoseconds
+        assert configured
+        origin = self._origin(arrival.message.header)
+        configured.publications.publish(recognition, origin, now_ns)
+        age_ms = (now_ns - arrival.stamp_ns) * 1e-6 if arrival.age_is_plausible else float('nan')
+        configured.statistics.recognized(
+            recognition, milliseconds_since(arrival.received_s), age_ms)
+        self._log_closure(recognition, origin)
+
+    def _origin(self, header: Header) -> Origin:
+        assert self._configured
+        recognizer, odometry = self._configured.recognizer, self._configured.odometry
+        return Origin(
+            header, recognizer.settings.robot_id, recognizer.session_id,
+            odometry.frame_id or DEFAULT_ODOMETRY_FRAME, odometry.covariance)
+
+    def _log_closure(self, recognition: Recognition, origin: Origin) -> None:
+        if recognition.loop_closure:
+            match, kept = recognition.loop_closure.match, recognition.keyframe
+            query = kept.id if kept else f'{origin.session_id}:-'
+            self.get_logger().info(
+                f'loop closure {query} -> {match.keyframe.id}: {match.local_matches} mutual '
+                f'matches, similarity {match.similarity:.2f}')
+
+    def _on_parameters(self, changed: list[Parameter]) -> SetParametersResult:
+        configured = self._configured
+        current = configured.recognizer.settings if configured else None
+        try:
+            settings = parameters.change(current, changed)
+            if configured and settings:
+                configured.recognizer.settings = settings
+        except SettingError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    # ---- status --------------------------------------------------------------------------------
+
+    def _on_timer(self) -> None:
+        stamp = self.get_clock().now().to_msg()
+        status = VprStatus(
+            header=Header(stamp=stamp), state=self._state, last_error=self.last_error)
+        array = DiagnosticArray(header=Header(stamp=stamp))
+        if self._configured:
+            seen = self._configured.statistics.snapshot()
+            diagnostics.fill_status(status, self._configured.recognizer, seen)
+            array.status = self._diagnose(self._configured, seen)
+            self._configured.publications.publish_markers()
+        else:
+            array.status = [diagnostics.unconfigured_status(self.last_error)]
+        for diagnostic in array.status:
+            diagnostic.hardware_id = self.get_fully_qualified_name()
+        self._status.publish(status)
+        self._diagnostics.publish(array)
+
+    def _diagnose(self, configured: _Configured, seen: Snapshot) -> list[DiagnosticStatus]:
+        recognizer, limits = configured.recognizer, configured.recognizer.settings.status
+        odometry, now_ns = configured.odometry, self.get_clock().now().nanoseconds
+        statuses = [
+            diagnostics.model_status(recognizer.model, seen, limits.warn_latency_ms),
+            diagnostics.map_status(recognizer, seen),
+            diagnostics.matching_status(recognizer, seen),
+            diagnostics.time_status(
+                seen, recognizer.session_id, odometry.resets, now_ns,
+                self.get_parameter('use_sim_time').value)]
+        if self._active:
+            topics = self._active.topics()
+            self._introduce(self._active, topics)
+            statuses.insert(0, diagnostics.input_status(
+                seen, *topics, odometry.received, limits.warn_image_gap))
+        return statuses
+
+    def _introduce(self, active: _Active, topics: Iterable[Subscribed | None]) -> None:
+        """Log once what is listened to, when the graph had time to become known."""
+        if not active.introduced and milliseconds_since(active.since_s) > DISCOVERY_MS:
+            active.introduced = True
+            names = ' and '.join(str(topic) for topic in topics if topic)
+            self.get_logger().info(f'listening to {names}')

@@ -1,0 +1,75 @@
+"""What the node itself costs per image: from the receipt of a message to its hand-over."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from typing import Any
+
+import numpy as np
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import Image
+
+from selavpr_ros.config import ImageSettings, Settings
+from selavpr_ros.image_decoding import ImageReader
+from selavpr_ros.ros.conversions import decode_with_fallback, ns_to_stamp, stamp_to_ns
+from selavpr_ros.ros.statistics import Statistics
+from selavpr_ros.ros.worker import Arrival, InferenceWorker
+
+
+class _Finish:
+    """Stands where the recognizer does and notes when an image reaches it."""
+
+    def __init__(self) -> None:
+        self.settings = Settings()
+        self.arrived = threading.Event()
+        self.time_s = 0.0
+
+    def is_due(self, stamp_ns: int, pose: Any = None) -> bool:
+        return True
+
+    def recognize(self, image: np.ndarray, stamp_ns: int, pose: Any = None) -> None:
+        self.time_s = time.perf_counter()
+        self.arrived.set()
+
+
+def _serialized_image(height: int, width: int, stamp_ns: int) -> bytes:
+    message = Image(height=height, width=width, encoding='rgb8', step=3 * width)
+    message.header.stamp = ns_to_stamp(stamp_ns)
+    message.data.frombytes(bytes(3 * width * height))
+    return serialize_message(message)
+
+
+def measure_overheads_ms(height: int = 480, width: int = 640, count: int = 100) -> list[float]:
+    """Milliseconds of each of `count` rgb8 images.
+
+    They include what rclpy does to make a Python message of the bytes that DDS delivers, the
+    callback, the change of threads and the decoding; not the transport and not the model.
+    """
+    finish = _Finish()
+    worker = InferenceWorker(
+        finish, ImageReader(ImageSettings(), decode_with_fallback),  # type: ignore[arg-type]
+        None, Statistics(), lambda *result: None, log_warning=lambda text: None,
+        log_error=lambda text: None)
+    worker.start()
+    times_ms = []
+    try:
+        for number in range(1, count + 1):
+            data = _serialized_image(height, width, number)
+            start_s = time.perf_counter()
+            message = deserialize_message(data, Image)
+            stamp_ns = stamp_to_ns(message.header.stamp)
+            worker.offer(Arrival(message, stamp_ns, time.monotonic(), 0.0))
+            if not finish.arrived.wait(timeout=10.0):
+                raise TimeoutError('the worker did not hand the image over')
+            finish.arrived.clear()
+            times_ms.append((finish.time_s - start_s) * 1e3)
+    finally:
+        worker.stop()
+    return times_ms
+
+
+def measure_overhead_ms() -> float:
+    """Median milliseconds for a 640x480 rgb8 image."""
+    return statistics.median(measure_overheads_ms())

@@ -1,0 +1,64 @@
+"""What the node publishes for every image."""
+
+from __future__ import annotations
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray
+from selavpr_ros.place_recognizer import Recognition
+from selavpr_ros.ros.conversions import (
+    Origin,
+    candidates_message,
+    closure_message,
+    keyframe_message,
+)
+from selavpr_ros.ros.markers import MapMarkers
+
+
+def reliable(depth: int, *, latched: bool = False) -> QoSProfile:
+    """Reliable, keep last; `latched` keeps the last messages for late subscribers."""
+    durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+    return QoSProfile(
+        depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
+
+
+class Publications:
+    """The publishers of results; made when the node is configured, gone when it is cleaned up."""
+
+    def __init__(self, node: Node, model_id: str) -> None:
+        self._node = node
+        self._model_id = model_id
+        self._map_markers = MapMarkers()
+
+        def publisher(kind: type, name: str, qos: QoSProfile):  # type: ignore[no-untyped-def]
+            overrides = QoSOverridingOptions.with_default_policies()
+            return node.create_publisher(kind, name, qos, qos_overriding_options=overrides)
+
+        self._candidates = publisher(PlaceMatchArray, '~/candidates', reliable(10))
+        self._closures = publisher(LoopClosure, '~/loop_closures', reliable(100))
+        self._keyframes = publisher(Keyframe, '~/keyframe', reliable(100))
+        self._markers = publisher(MarkerArray, '~/markers', reliable(1, latched=True))
+
+    def publish(self, recognition: Recognition, origin: Origin, now_ns: int) -> None:
+        """Send one image's results; the candidates come last, when all else is on its way."""
+        if recognition.keyframe:
+            self._keyframes.publish(keyframe_message(recognition.keyframe, origin))
+        if recognition.loop_closure:
+            self._closures.publish(closure_message(recognition, origin))
+        self._candidates.publish(candidates_message(recognition, origin, self._model_id, now_ns))
+        self._map_markers.add(recognition, Header(frame_id=origin.pose_frame))
+
+    def publish_markers(self) -> None:
+        """Send the map's picture if it changed."""
+        message = self._map_markers.take_message()
+        if message:
+            self._markers.publish(message)
+
+    def destroy(self) -> None:
+        """Take the topics off the graph."""
+        for publisher in (self._candidates, self._closures, self._keyframes, self._markers):
+            self._node.destroy_publisher(publisher)

@@ -1,0 +1,155 @@
+"""What the node has seen and done: counters and times, shared by its two threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from selavpr_ros.decision import Decision, name_outcome
+from selavpr_ros.errors import DescriptorError, ImageError, PoseError, StampError
+from selavpr_ros.place_recognizer import Recognition
+
+WINDOW = 200  # the newest times that percentiles and rates are made of
+# An error of one kind is logged again after so long, and is no longer news for the diagnostics.
+REPEAT_S = 10.0
+
+ERROR_KINDS = {
+    ImageError: 'bad image', DescriptorError: 'no descriptor', StampError: 'stamp out of order',
+    PoseError: 'bad odometry pose'}
+INTERNAL_ERROR = 'internal error'
+
+
+@dataclass(frozen=True)
+class Failures:
+    """All errors of one kind: their number, and the words and the time of the last one."""
+
+    count: int
+    last: str
+    last_s: float
+    logged_s: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The statistics at one moment; times that nothing is known of are NaN.
+
+    Attributes:
+        now_s: of this moment.
+        counts: received, processed, dropped, not_due, without_pose, keyframes, ...
+        verdicts: queries by 'ACCEPTED' or by the reason why none of their candidates was.
+        failures: by kind.
+        seconds_since_image, seconds_since_accept: since the last one came.
+        image_age_s: of the newest image when it came, by the node's clock.
+        image_rate: images received per second.
+        latency_p50_ms, latency_p95_ms: from receipt to published candidates.
+        age_p95_ms: from the stamp to published candidates, by the node's clock.
+    """
+
+    now_s: float
+    counts: Counter[str]
+    verdicts: Counter[str]
+    failures: dict[str, Failures]
+    seconds_since_image: float
+    seconds_since_accept: float
+    image_age_s: float
+    image_rate: float
+    latency_p50_ms: float
+    latency_p95_ms: float
+    age_p95_ms: float
+
+    @property
+    def news(self) -> dict[str, Failures]:
+        """The kinds of errors that came in the last seconds."""
+        return {kind: failures for kind, failures in self.failures.items()
+                if self.now_s - failures.last_s < REPEAT_S}
+
+
+def error_kind(error: Exception) -> str:
+    """Which of the counted kinds an error is."""
+    kinds = (name for kind, name in ERROR_KINDS.items() if isinstance(error, kind))
+    return next(kinds, INTERNAL_ERROR)
+
+
+def percentile(values: deque[float], percent: float) -> float:
+    """Percentile of the values, NaN of none."""
+    return float(np.percentile(values, percent)) if values else float('nan')
+
+
+def rate(times_s: deque[float]) -> float:
+    """Events per second, NaN of fewer than two."""
+    if len(times_s) < 2:
+        return float('nan')
+    return (len(times_s) - 1) / max(times_s[-1] - times_s[0], 1e-9)
+
+
+class Statistics:
+    """Counters that any thread may add to. `now_s` is a clock that never jumps."""
+
+    def __init__(self, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
+        self._failures: dict[str, Failures] = {}
+        self._image_times_s: deque[float] = deque(maxlen=WINDOW)
+        self._latencies_ms: deque[float] = deque(maxlen=WINDOW)
+        self._ages_ms: deque[float] = deque(maxlen=WINDOW)
+        self._last_accept_s = self._image_age_s = float('nan')
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Add to one of the counters."""
+        with self._lock:
+            self._counts[name] += number
+
+    def image_received(self, age_s: float) -> None:
+        """Count an image that had some age when it came, and note its time."""
+        with self._lock:
+            self._counts['received'] += 1
+            self._image_age_s = age_s
+            self._image_times_s.append(self._now_s())
+
+    def failed(self, kind: str, text: str) -> bool:
+        """Count an error; tells whether it is worth a line in the log."""
+        with self._lock:
+            now_s = self._now_s()
+            before = self._failures.get(kind, Failures(0, '', now_s, -np.inf))
+            due = now_s - before.logged_s >= REPEAT_S
+            logged_s = now_s if due else before.logged_s
+            self._failures[kind] = Failures(before.count + 1, text, now_s, logged_s)
+            return due
+
+    def recognized(self, recognition: Recognition, latency_ms: float, age_ms: float) -> None:
+        """Count a processed image; an age of NaN is left out."""
+        keyframe = recognition.keyframe
+        answer = name_outcome(candidate.decision for candidate in recognition.candidates)
+        with self._lock:
+            self._counts['processed'] += 1
+            self._verdicts[answer] += 1
+            self._latencies_ms.append(latency_ms)
+            if age_ms == age_ms:
+                self._ages_ms.append(age_ms)
+            if answer == Decision.ACCEPTED.name:
+                self._last_accept_s = self._now_s()
+            if keyframe:
+                local = keyframe.local_features
+                self._counts['keyframes_with_local'] += local is not None
+                self._counts['keyframes_with_pose'] += keyframe.pose is not None
+                if local is not None and local.device.type != 'cpu':
+                    self._counts['gpu_bytes'] += local.nbytes
+
+    def snapshot(self) -> Snapshot:
+        """A copy that stays as it is."""
+        with self._lock:
+            now_s = self._now_s()
+            last_image_s = self._image_times_s[-1] if self._image_times_s else float('nan')
+            return Snapshot(
+                now_s, Counter(self._counts), Counter(self._verdicts), dict(self._failures),
+                now_s - last_image_s, now_s - self._last_accept_s, self._image_age_s,
+                rate(self._image_times_s),
+                percentile(self._latencies_ms, 50), percentile(self._latencies_ms, 95),
+                percentile(self._ages_ms, 95))

@@ -1,0 +1,82 @@
+"""What the node listens to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from nav_msgs.msg import Odometry
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CompressedImage, Image
+
+from selavpr_ros.config import Settings
+from selavpr_ros.ros.diagnostics import Publisher, Subscribed
+
+ODOMETRY_DEPTH = 50
+RELIABILITIES = {
+    'best_effort': ReliabilityPolicy.BEST_EFFORT, 'reliable': ReliabilityPolicy.RELIABLE,
+    'system_default': ReliabilityPolicy.SYSTEM_DEFAULT}
+
+
+def _type_name(kind: type) -> str:
+    """'sensor_msgs/msg/Image' of the class."""
+    package, _, _ = kind.__module__.partition('.')
+    return f'{package}/msg/{kind.__name__}'
+
+
+class Subscriptions:
+    """The subscriptions of an active node.
+
+    Compressed images come on the topic `image` with '/compressed' behind, whatever `image` is
+    remapped to, as image_transport has it.
+    """
+
+    def __init__(
+        self, node: Node, settings: Settings,
+        on_image: Callable[[Any], None], on_odometry: Callable[[Odometry], None],
+    ) -> None:
+        self._node = node
+        self._reliability = settings.qos.image_reliability
+        qos = QoSProfile(
+            depth=settings.qos.image_depth, reliability=RELIABILITIES[self._reliability])
+        topic, kind = node.resolve_topic_name('image'), Image
+        if settings.image_transport == 'compressed':
+            topic, kind = f'{topic}/compressed', CompressedImage
+        self._image = self._subscribe(kind, topic, on_image, qos)
+        self._odometry = None
+        if settings.pose_source == 'odom':
+            qos = QoSProfile(depth=ODOMETRY_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
+            self._odometry = self._subscribe(Odometry, 'odom', on_odometry, qos)
+
+    def _subscribe(
+        self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile
+    ) -> Any:
+        overrides = QoSOverridingOptions.with_default_policies()
+        return self._node.create_subscription(
+            kind, topic, callback, qos, qos_overriding_options=overrides)
+
+    def destroy(self) -> None:
+        """Stop listening."""
+        for subscription in (self._image, self._odometry):
+            if subscription:
+                self._node.destroy_subscription(subscription)
+
+    @property
+    def image(self) -> Subscribed:
+        """Who publishes the images."""
+        return self._look_up(self._image)
+
+    @property
+    def odometry(self) -> Subscribed | None:
+        """Who publishes the odometry; None if it is not subscribed."""
+        return self._look_up(self._odometry) if self._odometry else None
+
+    def _look_up(self, subscription: Any) -> Subscribed:
+        topic = subscription.topic_name
+        publishers = [
+            Publisher(info.topic_type, info.qos_profile.reliability.name.lower())
+            for info in self._node.get_publishers_info_by_topic(topic)]
+        reliability = subscription.qos_profile.reliability.name.lower()
+        return Subscribed(topic, _type_name(subscription.msg_type), reliability, publishers)

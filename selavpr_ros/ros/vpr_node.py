@@ -1,0 +1,39 @@
+"""The program vpr_node.
+
+    vpr_node --ros-args --params-file vpr.yaml -r image:=/camera/image_raw -r odom:=/odom
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the node until it is interrupted (SIGINT, SIGTERM)."""
+    # A robot's cores are shared. By default torch's threads spin while they wait for each other,
+    # which makes the model several times slower where other programs want the cores, too. The
+    # OpenMP library looks at this once, when torch is imported.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    import rclpy
+    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+
+    from selavpr_ros.ros.node import VprNode
+
+    rclpy.init(args=arguments)
+    node = None
+    try:
+        node = VprNode()
+        node.autostart()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if node:
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == '__main__':
+    main()

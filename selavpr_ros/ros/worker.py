@@ -1,0 +1,170 @@
+"""The one thread that decodes and recognises; the executor only leaves messages with it."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from selavpr_ros.errors import VprError
+from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
+from selavpr_ros.pose import TIME_JUMP_NS, Pose
+from selavpr_ros.ros.mailbox import Mailbox
+from selavpr_ros.ros.odometry import OdometryInbox
+from selavpr_ros.ros.statistics import INTERNAL_ERROR, Statistics, error_kind
+
+# Ages outside say that the stamps come from another clock: a recording that is played without
+# /clock, or computers whose clocks differ. Then an age tells nothing.
+PLAUSIBLE_AGE_S = (-1.0, 60.0)
+OLD_IMAGE = 'old image'
+# Stamps that are remembered until the worker has time to judge them: minutes of a fast camera.
+MAX_LOST = 10_000
+# A model may be slow; a thread that is left behind would crash the interpreter's end.
+STOP_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An image message and when it came.
+
+    Attributes:
+        message: sensor_msgs Image or CompressedImage.
+        stamp_ns: of the image.
+        received_s: by time.monotonic().
+        age_s: how old it was then, by the node's clock.
+    """
+
+    message: Any
+    stamp_ns: int
+    received_s: float
+    age_s: float
+
+    @property
+    def age_is_plausible(self) -> bool:
+        """Whether stamp and node go by the same clock."""
+        return PLAUSIBLE_AGE_S[0] <= self.age_s <= PLAUSIBLE_AGE_S[1]
+
+
+Publish = Callable[[Arrival, Recognition], None]
+
+
+class InferenceWorker:
+    """Takes the newest image, finds its pose, recognises, hands the result over.
+
+    Args:
+        recognizer: used by this thread alone; its settings may be replaced meanwhile.
+        read: image message -> (H,W,3) uint8 RGB, or ImageError.
+        odometry: where the poses come from; None for images without poses.
+        statistics: counts everything.
+        publish: called with each result, in this thread.
+        log_warning, log_error: called with a text, in any thread.
+        alive: False means that ROS is shutting down and errors are no news.
+    """
+
+    def __init__(
+        self, recognizer: PlaceRecognizer, read: Callable[[Any], np.ndarray],
+        odometry: OdometryInbox | None, statistics: Statistics, publish: Publish, *,
+        log_warning: Callable[[str], Any], log_error: Callable[[str], Any],
+        alive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._recognizer = recognizer
+        self._read = read
+        self._odometry = odometry
+        self._statistics = statistics
+        self._publish = publish
+        self._log_warning, self._log_error = log_warning, log_error
+        self._alive = alive
+        self._mailbox: Mailbox[Arrival] = Mailbox()
+        self._lost_ns: deque[int] = deque(maxlen=MAX_LOST)
+        self._last_ns: int | None = None
+        self._known_bugs: set[str] = set()
+        self._thread = threading.Thread(target=self._run, name='vpr inference', daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish the image at hand and end; a worker cannot be started again."""
+        self._mailbox.close()
+        if self._thread.is_alive():
+            self._thread.join(STOP_TIMEOUT_S)
+
+    def offer(self, arrival: Arrival) -> None:
+        """Leave an image; it replaces the one that the worker had no time for."""
+        self._statistics.image_received(arrival.age_s)
+        max_age_s = self._recognizer.settings.image.max_age
+        if max_age_s and arrival.age_is_plausible and arrival.age_s > max_age_s:
+            self.report(OLD_IMAGE, f'it came {arrival.age_s:.2f} s after its stamp, more than '
+                        f'image.max_age = {max_age_s:g}: a slow network, or a recent recording '
+                        'that is played without use_sim_time')
+            return
+        lost = self._mailbox.put(arrival)
+        if lost:
+            self._lost_ns.append(lost.stamp_ns)
+
+    def report(self, kind: str, text: str) -> None:
+        """Count an error of an input, and log it unless it repeats itself."""
+        if self._statistics.failed(kind, text):
+            self._log_warning(f'{kind}: {text}')
+
+    def _run(self) -> None:
+        while arrival := self._mailbox.take():
+            self._count_lost()
+            try:
+                self._process(arrival)
+            except VprError as error:
+                self.report(error_kind(error), str(error))
+            except Exception as error:
+                if not self._alive():
+                    return
+                self._report_bug(error)
+
+    def _count_lost(self) -> None:
+        """Of the images that were replaced, those that were due are dropped ones."""
+        while self._lost_ns:
+            due = self._recognizer.is_due(self._lost_ns.popleft())
+            self._statistics.count('dropped' if due else 'not_due')
+
+    def _process(self, arrival: Arrival) -> None:
+        stamp_ns = arrival.stamp_ns
+        # Without a pose the question is cheap; only an image in time is worth waiting.
+        if not self._recognizer.is_due(stamp_ns):
+            self._statistics.count('not_due')
+            return
+        pose = self._find_pose(stamp_ns)
+        if not self._recognizer.is_due(stamp_ns, pose):
+            self._statistics.count('not_due')
+            return
+        image = self._read(arrival.message)
+        recognition = self._recognizer.recognize(image, stamp_ns, pose)
+        self._publish(arrival, recognition)
+
+    def _find_pose(self, stamp_ns: int) -> Pose | None:
+        last_ns, self._last_ns = self._last_ns, stamp_ns
+        if self._odometry is None:
+            return None
+        if last_ns is not None and last_ns - stamp_ns > TIME_JUMP_NS:
+            self._odometry.time_jumped(last_ns, stamp_ns)
+        pose = self._odometry.wait_for(stamp_ns, self._recognizer.settings.pose_timeout)
+        if pose is None:
+            self._statistics.count('without_pose')
+        return pose
+
+    def _report_bug(self, error: Exception) -> None:
+        name = type(error).__name__
+        self._statistics.failed(INTERNAL_ERROR, f'{name}: {error}')
+        if name not in self._known_bugs:
+            self._known_bugs.add(name)
+            self._log_error(f'{INTERNAL_ERROR}, please report it: {traceback.format_exc()}')
+
+
+def milliseconds_since(start_s: float) -> float:
+    """Milliseconds since a moment of time.monotonic()."""
+    return (time.monotonic() - start_s) * 1e3

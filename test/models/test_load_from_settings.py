@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from selavpr_ros.config import ModelSettings
+from selavpr_ros.errors import CheckpointError, SettingError
+from selavpr_ros.models import load_from_settings, warm_up
+from selavpr_ros.models.hog import Hog
+
+
+def test_defaults_give_the_model_as_it_is():
+    model = load_from_settings(ModelSettings(device='cpu'))
+    assert (model.family, model.image_size, model.dtype) == ('hog', (240, 320), torch.float32)
+
+
+def test_size_and_precision_are_applied():
+    model = load_from_settings(
+        ModelSettings(device='cpu', precision='bf16', input_size=(96, 128)))
+    assert (model.image_size, model.dtype) == ((96, 128), torch.bfloat16)
+
+
+def test_the_sum_of_the_weights_is_checked():
+    right = Hog().fingerprint
+    assert load_from_settings(ModelSettings(device='cpu', weights_sha256=right.upper()))
+    with pytest.raises(CheckpointError, match=f'is {right}, but .* asks for 00000'):
+        load_from_settings(ModelSettings(device='cpu', weights_sha256='0' * 64))
+
+
+def test_a_device_that_is_not_there():
+    with pytest.raises(SettingError, match="'cuda:99' cannot be used here"):
+        load_from_settings(ModelSettings(device='cuda:99'))
+
+
+def test_warming_up_runs_so_many_images():
+    model = load_from_settings(ModelSettings(device='cpu', input_size=(96, 128)))
+    shapes = []
+    model.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    warm_up(model, 2)
+    assert shapes == [(1, 3, 96, 128)] * 2

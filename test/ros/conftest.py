@@ -1,0 +1,57 @@
+"""A listener and nodes that last for one test."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Tests share the cores with each other and with node processes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def listener():
+    """Hears and calls vpr_node."""
+    from live import Listener
+
+    listener = Listener()
+    yield listener
+    listener.close()
+
+
+@pytest.fixture
+def start_node():
+    """(parameters) -> an active node in this process, gone after the test."""
+    from live import LiveNode
+
+    nodes = []
+
+    def start(**parameters):
+        nodes.append(LiveNode({name.replace('__', '.'): v for name, v in parameters.items()}))
+        return nodes[-1].node
+
+    yield start
+    for node in nodes:
+        node.close()
+
+
+@pytest.fixture
+def start_process(tmp_path):
+    """(arguments) -> vpr_node in a process of its own, killed after the test."""
+    from live import NodeProcess
+
+    processes = []
+
+    def start(*arguments):
+        processes.append(NodeProcess(tmp_path / f'node{len(processes)}.log', arguments))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.stop()

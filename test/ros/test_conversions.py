@@ -1,0 +1,125 @@
+import math
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+from live import SECOND, place, raw_message
+from std_msgs.msg import Header
+
+from selavpr_msgs.msg import PlaceMatchArray
+from selavpr_ros.decision import Candidate, Decision, Match
+from selavpr_ros.errors import ImageError
+from selavpr_ros.keyframe_map import Keyframe, KeyframeId
+from selavpr_ros.place_recognizer import Query, Recognition
+from selavpr_ros.pose import Pose
+from selavpr_ros.ros import conversions
+from selavpr_ros.ros.conversions import Origin
+
+
+def keyframe(session_id, keyframe_id, pose=None):
+    stamp_ns = keyframe_id * SECOND + 5
+    return Keyframe(KeyframeId(session_id, keyframe_id), stamp_ns, np.zeros(4, np.float32), None,
+                    pose, 0.0)
+
+
+def recognition(match_session=1, *, kept=True):
+    found = keyframe(match_session, 1, Pose.planar(3.0, 4.0, math.pi / 2))
+    match = Match(found, 2, 0.75, 600, 0.6)
+    accepted = Candidate(match, Decision.ACCEPTED, temporal_support=3)
+    query = Query(9 * SECOND + 5, np.zeros(4, np.float32), None, None, 0.0)
+    new = keyframe(2, 9) if kept else None
+    return Recognition(query, [accepted], accepted, new, searched=1,
+                       stage_ms=(1.0, 2.0, 3.0, 4.0, 5.0))
+
+
+ORIGIN = Origin(Header(frame_id='camera'), 3, 2, 'odom', np.zeros(36))
+
+
+def test_stamps_survive_the_way_there_and_back():
+    stamp_ns = 1_700_000_000_123_456_789
+    assert conversions.stamp_to_ns(conversions.ns_to_stamp(stamp_ns)) == stamp_ns
+
+
+@pytest.mark.parametrize(('duration_ns', 'sec'), [
+    (1_500_000_000, 1), (-1, -1), (10**19, 2**31 - 1), (-10**19, -2**31 + 1)])
+def test_durations_are_cut_off_at_what_a_message_holds(duration_ns, sec):
+    assert conversions.ns_to_duration(duration_ns).sec == sec
+
+
+def test_a_pose_survives_the_way_there_and_back():
+    pose = Pose.planar(1.0, 2.0, 0.5)
+    assert conversions.pose_from_message(conversions.pose_message(pose)) == pose
+
+
+def test_an_answer_holds_all_the_evidence():
+    message = conversions.candidates_message(recognition(2), ORIGIN, 'm', 10 * SECOND)
+    query = message.query
+    assert (query.robot_id, query.session_id, query.keyframe_id) == (3, 2, 9)
+    assert message.outcome == PlaceMatchArray.LOOP
+    assert list(message.stage_ms) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert (message.age.sec, message.age.nanosec) == (0, SECOND - 5)
+    match = message.matches[0]
+    assert (match.rank_global, match.local_matches, match.temporal_support) == (2, 600, 3)
+    assert (match.similarity, match.local_score) == pytest.approx((0.75, 0.6))
+    assert match.has_map_pose
+    assert match.map_pose.pose.position.y == 4.0
+    assert match.map_pose.pose.orientation.z == pytest.approx(math.sqrt(0.5))
+
+
+def test_a_query_that_is_no_keyframe_has_the_id_zero():
+    message = conversions.candidates_message(recognition(kept=False), ORIGIN, 'm', 0)
+    assert (message.query.session_id, message.query.keyframe_id) == (2, 0)
+    assert message.query.stamp.sec == 9
+
+
+def test_an_edge_into_another_session_says_so():
+    edge = conversions.closure_message(recognition(match_session=1), ORIGIN)
+    assert edge.inter_session
+    assert (edge.keyframe_from.session_id, edge.keyframe_to.session_id) == (1, 2)
+    answer = conversions.candidates_message(recognition(match_session=1), ORIGIN, 'm', 0)
+    assert answer.outcome == PlaceMatchArray.RELOCALIZED
+
+
+def test_a_covariance_is_never_all_zero():
+    stated = np.zeros(36)
+    stated[0] = 0.3
+    assert np.array_equal(conversions.honest_covariance(stated), stated)
+    for unstated in (np.zeros(36), np.full(36, np.nan)):
+        assert (np.diag(conversions.honest_covariance(unstated).reshape(6, 6)) > 0.0).all()
+    message = conversions.keyframe_message(keyframe(1, 1, Pose.planar(1.0, 0.0, 0.0)), ORIGIN)
+    assert message.pose.covariance[0] > 0.0
+    assert message.pose_frame == 'odom'
+
+
+def test_a_keyframe_without_a_pose_says_so():
+    message = conversions.keyframe_message(keyframe(1, 1), ORIGIN)
+    assert (message.has_pose, message.pose_frame) == (False, '')
+
+
+@pytest.fixture
+def cv_bridge(monkeypatch):
+    """A cv_bridge that knows one encoding more, and is none on this machine."""
+    class CvBridge:
+        def imgmsg_to_cv2(self, message, wanted):
+            assert (message.encoding, wanted) == ('my_format', 'rgb8')
+            return np.full((240, 320, 3), 7, np.uint8)
+
+    module = ModuleType('cv_bridge')
+    module.CvBridge = CvBridge
+    monkeypatch.setitem(sys.modules, 'cv_bridge', module)
+
+
+def test_cv_bridge_is_asked_about_unknown_encodings_only(cv_bridge):
+    image = place(1)
+    known = conversions.decode_with_fallback(raw_message(image, 0))
+    assert np.array_equal(known, image)
+    assert (conversions.decode_with_fallback(raw_message(image, 0, 'my_format')) == 7).all()
+    with pytest.raises(ImageError, match="unknown encoding 'other'"):
+        conversions.decode_with_fallback(raw_message(image, 0, 'other'))
+
+
+def test_without_cv_bridge_an_unknown_encoding_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cv_bridge', None)
+    with pytest.raises(ImageError, match="unknown encoding 'my_format'"):
+        conversions.decode_with_fallback(raw_message(place(1), 0, 'my_format'))

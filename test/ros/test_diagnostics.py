@@ -1,0 +1,133 @@
+from collections import Counter
+
+import pytest
+from live import SECOND  # noqa: F401  skips without ROS
+
+from selavpr_ros.config import make_settings
+from selavpr_ros.models import load_model
+from selavpr_ros.place_recognizer import PlaceRecognizer
+from selavpr_ros.ros.diagnostics import (
+    ERROR,
+    OK,
+    WARN,
+    Publisher,
+    Subscribed,
+    input_status,
+    map_status,
+    matching_status,
+    model_status,
+    time_status,
+    unconfigured_status,
+)
+from selavpr_ros.ros.statistics import Failures, Snapshot
+
+NAN = float('nan')
+IMAGE = 'sensor_msgs/msg/Image'
+GOOD = Subscribed('/image', IMAGE, 'best_effort', [Publisher(IMAGE, 'reliable')])
+
+
+def snapshot(**changes):
+    fine = {
+        'now_s': 100.0, 'counts': Counter(received=5, processed=5), 'verdicts': Counter(),
+        'failures': {}, 'seconds_since_image': 0.1, 'seconds_since_accept': NAN,
+        'image_age_s': 0.02, 'image_rate': 10.0, 'latency_p50_ms': 20.0, 'latency_p95_ms': 30.0,
+        'age_p95_ms': 50.0}
+    return Snapshot(**{**fine, **changes})
+
+
+def values(status):
+    return {pair.key: pair.value for pair in status.values}
+
+
+@pytest.mark.parametrize(('topic', 'words'), [
+    (GOOD, ''),
+    (Subscribed('/image', IMAGE, 'reliable', []), 'nobody publishes /image'),
+    (Subscribed('/image', IMAGE, 'reliable', [Publisher('x/msg/Y', 'reliable')]),
+     '/image carries x/msg/Y, but sensor_msgs/msg/Image is subscribed'),
+    (Subscribed('/image', IMAGE, 'reliable', [Publisher(IMAGE, 'best_effort')]),
+     'published best effort, but subscribed reliable: set parameter qos.image_reliability'),
+    (Subscribed('/image', IMAGE, 'best_effort', [Publisher(IMAGE, 'best_effort')]), ''),
+])
+def test_why_nothing_arrives(topic, words):
+    assert words in topic.mismatch
+    assert bool(words) == bool(topic.mismatch)
+
+
+def test_images_that_arrive_are_fine():
+    status = input_status(snapshot(), GOOD, None, 0, 3.0)
+    assert (status.name, status.level, status.message) == ('vpr: Input', OK, '5 images')
+    assert values(status)['image topic'] == '/image (sensor_msgs/msg/Image, 1 publisher)'
+    assert values(status)['image publishers'] == 'sensor_msgs/msg/Image reliable'
+
+
+@pytest.mark.parametrize(('seconds', 'level'), [(2.9, OK), (3.1, WARN), (31.0, ERROR)])
+def test_a_gap_is_a_warning_and_then_an_error(seconds, level):
+    assert input_status(
+        snapshot(seconds_since_image=seconds), GOOD, None, 0, 3.0).level == level
+
+
+def test_errors_stay_listed_and_are_news_for_a_while():
+    for last_s, level in ((95.0, WARN), (50.0, OK)):
+        failures = {'bad image': Failures(4, 'empty image', last_s, last_s)}
+        status = input_status(snapshot(failures=failures), GOOD, None, 0, 3.0)
+        assert status.level == level
+        assert values(status)['bad image: count'] == '4'
+        assert values(status)['bad image: last'] == 'empty image'
+
+
+def test_before_the_first_image():
+    status = input_status(
+        snapshot(counts=Counter(), seconds_since_image=NAN), GOOD, GOOD, 3, 3.0)
+    assert (status.level, status.message) == (WARN, 'no image yet on /image')
+    assert values(status)['odometry received'] == '3'
+
+
+@pytest.fixture(scope='module')
+def model():
+    return load_model('hog')
+
+
+def test_the_model_is_named_and_its_speed_watched(model):
+    status = model_status(model, snapshot(), 100.0)
+    assert (status.level, values(status)['precision']) == (OK, 'fp32')
+    assert status.message == f'{model.model_id} on cpu'
+    assert model_status(model, snapshot(), 25.0).level == WARN
+    bug = {'internal error': Failures(1, 'KeyError: 1', 0.0, 0.0)}
+    assert model_status(model, snapshot(failures=bug), 100.0).level == ERROR
+
+
+def test_a_full_map_is_told(model):
+    recognizer = PlaceRecognizer(model, make_settings({'map.max_keyframes': 1}))
+    assert map_status(recognizer, snapshot()).level == OK
+    recognizer.keyframe_map = [0]
+    recognizer.keyframe_map = type('Map', (list,), {'nbytes': 7})([0])
+    status = map_status(recognizer, snapshot())
+    assert (status.level, status.message) == (WARN, 'full: 1 keyframes, map.max_keyframes is 1')
+
+
+def test_why_there_is_no_loop_closure(model):
+    seen = snapshot(verdicts=Counter(REJECT_TEMPORAL=3, NO_CANDIDATES=2))
+    status = matching_status(PlaceRecognizer(model), seen)
+    counted = {key.partition(':')[0]: value for key, value in values(status).items()}
+    assert (counted['REJECT_TEMPORAL'], counted['NO_CANDIDATES']) == ('3', '2')
+    assert (counted['ACCEPTED'], counted['REJECT_FEW_LOCAL']) == ('0', '0')
+    assert counted['min_local_score in force'] == '0.3333'
+
+
+@pytest.mark.parametrize(('age_s', 'sim_time', 'now_ns', 'level', 'words'), [
+    (0.1, False, 1, OK, 'stamps fit the clock'),
+    (1e8, False, 1, WARN, 'a recording that is played needs use_sim_time'),
+    (-5.0, False, 1, WARN, 'image stamps are -5.0 s behind'),
+    (NAN, False, 1, OK, ''),
+    (NAN, True, 0, ERROR, 'nobody publishes /clock'),
+    (0.1, True, 5, OK, ''),
+])
+def test_clocks(age_s, sim_time, now_ns, level, words):
+    status = time_status(snapshot(image_age_s=age_s), 1, 0, now_ns, sim_time)
+    assert status.level == level
+    assert words in status.message
+
+
+def test_a_node_without_a_model():
+    assert unconfigured_status('').level == WARN
+    assert unconfigured_status('no such file').message == 'no such file'

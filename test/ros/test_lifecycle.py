@@ -1,0 +1,99 @@
+"""vpr_node as a user starts, misconfigures, repairs and ends it."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+
+import pytest
+from live import SECOND, place, raw_message, wait_until
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import ReliabilityPolicy
+
+from selavpr_msgs.msg import VprStatus
+
+
+def test_it_starts_by_itself_and_ends_on_sigint(listener, start_process):
+    process = start_process('-p', 'query.max_rate:=3')  # an integer where 3.0 is meant
+    status = listener.wait_for_state(VprStatus.ACTIVE)
+    assert status.model_id.startswith('hog/')
+    assert (status.device, status.precision, status.last_error) == ('cpu', 'fp32', '')
+    wait_until(lambda: 'listening to' in process.log, 'the line that names the topics')
+    assert '/image (sensor_msgs/msg/Image, 0 publishers)' in process.log
+
+    seconds = itertools.count(1)  # the end may come while the node is at work
+
+    def send():
+        listener.send('/image', raw_message(place(1), next(seconds) * SECOND))
+
+    listener.insist(send, lambda: listener.candidates, 'an answer')
+    send()
+    assert process.stop(signal.SIGINT) == 0
+    assert 'Traceback' not in process.log
+
+
+def test_bad_values_refuse_to_configure_until_they_are_set_right(listener, start_process):
+    process = start_process(
+        '-p', 'index.top_k:=500', '-p', 'model.weights:=/no/such/file.pth',
+        '-p', 'keyframe.min_intervall:=1.0')
+    wait_until(lambda: listener.status and listener.status.last_error, 'an error in the status')
+    assert listener.status.last_error == 'index.top_k = 500 is not in [1, 200]'
+    assert listener.status.state == VprStatus.UNCONFIGURED
+    assert "there is no parameter 'keyframe.min_intervall'" in process.log
+    assert 'cannot configure: index.top_k = 500 is not in [1, 200]' in process.log
+
+    refused = listener.set_parameter('index.top_k', 0)
+    assert not refused.successful
+    assert 'index.top_k' in refused.reason
+    assert listener.set_parameter('index.top_k', 5).successful
+    assert not listener.transition('configure')
+    wait_until(lambda: '/no/such/file.pth' in listener.status.last_error, 'the next error')
+
+    assert listener.set_parameter('model.weights', 'hog').successful
+    assert listener.transition('configure')
+    assert listener.wait_for_state(VprStatus.INACTIVE).last_error == ''
+    assert listener.transition('activate')
+    listener.wait_for_state(VprStatus.ACTIVE)
+    assert listener.transition('deactivate')
+    assert listener.transition('cleanup')
+    listener.wait_for_state(VprStatus.UNCONFIGURED)
+    assert process.stop(signal.SIGTERM) == 0
+    assert 'Traceback' not in process.log
+
+
+@pytest.mark.parametrize(('name', 'value', 'words'), [
+    ('model__weights_sha256', '0' * 64, 'model.weights_sha256 asks for 000'),
+    ('model__device', 'cuda:99', "device 'cuda:99' cannot be used here"),
+    ('model__input_size', [100, 100], 'multiples of 8'),
+    ('image__rotate_deg', 45, 'image.rotate_deg = 45 is none of 0, 90, 180, 270'),
+    ('image__mask', '/no/mask.png', 'is no picture'),
+    ('robot_id', 'one', "robot_id = 'one' should be like 0"),
+])
+def test_every_refusal_is_a_sentence(start_node, name, value, words):
+    node = start_node(**{name: value})
+    assert words in node.last_error
+    assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+
+
+def test_autostart_can_be_left_to_a_manager(listener, start_node):
+    start_node(autostart=False)
+    listener.wait_for_state(VprStatus.UNCONFIGURED)
+    assert listener.status.last_error == ''
+    listener.wait_for_diagnostic('Model', 'not configured')
+    assert listener.transition('configure')
+    assert listener.transition('shutdown')
+
+
+def test_quality_of_service_can_be_overridden_as_in_every_node(listener, start_node):
+    start_node(**{'qos_overrides./image.subscription.reliability': 'reliable'})
+    listener.wait_for_state(VprStatus.ACTIVE)
+    found = wait_until(
+        lambda: listener.node.get_subscriptions_info_by_topic('/image'), 'the subscription')
+    assert found[0].qos_profile.reliability == ReliabilityPolicy.RELIABLE
+
+
+def test_an_impossible_override_refuses_to_activate(listener, start_node):
+    node = start_node(**{'qos_overrides./image.subscription.reliability': 'perfect'})
+    wait_until(lambda: listener.status and 'perfect' in listener.status.last_error, 'the error')
+    assert listener.status.state == VprStatus.INACTIVE
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS

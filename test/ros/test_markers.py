@@ -1,0 +1,66 @@
+import numpy as np
+from live import SECOND
+from std_msgs.msg import Header
+from visualization_msgs.msg import Marker
+
+from selavpr_ros.decision import Candidate, Decision, Match
+from selavpr_ros.keyframe_map import Keyframe, KeyframeId
+from selavpr_ros.place_recognizer import Query, Recognition
+from selavpr_ros.pose import Pose
+from selavpr_ros.ros.markers import MAX_REJECTED, MapMarkers
+
+ODOM = Header(frame_id='odom')
+DESCRIPTOR = np.zeros(4, np.float32)
+
+
+def keyframe(number, pose):
+    return Keyframe(KeyframeId(1, number), number * SECOND, DESCRIPTOR, None, pose, 0.0)
+
+
+def recognition(number, pose, decision=None):
+    found = Match(keyframe(1, Pose.planar(0.0, 0.0, 0.0)), 0, 0.9, 5, 0.5)
+    candidates = [] if decision is None else [Candidate(found, decision, 1)]
+    closure = candidates[0] if decision is Decision.ACCEPTED else None
+    query = Query(number * SECOND, DESCRIPTOR, None, pose, 0.0)
+    return Recognition(query, candidates, closure, keyframe(number, pose), searched=1,
+                       stage_ms=())
+
+
+def points(message, name):
+    marker = next(m for m in message.markers if m.ns == name)
+    assert (marker.action == Marker.ADD) == bool(marker.points)
+    return [point.x for point in marker.points]
+
+
+def test_nothing_new_means_no_message():
+    markers = MapMarkers()
+    assert markers.take_message() is None
+    markers.add(recognition(1, Pose.planar(1.0, 0.0, 0.0)), ODOM)
+    assert points(markers.take_message(), 'keyframes') == [1.0]
+    assert markers.take_message() is None
+
+
+def test_the_picture_grows():
+    markers = MapMarkers()
+    markers.add(recognition(1, Pose.planar(1.0, 0.0, 0.0)), ODOM)
+    markers.add(recognition(2, Pose.planar(2.0, 0.0, 0.0), Decision.ACCEPTED), ODOM)
+    markers.add(recognition(3, Pose.planar(3.0, 0.0, 0.0), Decision.REJECT_FEW_LOCAL), ODOM)
+    message = markers.take_message()
+    assert points(message, 'keyframes') == [1.0, 2.0, 3.0]
+    assert points(message, 'loop_closures') == [2.0, 0.0]
+    assert points(message, 'rejected') == [3.0, 0.0]
+    assert {marker.header.frame_id for marker in message.markers} == {'odom'}
+
+
+def test_the_picture_is_bounded():
+    markers = MapMarkers()
+    for number in range(MAX_REJECTED + 10):
+        pose = Pose.planar(float(number), 0.0, 0.0)
+        markers.add(recognition(number, pose, Decision.REJECT_TEMPORAL), ODOM)
+    assert len(points(markers.take_message(), 'rejected')) == 2 * MAX_REJECTED
+
+
+def test_without_a_pose_there_is_nothing_to_draw():
+    markers = MapMarkers()
+    markers.add(recognition(1, None), ODOM)
+    assert markers.take_message() is None
