@@ -1,0 +1,233 @@
+"""Start the place recognition node on a live camera, or on a bag.
+
+ros2 launch selavpr_ros vpr.launch.py --show-args
+ros2 launch selavpr_ros vpr.launch.py image_topic:=/camera/image_raw odom_topic:=/odom
+ros2 launch selavpr_ros vpr.launch.py image_topic:=/camera/image_raw bag:=drive.mcap rviz:=true
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from importlib.util import find_spec
+from os.path import expanduser
+from pathlib import Path
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import (
+    DeclareLaunchArgument,
+    ExecuteProcess,
+    OpaqueCoroutine,
+    OpaqueFunction,
+    RegisterEventHandler,
+    Shutdown,
+)
+from launch.event_handlers import OnExecutionComplete
+from launch.events.process import ProcessExited
+from launch.logging import get_logger
+from launch.substitutions import LaunchConfiguration, TextSubstitution
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+from launch_ros.ros_adapters import get_ros_node
+from lifecycle_msgs.srv import GetState
+from rclpy.client import Client
+
+ARGUMENTS = {
+    'namespace': 'Namespace of the node and of its relative topics',
+    'name': 'Name of the node: its topics are NAME/candidates, NAME/loop_closures, ...',
+    'params_file': 'Parameters (YAML); what it does not name keeps its default value',
+    'image_topic': "Images; '' is 'image' in the namespace. A name that ends in '/compressed' "
+                   'also means image_transport:=compressed',
+    'odom_topic': "Odometry; '' is 'odom' in the namespace",
+    'image_transport': "'raw' or 'compressed'",
+    'weights': "'embedded', 'hog' (no weights) or a checkpoint",
+    'device': "'auto', 'cpu', 'cuda' or 'cuda:N'",
+    'precision': "'auto', 'fp32', 'fp16' or 'bf16'",
+    'robot_id': 'Part of every keyframe id',
+    'use_sim_time': "'true': time comes from /clock; always so with bag:=",
+    'autostart': "'false' leaves configuring and activating to a lifecycle manager",
+    'log_level': "'debug', 'info', 'warn', 'error', 'fatal', or one logger's as in vpr:=debug",
+    'prefix': "Put before the node's command, e.g. the Python of a virtual environment: "
+              '/home/me/venv/bin/python3',
+    'respawn': "'true' starts the node again when it has died",
+    'rviz': "'true' starts RViz too",
+    'rviz_config': 'What RViz shows',
+    'bag': "Play this bag into the node as soon as it is active, and end with it; '' is live",
+    'bag_rate': 'Speed of the bag; 2.0 is twice real time',
+    'bag_start': 'Begin so many seconds into the bag',
+    'bag_loop': "'true' plays the bag again and again",
+}
+
+# Argument -> parameter. An argument that is not given leaves what params_file says.
+PARAMETERS = {
+    'image_transport': 'image_transport',
+    'weights': 'model.weights',
+    'device': 'model.device',
+    'precision': 'model.precision',
+    'robot_id': 'robot_id',
+    'use_sim_time': 'use_sim_time',
+    'autostart': 'autostart',
+}
+TYPES = {'robot_id': int, 'use_sim_time': bool, 'autostart': bool}
+
+SHARE = Path(__file__).absolute().parents[1]
+DEFAULTS = {
+    'name': 'vpr',
+    'params_file': str(SHARE / 'config/vpr.yaml'),
+    'log_level': 'info',
+    'respawn': 'false',
+    'rviz': 'false',
+    'rviz_config': str(SHARE / 'config/vpr.rviz'),
+    'bag_rate': '1.0',
+    'bag_start': '0.0',
+    'bag_loop': 'false',
+}
+
+
+def is_on(given: dict[str, str], argument: str) -> bool:
+    """Read a switch; anything but true and false is an error."""
+    words = {'true': True, '1': True, 'false': False, '0': False}
+    if given[argument].lower() not in words:
+        raise ValueError(f"{argument}:={given[argument]} should be 'true' or 'false'")
+    return words[given[argument].lower()]
+
+
+def existing(given: dict[str, str], argument: str) -> str:
+    """Read a path; ':=~/...' is not expanded by the shell."""
+    path = expanduser(given[argument])
+    if not Path(path).exists():
+        raise FileNotFoundError(f'{argument}:={path} does not exist')
+    return path
+
+
+def typed(text: str, kind: type) -> ParameterValue:
+    """Without a type, launch would take what looks like a number or a switch for one."""
+    return ParameterValue([TextSubstitution(text=text)], value_type=kind)
+
+
+def make_parameters(given: dict[str, str]) -> dict[str, ParameterValue]:
+    """What the user gave as arguments, by the names of the parameters."""
+    values = {argument: given[argument] for argument in PARAMETERS if given[argument]}
+    if given['weights'].startswith('~'):
+        values['weights'] = expanduser(given['weights'])
+    if given['image_topic'].endswith('/compressed'):
+        values.setdefault('image_transport', 'compressed')
+    return {PARAMETERS[argument]: typed(value, TYPES.get(argument, str))
+            for argument, value in values.items()}
+
+
+def make_remappings(given: dict[str, str]) -> list[tuple[str, str]]:
+    """The topics; the node puts '/compressed' behind that of compressed images itself."""
+    topics = {'image': given['image_topic'].removesuffix('/compressed'),
+              'odom': given['odom_topic']}
+    return [(name, topic) for name, topic in topics.items() if topic]
+
+
+def end_all(event: ProcessExited, context: LaunchContext) -> list[Shutdown]:
+    """End everything with this process; the second of two shutdowns would be an error."""
+    return [] if context.is_shutdown else [Shutdown(reason=f'{event.process_name} has ended')]
+
+
+def make_node(given: dict[str, str]) -> Node:
+    """The place recognition node; without it there is no use in playing a bag."""
+    respawn = is_on(given, 'respawn')
+    return Node(
+        package='selavpr_ros',
+        executable='vpr_node',
+        exec_name='vpr_node',
+        namespace=given['namespace'],
+        name=given['name'],
+        parameters=[existing(given, 'params_file'), make_parameters(given)],
+        remappings=make_remappings(given),
+        ros_arguments=['--log-level', given['log_level']],
+        prefix=given['prefix'] or None,
+        respawn=respawn,
+        respawn_delay=2.0,
+        output='screen',
+        on_exit=end_all if given['bag'] and not respawn else None,
+    )
+
+
+def make_rviz(given: dict[str, str]) -> Node:
+    """RViz in the namespace and the time of the node."""
+    return Node(
+        package='rviz2',
+        executable='rviz2',
+        namespace=given['namespace'],
+        remappings=[('/vpr/markers', f"{given['name']}/markers")],
+        arguments=['-d', existing(given, 'rviz_config')],
+        parameters=[{'use_sim_time': typed(given['use_sim_time'] or 'false', bool)}],
+    )
+
+
+def make_player(given: dict[str, str]) -> ExecuteProcess:
+    """The playing of the bag; everything ends with it."""
+    if find_spec('ros2bag') is None:
+        raise RuntimeError(
+            "bag:= needs the command 'ros2 bag': apt install ros-$ROS_DISTRO-ros2bag "
+            'ros-$ROS_DISTRO-rosbag2-storage-default-plugins. Without it: vpr replay BAG')
+    command = ['ros2', 'bag', 'play', existing(given, 'bag'), '--disable-keyboard-controls',
+               '--clock', '100', '--rate', given['bag_rate'], '--start-offset', given['bag_start'],
+               '--delay', '4']  # seconds; DDS can need three until player and node know each other
+    if is_on(given, 'bag_loop'):
+        command.append('--loop')
+    return ExecuteProcess(cmd=command, output='screen', log_cmd=True, on_exit=end_all)
+
+
+async def ask_state(states: Client) -> str:
+    """The state of a lifecycle node, or why it is not known."""
+    if not states.service_is_ready():
+        return 'not there yet'
+    answer = states.call_async(GetState.Request())
+    for _ in range(40):
+        if answer.done():
+            return answer.result().current_state.label
+        await asyncio.sleep(0.05)
+    states.remove_pending_request(answer)
+    return 'busy'
+
+
+async def wait_until_active(context: LaunchContext, node: Node) -> None:
+    """Ask the node until it is active.
+
+    Its transition events do not do: a node that is active at once has sent them before the
+    subscription here is known to it.
+    """
+    states = get_ros_node(context).create_client(GetState, f'{node.node_name}/get_state')
+    told = None
+    with suppress(asyncio.CancelledError):  # a shutdown cancels this, and launch breaks on it
+        while (state := await ask_state(states)) != 'active':
+            if state != told:
+                get_logger('vpr.launch').info(f'{node.node_name} is {state}: the bag waits')
+                told = state
+            await asyncio.sleep(0.2)
+
+
+def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Turn the arguments into processes."""
+    given = {argument: LaunchConfiguration(argument).perform(context) for argument in ARGUMENTS}
+    if given['bag']:
+        given['use_sim_time'] = 'true'
+    node = make_node(given)
+    entities: list[LaunchDescriptionEntity] = [node]
+    if is_on(given, 'rviz'):
+        entities.append(make_rviz(given))
+    if given['bag']:
+        waiting = OpaqueCoroutine(coroutine=wait_until_active, args=[node])
+        playing = OnExecutionComplete(target_action=waiting, on_completion=make_player(given))
+        entities += [RegisterEventHandler(playing), waiting]
+    return entities
+
+
+def declare(argument: str) -> DeclareLaunchArgument:
+    """Say what the argument is, and what its absence means."""
+    description = ARGUMENTS[argument]
+    if argument in PARAMETERS:
+        description += "; '' leaves it to params_file"
+    return DeclareLaunchArgument(
+        argument, default_value=DEFAULTS.get(argument, ''), description=description)
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare every argument with its description."""
+    return LaunchDescription([*map(declare, ARGUMENTS), OpaqueFunction(function=start)])
