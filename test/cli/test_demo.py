@@ -1,0 +1,39 @@
+"""The demo as a user runs it: real node, real DDS, a small town."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+
+import cv2
+import pytest
+
+from selavpr_ros.cli.main import main
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec('rclpy') is None or importlib.util.find_spec('selavpr_msgs') is None,
+    reason='needs ROS 2 and the built selavpr_msgs')
+
+
+def test_demo_closes_the_loop_and_leaves_a_picture(tmp_path, capsys):
+    assert main(['demo', '--length', '60', '--rate', '4', '-o', str(tmp_path / 'out')]) == 0
+    lines = dict(
+        line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.strip())
+    assert lines['model'].startswith('hog/')
+    true, false = (int(part.split()[0]) for part in lines['by'].split('truth')[1].split(',')[:2])
+    assert true >= 20
+    assert false == 0
+    assert cv2.imread(str(tmp_path / 'out' / 'report.png')).shape[1] > 1000
+    with (tmp_path / 'out' / 'queries.csv').open() as file:
+        assert len(list(csv.DictReader(file))) > 60
+
+
+def test_a_bag_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(['demo', '--bag', str(tmp_path / 'none.bag'), '-o', str(tmp_path / 'out')]) == 1
+    assert 'none.bag' in capsys.readouterr().err
+
+
+def test_a_node_that_cannot_start_says_why(tmp_path, capsys):
+    assert main(['demo', '--length', '60', '--weights', 'nowhere.pth',
+                 '-o', str(tmp_path / 'out')]) == 1
+    assert 'nowhere.pth: no such file' in capsys.readouterr().err
