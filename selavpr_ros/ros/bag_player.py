@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.interfaces import QosDurability
@@ -28,6 +29,7 @@ GRACE_S = 1.0
 # A listener hears of a publisher a moment after the publisher heard of it, and what is sent best
 # effort in between is lost.
 SETTLE_S = 0.5
+ARRIVAL_TIMEOUT_S = 5.0
 POLL_S = 0.02
 
 Progress = Callable[[int, int], Any]
@@ -95,6 +97,13 @@ def _wait_for_listeners(publishers: Collection[Any], timeout_s: float) -> None:
             topics = ', '.join(publisher.topic_name for publisher in publishers)
             raise BagError(f'nobody listens to any of {topics} (waited {timeout_s:g} s)')
         time.sleep(POLL_S)
+
+
+def _wait_for_arrival(publishers: Iterable[Any]) -> None:
+    """Let the last messages arrive: with its publisher goes what was not delivered yet."""
+    for publisher in publishers:
+        publisher.wait_for_all_acked(Duration(seconds=ARRIVAL_TIMEOUT_S))
+    time.sleep(SETTLE_S)  # listeners that are best effort do not acknowledge
 
 
 class _BagClock:
@@ -169,6 +178,7 @@ def play(
                 played += 1
                 if on_progress:
                     on_progress(played, total)
+            _wait_for_arrival(publishers.values())
             return played
         finally:
             if bag_clock:
