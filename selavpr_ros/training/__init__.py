@@ -1,0 +1,1 @@
+"""How the embedded model was made: data, views, targets, losses and one loop."""
