@@ -88,24 +88,22 @@ def _play(args: argparse.Namespace, path: Path, sources: Sources) -> LiveRun:
 
     from selavpr_ros.ros.live_run import record_live_run
 
-    image = sources.images.name
     compressed = sources.images.type.endswith('CompressedImage')
     parameters = {
         'model.weights': args.weights,
         'image_transport': 'compressed' if compressed else 'raw',
         'pose_source': 'odom' if sources.odometry else 'none',
     }
-    topics, remap = [image], {'image': image.removesuffix('/compressed') if compressed else image}
+    topics = {sources.images.name: 'image/compressed' if compressed else 'image'}
     if sources.odometry:
-        topics.append(sources.odometry.name)
-        remap['odom'] = sources.odometry.name
+        topics[sources.odometry.name] = 'odom'
     with tqdm(desc=f'playing at {args.rate:g}x', unit='message') as bar:
         def on_progress(played: int, total: int) -> None:
             bar.total = total
             bar.update(played - bar.n)
 
         return record_live_run(
-            path, topics, parameters, remap, args.output / 'node.log', rate=args.rate,
+            path, topics, parameters, args.output / 'node.log', rate=args.rate,
             on_progress=on_progress)
 
 

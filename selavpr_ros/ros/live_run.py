@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,10 +56,10 @@ class LiveRun:
 
 
 class Listener(Node):
-    """Subscribes to what the node publishes, and records it."""
+    """Subscribes to what the node of the same namespace publishes, and records it."""
 
     def __init__(self, **options: Any) -> None:
-        super().__init__('vpr_listener', **options)
+        super().__init__('listener', **options)
         self.live = LiveRun()
         self.heard_s = time.monotonic()
         topics = {
@@ -67,7 +68,7 @@ class Listener(Node):
             'status': (VprStatus, self._on_status, reliable(1, latched=True)),
         }
         for name, (kind, callback, qos) in topics.items():
-            self.create_subscription(kind, f'/vpr/{name}', callback, qos)
+            self.create_subscription(kind, f'vpr/{name}', callback, qos)
 
     def _on_candidates(self, message: PlaceMatchArray) -> None:
         self.heard_s = time.monotonic()
@@ -90,11 +91,11 @@ class Listener(Node):
 
 
 @contextmanager
-def _listening(domain_id: int) -> Iterator[Listener]:
+def _listening(domain_id: int, namespace: str) -> Iterator[Listener]:
     """A listener that hears in a thread of its own."""
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain_id)
-    listener = Listener(context=context)
+    listener = Listener(context=context, namespace=namespace)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(listener)
 
@@ -115,12 +116,12 @@ def _listening(domain_id: int) -> Iterator[Listener]:
 
 @contextmanager
 def _running_node(
-    domain_id: int, parameters: Mapping[str, Any], remap: Mapping[str, str], log: Path
+    domain_id: int, namespace: str, parameters: Mapping[str, Any], log: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """The real vpr_node as a process; its output goes to a file."""
     command = [sys.executable, '-m', 'selavpr_ros.ros.vpr_node', '--ros-args']
     command += [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
-    command += [word for old, new in remap.items() for word in ('-r', f'{old}:={new}')]
+    command += ['-r', f'__ns:={namespace}']
     environment = {**os.environ, 'ROS_DOMAIN_ID': str(domain_id)}
     with log.open('wb') as output:
         node = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
@@ -164,16 +165,15 @@ def _with_poses(live: LiveRun) -> LiveRun:
 
 
 def record_live_run(
-    bag: Path, topics: Collection[str], parameters: Mapping[str, Any], remap: Mapping[str, str],
-    log: Path, *, rate: float = 1.0, on_progress: Callable[[int, int], Any] | None = None,
+    bag: Path, topics: Mapping[str, str], parameters: Mapping[str, Any], log: Path, *,
+    rate: float = 1.0, on_progress: Callable[[int, int], Any] | None = None,
 ) -> LiveRun:
     """Start vpr_node, play a bag into it, record what it publishes, stop it.
 
     Args:
         bag: rosbag2 folder or file.
-        topics: of the bag, to be played.
+        topics: of the bag, to be played -> 'image', 'image/compressed' or 'odom' of the node.
         parameters: of the node, by name.
-        remap: topic of the node -> topic of the bag.
         log: file for the node's output.
         rate: 2.0 plays twice as fast.
         on_progress: called with messages played and their total.
@@ -181,11 +181,13 @@ def record_live_run(
     Raises:
         NodeError: the node did not become active. BagError: the bag cannot be played.
     """
-    # A domain of its own: other robots' nodes in this network are none of its business.
-    domain_id = os.getpid() % 101 + 1
-    with _listening(domain_id) as listener, \
-            _running_node(domain_id, parameters, remap, log) as node:
+    # A domain of its own: other robots' nodes in this network are none of its business. There
+    # are few domains, so two runs could meet; their names keep them apart.
+    domain_id, namespace = os.getpid() % 101 + 1, f'/live_run_{uuid.uuid4().hex}'
+    remap = {topic: f'{namespace}/{name}' for topic, name in topics.items()}
+    with _listening(domain_id, namespace) as listener, \
+            _running_node(domain_id, namespace, parameters, log) as node:
         _wait_until_active(listener, node, log)
-        play(bag, listener, topics=topics, rate=rate, on_progress=on_progress)
+        play(bag, listener, topics=set(topics), rate=rate, remap=remap, on_progress=on_progress)
         _wait_until_quiet(listener, node, log)
         return _with_poses(listener.live)

@@ -55,3 +55,4 @@ def start_process(tmp_path):
     yield start
     for process in processes:
         process.stop()
+        print(process.log)  # shown by pytest when the test failed
