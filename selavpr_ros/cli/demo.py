@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--topic', metavar='T', help="images (default: the bag's only ones)")
     parser.add_argument('--weights', default='hog', metavar='W',
                         help="'hog' (no weights), 'embedded', or a checkpoint (default: hog)")
-    parser.add_argument('--rate', type=float, default=3.0,
+    parser.add_argument('--rate', type=float, default=2.0,
                         help='how many times faster than recorded (default: %(default)g)')
     parser.add_argument('--seed', type=int, default=0, help='which town (default: 0)')
     parser.add_argument('--length', type=float, default=160.0, metavar='M',

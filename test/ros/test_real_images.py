@@ -75,7 +75,8 @@ def run_live(bag, listener, process):
     listener.wait_for_state(VprStatus.ACTIVE)
     play(bag, listener.node, rate=0.0, pace=pace, timeout_s=TIMEOUT_S)
     listener.wait_for_candidates(sent)
-    wait_until(lambda: listener.counted('frames_processed') == sent, 'the status to follow')
+    wait_until(lambda: listener.counted('frames_processed') == sent,
+               f'{sent} processed, not {listener.counted("frames_processed")}')
     assert listener.status.frames_dropped == 0
     assert process.stop() == 0
     return [
