@@ -36,6 +36,7 @@ setup(
         'matplotlib>=3.5',
         'numpy>=1.21',
         'opencv-python-headless>=4.5',
+        'pillow>=9.0',
         'pyyaml',
         'rosbags>=0.11',
         'safetensors>=0.4',

@@ -31,16 +31,21 @@ def describe(model: VprModel, files: Sequence[Path]) -> Described:
     described = []
     for file in files:
         image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
-        described.append(model(preprocess(image, model.image_size, model.antialias)[None]))
+        described.append(model(preprocess(image, model.image_size, model.resize)[None]))
     local = [d.local_features[0] for d in described if d.local_features is not None]
     return torch.cat([d.global_descriptor for d in described]), local
 
 
-def best_two_ways(query: int, queries: Described, database: Described, count: int) -> list[int]:
+def best_two_ways(
+    model: VprModel, query: int, queries: Described, database: Described, count: int
+) -> list[int]:
     """Best of the first `count` database images: by similarity, and re-ranked."""
     similarities = database[0][:count] @ queries[0][query]
     top = similarities.topk(min(TOP_K, count)).indices
-    counts = count_mutual_matches(queries[1][query], [database[1][i] for i in top])
+    if not queries[1]:
+        return [int(top[0])]
+    counts = count_mutual_matches(
+        queries[1][query], [database[1][i] for i in top], model.match_similarity)
     return [int(top[0]), int(top[rank_by_matches(counts)[0]])]
 
 
@@ -48,10 +53,12 @@ def report(
     name: str, queries: Sequence[int], best: Callable[[int], list[int]],
     is_true: Callable[[int, int], bool],
 ) -> None:
-    """Print recall@1 of both ways."""
+    """Print recall@1, of both ways where there are two."""
     found = [[is_true(query, match) for match in best(query)] for query in queries]
     shares = torch.tensor(found, dtype=torch.float64).mean(dim=0).tolist()
-    print(f'{name}: global {shares[0]:.3f}, re-ranked {shares[1]:.3f} of {len(queries)} queries')
+    ways = zip(('global', 're-ranked'), shares, strict=False)
+    figures = ', '.join(f'{way} {share:.3f}' for way, share in ways)
+    print(f'{name}: {figures} of {len(queries)} queries')
 
 
 def measure_frames(model: VprModel, database_folder: Path, query_folder: Path) -> None:
@@ -60,7 +67,7 @@ def measure_frames(model: VprModel, database_folder: Path, query_folder: Path) -
     queries = describe(model, sorted(query_folder.iterdir()))
     count = len(database[0])
     report(model.model_id, range(len(queries[0])),
-           lambda query: best_two_ways(query, queries, database, count),
+           lambda query: best_two_ways(model, query, queries, database, count),
            lambda query, match: abs(query - match) <= FRAME_TOLERANCE)
 
 
@@ -71,7 +78,7 @@ def measure_loop(model: VprModel, folder: Path, loops: Path) -> None:
                  for row in csv.DictReader(file)}
     images = describe(model, sorted(folder.iterdir()))
     report(model.model_id, sorted({later for later, _ in pairs}),
-           lambda query: best_two_ways(query, images, images, query - EXCLUDED_NEWEST),
+           lambda query: best_two_ways(model, query, images, images, query - EXCLUDED_NEWEST),
            lambda query, match: (query, match) in pairs)
 
 

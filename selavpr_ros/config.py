@@ -97,8 +97,9 @@ class ModelSettings(_Checked):
     """Which model, and where it runs."""
 
     weights: str = setting(
-        'hog', "'embedded', 'hog' (no weights), or the path of a checkpoint; family and sizes are "
-        'read from it')
+        'hog', "'embedded', 'hog' (no weights), the path of a checkpoint of SelaVPR, CricaVPR, "
+        "SALAD, FoL or DINOv2, or timm's name of a DINOv2 backbone; family and sizes are read "
+        'from the file')
     weights_sha256: str = setting('', 'Refuse weights with another SHA-256 (64 hex digits)')
     device: str = setting('auto', "'auto' (GPU if torch can use one), 'cpu', 'cuda', 'cuda:N'")
     precision: str = setting(
@@ -199,8 +200,9 @@ class GateSettings(_Checked):
     """What a candidate has to pass to become a loop closure."""
 
     min_similarity: float = setting(
-        -1.0, "Cosine of the global descriptors; -1 takes the model's measured value; has to be "
-        'set where local features are not compared', low=-1.0, high=1.0, live=True)
+        -1.0, "Cosine of the global descriptors; -1 takes the model's measured value; nothing is "
+        'accepted before it is set where local features are not compared', low=-1.0,
+        high=1.0, live=True)
     min_local_matches: int = setting(
         -1, "Mutual matches; -1 takes the model's measured share of the grid", low=-1,
         live=True)

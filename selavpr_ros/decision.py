@@ -20,6 +20,7 @@ class Decision(IntEnum):
     REJECT_TEMPORAL = 5
     REJECT_STATIONARY = 8
     REJECT_DUPLICATE = 10
+    REJECT_UNCALIBRATED = 11
 
 
 NO_CANDIDATES = 'NO_CANDIDATES'
@@ -48,7 +49,8 @@ class Match:
         rank_global: order by similarity, 0 first.
         similarity: cosine of the global descriptors.
         local_matches: mutual nearest neighbours; 0 where local features are not compared.
-        local_score: local_matches / number of local features, in [0, 1].
+        local_score: local_matches / the most that the model can have, in [0, 1]; NaN where
+            local features are not compared.
     """
 
     keyframe: Keyframe
@@ -69,11 +71,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """The two gates of a single image, after the model's own values were filled in."""
+    """The two gates of a single image, after the model's own values were filled in.
+
+    Attributes:
+        min_similarity, min_local_score: the least that passes.
+        use_local: whether local features are compared.
+        is_safe: False where similarity decides alone and nobody said how much is enough: then
+            nothing is accepted.
+    """
 
     min_similarity: float
     min_local_score: float
     use_local: bool
+    is_safe: bool = True
 
 
 def _neighbours(first: KeyframeId, second: KeyframeId, reach: int) -> bool:
@@ -82,6 +92,8 @@ def _neighbours(first: KeyframeId, second: KeyframeId, reach: int) -> bool:
 
 
 def _judge_evidence(match: Match, thresholds: Thresholds) -> Decision:
+    if not thresholds.is_safe:
+        return Decision.REJECT_UNCALIBRATED
     if match.similarity < thresholds.min_similarity:
         return Decision.REJECT_LOW_SIMILARITY
     if thresholds.use_local and match.local_score < thresholds.min_local_score:

@@ -26,7 +26,7 @@ class PoseError(VprError):
 
 
 class CheckpointError(VprError):
-    """A file is no checkpoint of a known model."""
+    """A file is no checkpoint of a known model, or cannot be written as one."""
 
 
 class BagError(VprError):

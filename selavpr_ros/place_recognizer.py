@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import torch
 
 from selavpr_ros.config import Settings
 from selavpr_ros.decision import Candidate, ClosureDecision, Decision, Match, Thresholds
-from selavpr_ros.errors import DescriptorError, SettingError, StampError
+from selavpr_ros.errors import DescriptorError, StampError
 from selavpr_ros.keyframe_map import Keyframe, KeyframeId, KeyframeMap, Retrieval
 from selavpr_ros.matching import count_mutual_matches, rank_by_matches
 from selavpr_ros.models import VprModel
@@ -53,6 +54,8 @@ class Recognition:
         loop_closure: the accepted one, or None.
         keyframe: the query as a keyframe of the map, or None if it was not kept.
         searched: how many keyframes, from the oldest on, the query was compared with.
+        reranked: whether the candidates are in the order of their mutual matches, not of
+            similarity alone.
         stage_ms: milliseconds of each of STAGES.
     """
 
@@ -61,6 +64,7 @@ class Recognition:
     loop_closure: Candidate | None
     keyframe: Keyframe | None
     searched: int
+    reranked: bool
     stage_ms: tuple[float, ...]
 
 
@@ -80,6 +84,9 @@ class _Laps:
 class PlaceRecognizer:
     """Recognises places in a stream of images, and grows the map from it.
 
+    Where similarity alone would decide (`why_not_reranked`), nothing is accepted until
+    `gates.min_similarity` is set: no value of it is safe for every place.
+
     Args:
         model: from `load_model`.
         settings: may be replaced at any time between two images.
@@ -91,7 +98,7 @@ class PlaceRecognizer:
         keyframe_map: KeyframeMap | None = None,
     ) -> None:
         self.model = model
-        self.settings = settings or Settings()  # checked by the property
+        self.settings = settings or Settings()
         self.keyframe_map = KeyframeMap() if keyframe_map is None else keyframe_map
         self._decision = ClosureDecision()
         newest = self.keyframe_map.newest
@@ -99,25 +106,13 @@ class PlaceRecognizer:
         self.start_session()
 
     @property
-    def settings(self) -> Settings:
-        """The settings in force; new ones may be set between two images.
-
-        Raises:
-            SettingError: on setting: with these settings and this model, nothing but the order
-                of the images would stand between any two similar ones and a loop closure.
-        """
-        return self._settings
-
-    @settings.setter
-    def settings(self, settings: Settings) -> None:
-        measured = self.model.operating_point and self.model.local_grid is None
-        has_gate = settings.gates.min_similarity != -1.0 or measured
-        if not has_gate and not _compares_local(self.model, settings):
-            raise SettingError(
-                'gates.min_similarity has to be set where local features are not compared '
-                '(verify.enabled, map.local_codec, or a model without any): similarity alone '
-                'has no value that is safe for every place')
-        self._settings = settings
+    def why_not_reranked(self) -> str:
+        """Why candidates stay in the order of similarity; empty if they are re-ranked."""
+        if not self.model.max_local_features:
+            return f'{self.model.family} has no local features'
+        if not self.settings.verify.enabled:
+            return 'verify.enabled is off'
+        return 'map.local_codec is none' if self.settings.map.local_codec == 'none' else ''
 
     def start_session(self, after_time_jump: bool = False) -> int:
         """Begin a new recording with its own odometry frame.
@@ -168,7 +163,7 @@ class PlaceRecognizer:
             DescriptorError: the model found nothing in it. The map stays as it was.
         """
         laps = _Laps()
-        tensor = preprocess(image, self.model.image_size, self.model.antialias)
+        tensor = preprocess(image, self.model.image_size, self.model.resize)
         self._check_stamp(stamp_ns)
         laps.lap()
         query = self._describe(tensor, stamp_ns, pose)
@@ -185,20 +180,23 @@ class PlaceRecognizer:
         keyframe = self._keep(query) if self._is_new(query) else None
         self._last_query = query
         return Recognition(
-            query, candidates, closure, keyframe, searched, tuple(laps.stage_ms))
+            query, candidates, closure, keyframe, searched, not self.why_not_reranked,
+            tuple(laps.stage_ms))
 
     @property
     def thresholds(self) -> Thresholds:
         """The gates in force: the settings', else the model's measured ones."""
         gates, measured = self.settings.gates, self.model.operating_point
         score = measured.min_local_score if measured else UNCALIBRATED_LOCAL_SCORE
-        grid = self.model.local_grid
-        if grid and gates.min_local_matches >= 0:
-            score = gates.min_local_matches / (grid[0] * grid[1])
-        similarity = gates.min_similarity
+        if self.model.max_local_features and gates.min_local_matches >= 0:
+            score = gates.min_local_matches / self.model.max_local_features
+        similarity, use_local = gates.min_similarity, not self.why_not_reranked
         if similarity == -1.0 and measured:
             similarity = measured.min_similarity
-        return Thresholds(similarity, score, _compares_local(self.model, self.settings))
+        # What was measured together with local matches is no gate on its own.
+        has_gate = gates.min_similarity != -1.0 or (
+            measured is not None and not self.model.max_local_features)
+        return Thresholds(similarity, score, use_local, is_safe=use_local or has_gate)
 
     def _check_stamp(self, stamp_ns: int) -> None:
         """Refuse a stamp that is not after the last; a second one in a row is a time jump."""
@@ -242,13 +240,15 @@ class PlaceRecognizer:
 
     def _rerank(self, query: Query, retrievals: list[Retrieval]) -> list[Match]:
         local = query.local_features
-        if local is None or not _compares_local(self.model, self.settings):
-            return [Match(r.keyframe, r.rank, r.similarity, 0, 0.0) for r in retrievals]
+        if local is None or self.why_not_reranked:
+            return [Match(r.keyframe, r.rank, r.similarity, 0, math.nan) for r in retrievals]
         nothing = local[:0]  # a keyframe of a map without local features matches nothing
         features = [r.keyframe.local_features for r in retrievals]
-        counts = count_mutual_matches(local, [nothing if f is None else f for f in features])
+        counts = count_mutual_matches(
+            local, [nothing if f is None else f for f in features], self.model.match_similarity)
+        most = self.model.max_local_features
         matches = [
-            Match(r.keyframe, r.rank, r.similarity, count, count / len(local))
+            Match(r.keyframe, r.rank, r.similarity, count, count / most)
             for r, count in zip(retrievals, counts.tolist(), strict=True)
         ]
         return [matches[i] for i in rank_by_matches(counts).tolist()]
@@ -290,11 +290,6 @@ class PlaceRecognizer:
         self.keyframe_map.add(keyframe)
         self._last_keyframe = keyframe
         return keyframe
-
-
-def _compares_local(model: VprModel, settings: Settings) -> bool:
-    keeps_local = settings.map.local_codec != 'none' and model.local_grid is not None
-    return keeps_local and settings.verify.enabled
 
 
 def _moved(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional
 
-from selavpr_ros.errors import ImageError
+from selavpr_ros.errors import ImageError, SettingError
 
 # Mean and deviation of ImageNet's RGB channels in [0, 1]: what DINOv2 was trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+RESIZES = ('stretch', 'area', 'pillow')
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
@@ -27,28 +29,41 @@ def denormalise(images: torch.Tensor) -> torch.Tensor:
     return (images * std + mean) * 255
 
 
-def preprocess(image: np.ndarray, size: tuple[int, int], antialias: bool = False) -> torch.Tensor:
+def _resize(image: np.ndarray, size: tuple[int, int], resize: str) -> torch.Tensor:
+    if resize == 'pillow':
+        bilinear = getattr(Image, 'Resampling', Image).BILINEAR  # Pillow 9.0 has no Resampling
+        image = np.asarray(Image.fromarray(image).resize(size[::-1], bilinear))
+    # A view on a message of a bag, or on Pillow's memory, is read-only: torch warns about it.
+    writable = np.require(image, requirements=('C', 'W'))
+    pixels = torch.from_numpy(writable).permute(2, 0, 1)[None].float()
+    if resize == 'pillow':
+        return pixels
+    return functional.interpolate(
+        pixels, size=size, mode='bilinear', antialias=resize == 'area')
+
+
+def preprocess(image: np.ndarray, size: tuple[int, int], resize: str = 'stretch') -> torch.Tensor:
     """Resize an image hard, ignoring its aspect ratio, and normalise it.
 
-    The published evaluations of SelaVPR, CricaVPR and FoL resize the tensor bilinearly WITHOUT
-    antialias (torchvision 0.15), and their weights expect that; models trained by this package
-    and the HOG baseline ask for `antialias=True` (`model.antialias`).
+    How to resize belongs to the weights (`model.resize`). The published evaluations of SelaVPR,
+    CricaVPR and FoL resize the tensor bilinearly WITHOUT antialias (torchvision 0.15): 'stretch'.
+    SALAD's resizes with Pillow, to whole numbers: 'pillow'. Models trained by this package and
+    the HOG baseline average over the source pixels when the image shrinks: 'area'.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         size: (h, w) of the result in pixels.
-        antialias: average over the source pixels when the image shrinks.
+        resize: one of RESIZES.
 
     Returns:
         (3, h, w) float32.
 
     Raises:
         ImageError: the array is not a non-empty (H, W, 3) uint8 image.
+        SettingError: `resize` is none of RESIZES.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ImageError(f'need an (H, W, 3) uint8 RGB image, got {image.dtype} {image.shape}')
-    # A view on a message of a bag is read-only, which torch takes with a warning only.
-    writable = np.require(image, requirements=('C', 'W'))
-    pixels = torch.from_numpy(writable).permute(2, 0, 1)[None].float()
-    resized = functional.interpolate(pixels, size=size, mode='bilinear', antialias=antialias)
-    return normalise(resized)[0]
+    if resize not in RESIZES:
+        raise SettingError(f"resize '{resize}' is none of {', '.join(RESIZES)}")
+    return normalise(_resize(image, size, resize))[0]

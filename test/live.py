@@ -5,10 +5,12 @@ Importing this skips the test module where ROS 2 or the built messages are missi
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +22,25 @@ import cv2
 import numpy as np
 import pytest
 
+
+def _claim_domain() -> tuple[int, Any]:
+    """A DDS domain that no other test run on this machine has, as long as the file is open."""
+    for number in range(100):
+        domain_id = (os.getpid() + number) % 101 + 1
+        path = Path(tempfile.gettempdir(), f'selavpr_test_domain_{domain_id}.lock')
+        file = path.open('w')
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+        else:
+            return domain_id, file
+    raise RuntimeError('all DDS domains are taken by other test runs')
+
+
 # Tests that run at the same time, and robots in the same network, must not hear each other.
-os.environ['ROS_DOMAIN_ID'] = str(os.getpid() % 101 + 1)
+DOMAIN_ID, _claim = _claim_domain()
+os.environ['ROS_DOMAIN_ID'] = str(DOMAIN_ID)
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 if os.environ.get('ROS_DISTRO') == 'humble':  # knows only the older word for it
     os.environ['ROS_LOCALHOST_ONLY'] = '1'

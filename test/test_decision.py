@@ -52,6 +52,12 @@ def test_few_local_matches_do_not_matter_without_local_features(agreed):
     assert _judge(agreed, _match(11, score=0.0), use_local=False) == [Decision.ACCEPTED]
 
 
+def test_nothing_is_accepted_without_a_safe_gate(agreed):
+    candidates = _judge(agreed, _match(11, similarity=1.0), _match(12), is_safe=False)
+    assert candidates == [Decision.REJECT_UNCALIBRATED] * 2
+    assert name_outcome(candidates) == 'REJECT_UNCALIBRATED'
+
+
 def test_a_place_that_nobody_else_saw(agreed):
     assert _judge(agreed, _match(50)) == [Decision.REJECT_TEMPORAL]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import math
 
 import cv2
 import numpy as np
 import pytest
+import tiny_checkpoints
 import torch
 
 from selavpr_ros.config import make_settings
 from selavpr_ros.decision import Decision
-from selavpr_ros.errors import DescriptorError, ImageError, SettingError, StampError
+from selavpr_ros.errors import DescriptorError, ImageError, StampError
 from selavpr_ros.keyframe_map import KeyframeId
 from selavpr_ros.models import OperatingPoint, load_model
 from selavpr_ros.place_recognizer import STAGES, UNCALIBRATED_LOCAL_SCORE, PlaceRecognizer
@@ -211,12 +213,53 @@ def test_parked_robot_closes_nothing(model):
 
 
 def test_similarity_alone_needs_an_explicit_gate(model):
-    with pytest.raises(SettingError, match='gates.min_similarity has to be set'):
-        _recognizer(model, **{'verify.enabled': False})
-    recognizer = _recognizer(model)
-    with pytest.raises(SettingError, match='gates.min_similarity has to be set'):
-        recognizer.settings = make_settings({'verify.enabled': False})
-    assert recognizer.settings.verify.enabled
+    recognizer = _recognizer(model, **{'verify.enabled': False, 'gates.temporal_min': 1})
+    last = _drive(recognizer, [*range(5), 0])[-1]
+    assert last.candidates[0].decision is Decision.REJECT_UNCALIBRATED
+    assert (last.loop_closure, last.reranked) == (None, False)
+    assert math.isnan(last.candidates[0].match.local_score)
+    recognizer.settings = make_settings(
+        {**QUICK, 'verify.enabled': False, 'gates.temporal_min': 1, 'gates.min_similarity': 0.9})
+    assert recognizer.recognize(_place(1), 50 * SECOND).loop_closure is not None
+
+
+@pytest.mark.parametrize(('settings', 'reason'), [
+    ({}, ''), ({'verify.enabled': False}, 'verify.enabled is off'),
+    ({'map.local_codec': 'none'}, 'map.local_codec is none')])
+def test_why_candidates_are_not_reranked(model, settings, reason):
+    recognizer = _recognizer(model, **settings)
+    assert recognizer.why_not_reranked == reason
+    assert recognizer.recognize(_place(0), SECOND).reranked == (not reason)
+
+
+@pytest.mark.parametrize('family', ['cricavpr', 'salad', 'dinov2_gem'])
+def test_systems_without_local_features(family):
+    recognizer = _recognizer(tiny_checkpoints.make(family), **{'gates.temporal_min': 1})
+    assert recognizer.why_not_reranked == f'{family} has no local features'
+    last = _drive(recognizer, [*range(5), 0])[-1]
+    assert not last.reranked
+    assert last.candidates[0].match.keyframe.id == KeyframeId(1, 1)
+    assert last.candidates[0].decision is Decision.REJECT_UNCALIBRATED
+    similarities = [c.match.similarity for c in last.candidates]
+    assert similarities == sorted(similarities, reverse=True)
+
+
+@pytest.mark.parametrize('family', ['selavpr', 'fol'])
+def test_systems_with_local_features_close_loops(family):
+    recognizer = _recognizer(tiny_checkpoints.make(family), **{'gates.temporal_min': 1})
+    last = _drive(recognizer, [*range(5), 0])[-1]
+    assert last.reranked
+    assert last.loop_closure.match.keyframe.id == KeyframeId(1, 1)
+    assert 0.9 < last.loop_closure.match.local_score <= 1.0
+
+
+def test_matches_count_only_above_the_similarity_of_the_system():
+    model = tiny_checkpoints.make('fol')
+    counts = []
+    for model.match_similarity in (0.7, 0.999):
+        last = _drive(_recognizer(model), [*range(5), 7])[-1]
+        counts.append(sum(c.match.local_matches for c in last.candidates))
+    assert counts[0] > counts[1]
 
 
 def test_black_image_is_refused_and_not_kept(model):
@@ -235,9 +278,8 @@ def test_bad_image_leaves_everything_as_it_was(model):
 
 def test_gates_come_from_the_settings_then_the_model_then_caution(model):
     assert _recognizer(model).thresholds.min_local_score == pytest.approx(1 / 3)
-    rows, columns = model.local_grid
     explicit = _recognizer(model, **{'gates.min_local_matches': 20, 'gates.min_similarity': 0.7})
-    assert explicit.thresholds.min_local_score == pytest.approx(20 / (rows * columns))
+    assert explicit.thresholds.min_local_score == pytest.approx(20 / model.max_local_features)
     assert explicit.thresholds.min_similarity == 0.7
     unmeasured = load_model('hog', image_size=(120, 160))
     unmeasured.operating_point = None

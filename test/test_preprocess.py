@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from selavpr_ros.errors import ImageError
-from selavpr_ros.preprocess import denormalise, normalise, preprocess
+from selavpr_ros.errors import ImageError, SettingError
+from selavpr_ros.preprocess import RESIZES, denormalise, normalise, preprocess
 
 
-@pytest.mark.parametrize(('variant', 'antialias'), [
-    ('eval_tensor_noantialias', False), ('eval_tensor_antialias', True)])
+@pytest.mark.parametrize(('variant', 'resize'), [
+    ('eval_tensor_noantialias', 'stretch'), ('eval_tensor_antialias', 'area'),
+    ('train_pil', 'pillow')])
 @pytest.mark.parametrize('size', [(56, 56), (112, 112)])
-def test_equals_the_published_resize(shared, variant, antialias, size):
+def test_equals_the_published_resize(shared, variant, resize, size):
     golden = torch.load(shared / 'goldens' / 'preprocess.pt', weights_only=False)
     image = golden['image_u8'][0].permute(1, 2, 0).numpy()
     expected = golden['outputs'][str(size)][variant][0]
-    torch.testing.assert_close(preprocess(image, size, antialias), expected, atol=5e-6, rtol=0)
+    torch.testing.assert_close(preprocess(image, size, resize), expected, atol=5e-6, rtol=0)
 
 
 def test_known_answer_without_resize():
@@ -31,12 +32,25 @@ def test_no_antialias_picks_pixels_and_antialias_averages():
     stripes = np.zeros((8, 8, 3), np.uint8)
     stripes[:, ::4] = 255  # columns 0 and 4 of 8; bilinear at quarter size looks at 1, 2, 5, 6
     assert float(denormalise(preprocess(stripes, (2, 2))).max()) == pytest.approx(0, abs=1e-3)
-    assert float(denormalise(preprocess(stripes, (2, 2), antialias=True)).min()) > 30
+    assert float(denormalise(preprocess(stripes, (2, 2), 'area')).min()) > 30
 
 
 def test_normalise_and_back():
     images = torch.rand(2, 3, 4, 5) * 255
     torch.testing.assert_close(denormalise(normalise(images)), images, atol=1e-4, rtol=0)
+
+
+def test_a_resize_that_nobody_knows():
+    with pytest.raises(SettingError, match="resize 'cubic' is none of stretch, area, pillow"):
+        preprocess(np.zeros((4, 4, 3), np.uint8), (2, 2), 'cubic')
+
+
+def test_read_only_images_are_taken(recwarn):
+    image = np.zeros((4, 4, 3), np.uint8)
+    image.setflags(write=False)
+    for resize in RESIZES:
+        preprocess(image, (2, 2), resize)
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize('image', [

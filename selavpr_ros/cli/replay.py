@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -136,6 +136,7 @@ def _facts(
         'odometry': sources.odometry and sources.odometry.name,
         'ground_truth': file.name if file else sources.truth and sources.truth.name,
         'model_id': recognizer.model.model_id,
+        'reranking': recognizer.why_not_reranked or 'mutual matches',
         'gates_in_force': asdict(recognizer.thresholds),
         'versions': versions(),
     }
@@ -179,6 +180,15 @@ def _process(
     return record, stopped_by
 
 
+def _remarks(recognizer: PlaceRecognizer) -> Iterator[tuple[str, str]]:
+    """What the figures have to be read with."""
+    reason = recognizer.why_not_reranked
+    if reason:
+        yield 're-ranking', f'none: {reason}'
+    if not recognizer.thresholds.is_safe:
+        yield 'to accept some', 'set gates.min_similarity: no value is safe for every place'
+
+
 def run(args: argparse.Namespace) -> None:
     """Replay the bag, write the folder, print the table."""
     from selavpr_ros.models import load_from_settings
@@ -200,7 +210,7 @@ def run(args: argparse.Namespace) -> None:
             record, stopped_by = _process(bag, sources, recognizer)
             metrics = summarise(record, truth)
             report.write_results(folder, record, metrics, truth, facts)
-            table = report.format_table(metrics)
+            table = report.format_table(metrics, _remarks(recognizer))
             logger.info('ended by %s\n%s', repr(stopped_by) if stopped_by else 'its end', table)
     print(f'{table}\n\nresults: {folder}')
     if stopped_by:

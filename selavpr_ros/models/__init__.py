@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,31 +15,9 @@ from selavpr_ros.models.hog import Hog
 __all__ = [
     'Descriptors', 'OperatingPoint', 'VprModel', 'load_from_settings', 'load_model', 'warm_up']
 
+DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 EMBEDDED = Path(__file__).parents[1] / 'weights' / 'embedded.safetensors'
-HEAD_DIM = 64  # of every published ViT
-
-
-def _load_selavpr(path: Path, num_heads: int | None) -> tuple[VprModel, dict[str, Any]]:
-    # timm takes seconds to import, and the baseline does without it.
-    from selavpr_ros.models.checkpoints import (
-        read_checkpoint,
-        selavpr_sizes,
-        sha256,
-        to_selavpr_names,
-    )
-    from selavpr_ros.models.selavpr import SelaVPR
-
-    state, metadata = read_checkpoint(path)
-    state = to_selavpr_names(state)
-    sizes = selavpr_sizes(state)
-    heads = num_heads or metadata.get('num_heads') or max(1, sizes['width'] // HEAD_DIM)
-    model = SelaVPR(num_heads=heads, **sizes)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise CheckpointError(f'{path}: {error}') from error
-    model.name, model.fingerprint = path.stem, sha256(path)
-    return model, metadata
+HUB_NAME = re.compile(r'(timm/)?vit_\w+_patch14\w*dinov2(\.\w+)?')
 
 
 def choose_device(device: str) -> torch.device:
@@ -57,15 +35,74 @@ def choose_device(device: str) -> torch.device:
         raise SettingError(f"device '{device}' cannot be used here: {reason}") from error
 
 
-def _load_weights(
+def choose_dtype(dtype: torch.dtype | str, device: torch.device) -> torch.dtype:
+    """Turn 'auto' into float16 on a GPU and float32 elsewhere; check any other name.
+
+    Raises:
+        SettingError: no precision has this name.
+    """
+    if dtype == 'auto':
+        return torch.float16 if device.type == 'cuda' else torch.float32
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise SettingError(f"dtype '{dtype}' is none of auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def find_weights(weights: str | Path) -> Path:
+    """The file behind 'embedded', timm's name of a DINOv2 backbone, or a path.
+
+    Raises:
+        CheckpointError: a backbone that is not here and cannot be downloaded.
+    """
+    if weights == 'embedded':
+        return EMBEDDED
+    if HUB_NAME.fullmatch(str(weights)):
+        from selavpr_ros.models.hub import fetch_backbone
+
+        return fetch_backbone(str(weights))
+    return Path(weights).expanduser()
+
+
+def _load_file(
     path: Path, image_size: tuple[int, int] | None, num_heads: int | None
 ) -> VprModel:
-    model, metadata = _load_selavpr(path, num_heads)
+    # timm takes seconds to import, and the baseline does without it.
+    from selavpr_ros.models.checkpoints import read_checkpoint, sha256
+    from selavpr_ros.models.families import build_model
+
+    state, metadata = read_checkpoint(path)
+    model = build_model(state, path, num_heads or metadata.get('num_heads'))
+    # A converted file keeps the identity of the published one: its descriptors are the same.
+    model.name = metadata.get('source_name', path.stem)
+    model.fingerprint = metadata.get('source_sha256') or sha256(path)
     model.image_size = image_size or tuple(metadata.get('image_size', model.image_size))
-    model.antialias = metadata.get('antialias', False)
+    # The embedded weights still say it the older way.
+    told = 'area' if metadata.get('antialias') else model.resize
+    model.resize = metadata.get('resize', told)
     if 'operating_point' in metadata:
         model.operating_point = OperatingPoint(**metadata['operating_point'])
     return model
+
+
+def read_model(
+    weights: str | Path, image_size: tuple[int, int] | None, num_heads: int | None,
+    cross_image: bool, pca: str | Path | None,
+) -> VprModel:
+    """A system on the CPU, in the precision of its file; all else is as in `load_model`."""
+    if weights == 'hog':
+        model: VprModel = Hog(image_size) if image_size else Hog()
+    else:
+        model = _load_file(find_weights(weights), image_size, num_heads)
+    if cross_image or pca:
+        from selavpr_ros.models.cricavpr import specialise
+
+        specialise(model, cross_image, pca)
+    reason = model.why_not(model.image_size)
+    if reason:
+        raise SettingError(reason)
+    return model.eval().requires_grad_(False)
 
 
 def load_model(
@@ -73,38 +110,49 @@ def load_model(
     *,
     image_size: tuple[int, int] | None = None,
     device: str | torch.device = 'cpu',
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     num_heads: int | None = None,
+    cross_image: bool = False,
+    pca: str | Path | None = None,
 ) -> VprModel:
     """Load a system, ready for inference.
 
     Args:
-        weights: 'embedded' (comes with the package), 'hog' (the baseline without weights), or
-            the path of a checkpoint; family, widths, depth and registers are read from it.
+        weights: 'embedded' (comes with the package), 'hog' (the baseline without weights), the
+            path of a checkpoint, or timm's name of a DINOv2 backbone; family, widths, depth and
+            registers are read from the file.
         image_size: (H, W) in pixels; the model's own where None.
         device: 'auto', 'cpu', 'cuda', 'cuda:1', ...
-        dtype: of the weights and the computation; the descriptors are float32 in any case.
+        dtype: of the weights and the computation, or 'auto': float16 on a GPU, else float32.
+            The descriptors are float32 in any case.
         num_heads: attention heads; width / 64 unless given or stored with the weights.
+        cross_image: CricaVPR only: let the images of a batch correct each other, as in the
+            published figures; a descriptor then depends on the whole batch.
+        pca: CricaVPR only: a projection fitted by scikit-learn, see `read_pca`.
 
     Raises:
-        CheckpointError: the file is missing, broken, or of no known family.
-        SettingError: the device does not exist, or the image size does not fit the model.
+        CheckpointError: a file is missing, broken, or of no known family.
+        SettingError: the device does not exist, or an argument does not fit the model.
     """
-    if weights == 'hog':
-        model: VprModel = Hog(image_size) if image_size else Hog()
+    model = read_model(weights, image_size, num_heads, cross_image, pca)
+    chosen = choose_device(str(device))
+    return model.to(device=chosen, dtype=choose_dtype(dtype, chosen))
+
+
+def _check_sum(settings: ModelSettings) -> None:
+    """Refuse a file of weights that is not the one that was asked for."""
+    wanted = settings.weights_sha256.lower()
+    if not wanted:
+        return
+    if settings.weights == 'hog':
+        found = Hog().fingerprint
     else:
-        path = EMBEDDED if weights == 'embedded' else Path(weights).expanduser()
-        model = _load_weights(path, image_size, num_heads)
-    if any(side <= 0 or side % model.size_multiple for side in model.image_size):
-        raise SettingError(
-            f'{model.family} takes image sides that are multiples of {model.size_multiple}, '
-            f'got {model.image_size[0]}x{model.image_size[1]}'
-        )
-    model.requires_grad_(False)
-    return model.eval().to(device=choose_device(str(device)), dtype=dtype)
+        from selavpr_ros.models.checkpoints import sha256
 
-
-_DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+        found = sha256(find_weights(settings.weights))
+    if wanted != found:
+        raise CheckpointError(f"the SHA-256 of '{settings.weights}' is {found}, but "
+                              f'model.weights_sha256 asks for {wanted}')
 
 
 def load_from_settings(settings: ModelSettings) -> VprModel:
@@ -115,16 +163,10 @@ def load_from_settings(settings: ModelSettings) -> VprModel:
             `model.weights_sha256` was given.
         SettingError: the device does not exist, or the image size does not fit the model.
     """
-    device = choose_device(settings.device)
-    automatic = 'fp32' if device.type == 'cpu' else 'fp16'
-    precision = automatic if settings.precision == 'auto' else settings.precision
-    size = settings.input_size if any(settings.input_size) else None
-    model = load_model(settings.weights, image_size=size, device=device, dtype=_DTYPES[precision])
-    wanted = settings.weights_sha256.lower()
-    if wanted and wanted != model.fingerprint:
-        raise CheckpointError(f"the SHA-256 of '{settings.weights}' is {model.fingerprint}, but "
-                              f'model.weights_sha256 asks for {wanted}')
-    return model
+    _check_sum(settings)
+    return load_model(
+        settings.weights, image_size=settings.input_size if any(settings.input_size) else None,
+        device=choose_device(settings.device), dtype=settings.precision)
 
 
 @torch.inference_mode()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional
 
+from selavpr_ros.errors import ImageError
+
 GEM_EPS = 1e-6
+SINKHORN_ITERATIONS = 3
 
 
 class GeM(nn.Module):
@@ -23,3 +28,84 @@ class GeM(nn.Module):
         """Pool tokens (B, ..., D) to (B, D), not normalised."""
         unit = functional.normalize(tokens.flatten(1, -2).float(), dim=-1)  # 1e-6 needs float32
         return unit.clamp(min=GEM_EPS).pow(self.p.float()).mean(dim=1).pow(1 / self.p.float())
+
+
+def transport(scores: torch.Tensor, dustbin: torch.Tensor) -> torch.Tensor:
+    """Distribute patches over clusters by optimal transport, in log space (Cuturi, NeurIPS 2013).
+
+    Every patch has the same mass, every cluster takes that of one patch, and the dustbin takes
+    the rest: what says nothing about the place.
+
+    Args:
+        scores: (B, M, N) of M clusters and N patches, N > M.
+        dustbin: (B, N) score of the dustbin for each patch.
+
+    Returns:
+        (B, M, N) float32: the shares of the clusters; the dustbin's are left out.
+
+    Raises:
+        ImageError: no more patches than clusters.
+    """
+    clusters, patches = scores.shape[1:]
+    if patches <= clusters:
+        raise ImageError(
+            f'{patches} patches for {clusters} clusters: the image has to be larger')
+    log_kernel = torch.cat([scores, dustbin[:, None]], dim=1).float()
+    log_mass = -math.log(patches + clusters)
+    log_rows = log_kernel.new_full((clusters + 1,), log_mass)
+    log_rows[-1] += math.log(patches - clusters)
+    column = torch.zeros_like(log_kernel[:, 0])
+    for _ in range(SINKHORN_ITERATIONS):
+        row = log_rows - torch.logsumexp(log_kernel + column[:, None], dim=2)
+        column = log_mass - torch.logsumexp(log_kernel + row[:, :, None], dim=1)
+    return (log_kernel + row[:, :, None] + column[:, None] - log_mass).exp()[:, :-1]
+
+
+def _two_convolutions(width: int, hidden: int, dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, hidden, 1), nn.Dropout(0.3), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
+
+
+class TransportAggregation(nn.Module):
+    """Patches gathered in clusters by optimal transport, and the class token beside them.
+
+    Source: SALAD (Izquierdo and Civera, CVPR 2024), section 3. FoL uses it with a dustbin of
+    its own.
+
+    Args:
+        width: of the tokens.
+        hidden: of the three small networks.
+        clusters, cluster_dim: their number, and the numbers kept of each.
+        token_dim: numbers kept of the class token.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, clusters: int, cluster_dim: int, token_dim: int
+    ) -> None:
+        super().__init__()
+        self.token_features = nn.Sequential(
+            nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, token_dim))
+        self.cluster_features = _two_convolutions(width, hidden, cluster_dim)
+        self.score = _two_convolutions(width, hidden, clusters)
+
+    def forward(
+        self, cls: torch.Tensor, patches: torch.Tensor, dustbin: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Aggregate class tokens (B, D) and patches (B, h, w, D).
+
+        Args:
+            cls, patches: from the backbone, after its last norm.
+            dustbin: score of the dustbin, (B, h * w) or what broadcasts to it.
+
+        Returns:
+            (B, token_dim + cluster_dim * clusters) unit rows, the token first, then channel by
+            channel; and (B, clusters, h * w), where the patches went.
+        """
+        grid = patches.permute(0, 3, 1, 2)
+        scores = self.score(grid).flatten(2)
+        shares = transport(scores, dustbin.expand(len(scores), scores.shape[2]))
+        features = self.cluster_features(grid).flatten(2).float()
+        clusters = functional.normalize(features @ shares.transpose(1, 2), dim=1)
+        token = functional.normalize(self.token_features(cls).float(), dim=1)
+        descriptor = torch.cat([token, clusters.flatten(1)], dim=1)
+        return functional.normalize(descriptor, dim=1), shares

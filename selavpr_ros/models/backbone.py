@@ -14,7 +14,14 @@ PATCH = 14
 TRAINED_GRID = 37
 
 
-def resize_position_embedding(table: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+def patch_grid(images: torch.Tensor) -> tuple[int, int]:
+    """Rows and columns of patches of images (B, 3, H, W)."""
+    return images.shape[-2] // PATCH, images.shape[-1] // PATCH
+
+
+def resize_position_embedding(
+    table: torch.Tensor, grid: tuple[int, int], antialias: bool = False
+) -> torch.Tensor:
     """Resample DINOv2's position embedding to another grid of patches.
 
     The published code passes a scale factor with an offset of 0.1, not a size, which shifts the
@@ -23,6 +30,7 @@ def resize_position_embedding(table: torch.Tensor, grid: tuple[int, int]) -> tor
     Args:
         table: (1, 1 + 37 * 37, D), the class token's entry first.
         grid: (rows, columns) of patches.
+        antialias: to the exact size with antialiasing, as DINOv2's own models with registers.
 
     Returns:
         (1, 1 + rows * columns, D).
@@ -30,8 +38,11 @@ def resize_position_embedding(table: torch.Tensor, grid: tuple[int, int]) -> tor
     if grid == (TRAINED_GRID, TRAINED_GRID):
         return table
     patches = table[:, 1:].float().unflatten(1, (TRAINED_GRID, TRAINED_GRID)).permute(0, 3, 1, 2)
-    scale = tuple((side + 0.1) / TRAINED_GRID for side in grid)
-    resized = functional.interpolate(patches, scale_factor=scale, mode='bicubic', antialias=False)
+    if antialias:
+        resized = functional.interpolate(patches, size=grid, mode='bicubic', antialias=True)
+    else:
+        scale = tuple((side + 0.1) / TRAINED_GRID for side in grid)
+        resized = functional.interpolate(patches, scale_factor=scale, mode='bicubic')
     resized = resized.flatten(2).transpose(1, 2).to(table.dtype)
     return torch.cat([table[:, :1], resized], dim=1)
 
@@ -43,7 +54,10 @@ class Backbone(VisionTransformer):
     registers enter after it (timm would give them their own rows of the table).
     """
 
-    def __init__(self, width: int, depth: int, num_heads: int, registers: int = 0) -> None:
+    def __init__(
+        self, width: int, depth: int, num_heads: int, registers: int = 0,
+        antialias_positions: bool = False,
+    ) -> None:
         super().__init__(
             img_size=PATCH * TRAINED_GRID,
             patch_size=PATCH,
@@ -55,6 +69,7 @@ class Backbone(VisionTransformer):
             global_pool='',
             dynamic_img_size=True,
         )
+        self.antialias_positions = antialias_positions
         self.register_tokens = (
             nn.Parameter(torch.zeros(1, registers, width)) if registers else None
         )
@@ -62,11 +77,37 @@ class Backbone(VisionTransformer):
     def _pos_embed(self, x: torch.Tensor) -> torch.Tensor:
         batch, rows, columns, _ = x.shape
         tokens = torch.cat([self.cls_token.expand(batch, -1, -1), x.flatten(1, 2)], dim=1)
-        tokens = tokens + resize_position_embedding(self.pos_embed, (rows, columns))
+        tokens = tokens + resize_position_embedding(
+            self.pos_embed, (rows, columns), self.antialias_positions)
         if self.register_tokens is None:
             return tokens
         registers = self.register_tokens.expand(batch, -1, -1)
         return torch.cat([tokens[:, :1], registers, tokens[:, 1:]], dim=1)
+
+    def tokens_before_last_block(self, images: torch.Tensor) -> torch.Tensor:
+        """Encode images (B, 3, H, W) up to the last block.
+
+        Returns:
+            (B, N, D): class token, registers, patches.
+
+        Raises:
+            ImageError: a side is not a multiple of 14.
+        """
+        height, width = images.shape[-2:]
+        if height % PATCH or width % PATCH:
+            raise ImageError(f'image sides must be multiples of {PATCH}, got {height}x{width}')
+        return self.blocks[:-1](self._pos_embed(self.patch_embed(images)))
+
+    def last_block(
+        self, tokens: torch.Tensor, grid: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Finish tokens (B, N, D) of a grid of patches.
+
+        Returns:
+            class token (B, D) and patch tokens (B, rows, columns, D), both after the last norm.
+        """
+        tokens = self.norm(self.blocks[-1](tokens))
+        return tokens[:, 0], tokens[:, -grid[0] * grid[1]:].unflatten(1, grid)
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encode images (B, 3, H, W), H and W multiples of 14.
@@ -77,10 +118,4 @@ class Backbone(VisionTransformer):
         Raises:
             ImageError: a side is not a multiple of 14.
         """
-        height, width = images.shape[-2:]
-        if height % PATCH or width % PATCH:
-            raise ImageError(f'image sides must be multiples of {PATCH}, got {height}x{width}')
-        tokens = self.forward_features(images)
-        grid = (height // PATCH, width // PATCH)
-        patches = tokens[:, -grid[0] * grid[1]:].unflatten(1, grid)
-        return tokens[:, 0], patches
+        return self.last_block(self.tokens_before_last_block(images), patch_grid(images))

@@ -8,6 +8,8 @@ from itertools import chain
 import torch
 from torch import nn
 
+from selavpr_ros.errors import ImageError
+
 
 @dataclass(frozen=True)
 class OperatingPoint:
@@ -31,7 +33,7 @@ class Descriptors:
     Attributes:
         global_descriptor: (B, D), unit rows.
         local_features: (B, N, d), unit rows in row-major grid order; None where the system
-            has none.
+            has none. Where N differs from image to image (FoL), rows of zeros fill a batch up.
     """
 
     global_descriptor: torch.Tensor
@@ -44,8 +46,9 @@ class VprModel(nn.Module):
     Attributes:
         family: name of the system, e.g. 'selavpr'.
         image_size: (H, W) that `preprocess` has to deliver.
-        antialias: how `preprocess` has to resize.
+        resize: how `preprocess` has to resize.
         size_multiple: what both sides of `image_size` have to be a multiple of, in pixels.
+        match_similarity: mutual matches count only above this cosine; None counts all.
         model_id: 'name/sha12/preprocess'; descriptors with different ids cannot be compared.
         operating_point: the gates it was measured with, or None.
     """
@@ -54,21 +57,35 @@ class VprModel(nn.Module):
     name = ''
     fingerprint = ''
     image_size: tuple[int, int] = (224, 224)
-    antialias = False
+    resize = 'stretch'
     size_multiple = 14
+    match_similarity: float | None = None
     operating_point: OperatingPoint | None = None
 
     @property
     def model_id(self) -> str:
         """Identity of the descriptors: name / sha256 of the weights / preprocessing."""
         height, width = self.image_size
-        resize = 'area' if self.antialias else 'stretch'
-        return f'{self.name}/{self.fingerprint[:12]}/{resize}{height}x{width}'
+        return f'{self.name}/{self.fingerprint[:12]}/{self.resize}{height}x{width}'
 
     @property
-    def local_grid(self) -> tuple[int, int] | None:
-        """Rows and columns of the local features at `image_size`, or None without any."""
-        return None
+    def max_local_features(self) -> int:
+        """Local features that an image of `image_size` has, at most; 0 for a system without."""
+        return 0
+
+    def why_not(self, image_size: tuple[int, int]) -> str:
+        """Why the network cannot work on images (H, W) in pixels; empty if it can."""
+        height, width = image_size
+        if min(image_size) > 0 and not (height % self.size_multiple or width % self.size_multiple):
+            return ''
+        return (f'{self.family} takes image sides that are multiples of {self.size_multiple}, '
+                f'got {height}x{width}')
+
+    def check_size(self, images: torch.Tensor) -> None:
+        """Raise ImageError if the network cannot work on images (B, 3, H, W)."""
+        reason = self.why_not((images.shape[-2], images.shape[-1]))
+        if reason:
+            raise ImageError(reason)
 
     @property
     def device(self) -> torch.device:

@@ -1,18 +1,20 @@
-"""Checkpoint files -> state dicts under this package's names, and the sizes found in them."""
+"""Files of weights -> dictionaries of tensors, without ever running code from them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from selavpr_ros.errors import CheckpointError
+from selavpr_ros.models.base import OperatingPoint
 
 StateDict = dict[str, torch.Tensor]
 
@@ -28,20 +30,19 @@ ALLOWED_GLOBALS: list[Any] = [
     *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64')),
 ]
 
-# Published name -> ours, in this order. The adapters sit inside the modules that they wrap.
-_SELAVPR_NAMES = [
-    (r'^module\.', ''),
-    (r'^(backbone\.blocks\.\d+)\.attn\.', r'\1.attn.wrapped.'),
-    (r'^(backbone\.blocks\.\d+)\.mlp\.', r'\1.mlp.wrapped.'),
-    (r'^(backbone\.blocks\.\d+)\.adapter1\.', r'\1.attn.adapter.'),
-    (r'^(backbone\.blocks\.\d+)\.adapter2\.', r'\1.mlp.adapter.'),
-    (r'\.D_fc1\.', '.down.'),
-    (r'\.D_fc2\.', '.up.'),
-    (r'^aggregation\.1\.p$', 'aggregation.p'),
-    (r'^LocalAdapt\.', 'local_head.'),
-]
-# In DINOv2's files, but without any effect at inference.
-_UNUSED = 'backbone.mask_token'
+# Key of this package's own metadata in a safetensors file: a JSON object. What of it is read back:
+METADATA = 'selavpr_ros'
+METADATA_KINDS: dict[str, type] = {
+    'num_heads': int, 'image_size': list, 'resize': str, 'antialias': bool, 'source_name': str,
+    'source_sha256': str, 'operating_point': dict}
+
+OPERATING_POINT = {field.name for field in fields(OperatingPoint)}
+
+# Where published containers keep the weights, beside optimizers and recalls.
+CONTAINER_KEYS = ('model_state_dict', 'state_dict')
+
+# What torch and safetensors say of a file that is not there to its end.
+CUT_OFF = 'EOFError|Invalid argument|central directory|header too small|file not fully covered'
 
 
 def sha256(path: Path) -> str:
@@ -53,22 +54,54 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _checked(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Metadata whose values are of the kinds that are used; ValueError if they are not."""
+    if not isinstance(metadata, dict):
+        raise ValueError(f'its metadata are no JSON object but {metadata!r}')
+    for key, kind in METADATA_KINDS.items():
+        if not isinstance(metadata.get(key, kind()), kind):
+            raise ValueError(f'its metadata say {key} = {metadata[key]!r}')
+    sides = metadata.get('image_size', [0, 0])
+    if [type(side) for side in sides] != [int, int]:
+        raise ValueError(f'its metadata say image_size = {sides}')
+    if 'operating_point' in metadata and {*metadata['operating_point']} != OPERATING_POINT:
+        raise ValueError(f'its metadata say operating_point = {metadata["operating_point"]}')
+    return metadata
+
+
+def _metadata(file: Any) -> dict[str, Any]:
+    return _checked(json.loads((file.metadata() or {}).get(METADATA, '{}')))
+
+
 def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, Any]]:
     with safe_open(path, 'pt') as file:
-        metadata = json.loads((file.metadata() or {}).get('selavpr_ros', '{}'))
-        return {key: file.get_tensor(key) for key in file.keys()}, metadata  # noqa: SIM118
+        return {key: file.get_tensor(key) for key in file.keys()}, _metadata(file)  # noqa: SIM118
 
 
 def _read_container(path: Path) -> StateDict:
     with torch.serialization.safe_globals(ALLOWED_GLOBALS):
         content = torch.load(path, map_location='cpu', weights_only=True)
     if isinstance(content, dict):
-        content = content.get('model_state_dict', content)
-    if not isinstance(content, dict) or not all(
-        isinstance(value, torch.Tensor) for value in content.values()
+        content = next((content[key] for key in CONTAINER_KEYS if key in content), content)
+    if not isinstance(content, dict) or not content or not all(
+        isinstance(key, str) and isinstance(value, torch.Tensor)
+        for key, value in content.items()
     ):
         raise CheckpointError(f'{path}: no dictionary of tensors in it')
     return content
+
+
+def _explain(error: Exception) -> str:
+    """One line of what torch tells on many."""
+    refused = re.search(r'GLOBAL (\S+) (was not an allowed|whose module)', str(error))
+    if refused:
+        return f'it wants to run {refused[1]}, and nothing but tensors and numbers is loaded'
+    if re.search(CUT_OFF, repr(error)):
+        return 'it is empty or cut off: get it again'
+    if not isinstance(error, (OSError, RuntimeError, ValueError, SafetensorError)):
+        # What pickle finds wrong is unreadable, and torch advises to load it unsafely.
+        return 'no file of torch.save, or more in it than tensors and numbers'
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def read_checkpoint(path: Path) -> tuple[StateDict, dict[str, Any]]:
@@ -83,7 +116,8 @@ def read_checkpoint(path: Path) -> tuple[StateDict, dict[str, Any]]:
     """
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file; give 'embedded', 'hog' or the path of a checkpoint"
+            f"{path}: no such file; give 'embedded', 'hog', the path of a checkpoint, or one of "
+            "timm's names of DINOv2 (`vpr models` lists them all)"
         )
     try:
         if path.suffix == '.safetensors':
@@ -92,44 +126,13 @@ def read_checkpoint(path: Path) -> tuple[StateDict, dict[str, Any]]:
     except CheckpointError:
         raise
     except Exception as error:  # torch and pickle raise anything on a broken file
-        reason = str(error).splitlines()[0][:200]
+        reason = _explain(error)
         raise CheckpointError(f'{path}: cannot be read as a checkpoint ({reason})') from error
 
 
-def to_selavpr_names(state: StateDict) -> StateDict:
-    """Rename published SelaVPR keys; keys that already are this package's pass unchanged."""
-    if any('.wrapped.' in key for key in state):
-        return state
-    renamed = {}
-    for key, tensor in state.items():
-        for pattern, replacement in _SELAVPR_NAMES:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = tensor
-    renamed.pop(_UNUSED, None)
-    return renamed
-
-
-def selavpr_sizes(state: StateDict) -> dict[str, int]:
-    """Read the arguments of `SelaVPR` (all but the number of heads) from the tensors' shapes.
-
-    Raises:
-        CheckpointError: a tensor that every SelaVPR has is missing.
-    """
-    try:
-        width = state['backbone.cls_token'].shape[-1]
-        registers = state.get('backbone.register_tokens')
-        blocks = [int(key.split('.')[2]) for key in state if key.startswith('backbone.blocks.')]
-        return {
-            'width': width,
-            'depth': max(blocks) + 1,
-            'adapter_hidden': state['backbone.blocks.0.attn.adapter.down.weight'].shape[0],
-            'local_hidden': state['local_head.upconv1.weight'].shape[1],
-            'local_dim': state['local_head.upconv2.weight'].shape[1],
-            'registers': 0 if registers is None else registers.shape[1],
-        }
-    except (KeyError, ValueError) as error:
-        first = ', '.join(list(state)[:3])
-        raise CheckpointError(
-            f'not a SelaVPR checkpoint: {error} is missing (the file begins with {first}); '
-            'this version reads SelaVPR with and without registers'
-        ) from error
+def read_metadata(path: Path) -> dict[str, Any]:
+    """The metadata alone of a file that `read_checkpoint` can read; empty for others' files."""
+    if path.suffix != '.safetensors':
+        return {}
+    with safe_open(path, 'pt') as file:
+        return _metadata(file)

@@ -60,7 +60,7 @@ class Hog(VprModel):
 
     family = 'hog'
     name = 'hog'
-    antialias = True
+    resize = 'area'
     size_multiple = CELL
     operating_point = OperatingPoint(
         min_similarity=0.5, min_local_score=1 / 3,
@@ -75,10 +75,16 @@ class Hog(VprModel):
         recipe = (CELL, BLOCK, POOL, ORIENTATIONS, LOCAL_CLIP, GLOBAL_CLIP, LUMA)
         self.fingerprint = hashlib.sha256(repr(recipe).encode()).hexdigest()
 
+    def why_not(self, image_size: tuple[int, int]) -> str:
+        if min(image_size) < POOL * CELL:
+            return (f'hog takes images of at least {POOL * CELL}x{POOL * CELL} pixels, '
+                    f'got {image_size[0]}x{image_size[1]}')
+        return super().why_not(image_size)
+
     @property
-    def local_grid(self) -> tuple[int, int]:
+    def max_local_features(self) -> int:
         rows, columns = (side // CELL - BLOCK + 1 for side in self.image_size)
-        return rows, columns
+        return rows * columns
 
     def forward(self, images: torch.Tensor) -> Descriptors:
         """Describe images (B, 3, H, W), normalised."""

@@ -18,6 +18,11 @@ class UpConvLocalFeatures(nn.Module):
         self.upconv1 = nn.ConvTranspose2d(width, hidden, kernel_size=3, stride=2, padding=1)
         self.upconv2 = nn.ConvTranspose2d(hidden, dim, kernel_size=3, stride=2, padding=1)
 
+    @staticmethod
+    def grid(patch_grid: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of local features that so many rows and columns of patches give."""
+        return 4 * patch_grid[0] - 3, 4 * patch_grid[1] - 3
+
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Patches (B, h, w, D) -> (B, (4h-3) * (4w-3), dim), unit rows in row-major order."""
         grid = torch.relu(self.upconv1(patches.permute(0, 3, 1, 2)))

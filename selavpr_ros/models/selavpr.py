@@ -40,9 +40,10 @@ class SelaVPR(VprModel):
         self.local_head = UpConvLocalFeatures(width, local_hidden, local_dim)
 
     @property
-    def local_grid(self) -> tuple[int, int]:
-        rows, columns = (4 * (side // PATCH) - 3 for side in self.image_size)
-        return rows, columns
+    def max_local_features(self) -> int:
+        rows, columns = UpConvLocalFeatures.grid(
+            (self.image_size[0] // PATCH, self.image_size[1] // PATCH))
+        return rows * columns
 
     def forward(self, images: torch.Tensor) -> Descriptors:
         """Describe images (B, 3, H, W), normalised, H and W multiples of 14."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import platform
 import sys
 from collections.abc import Iterable, Iterator
@@ -133,6 +134,13 @@ def _pose_columns(pose: Pose | None) -> Row:
     return {name: f'{number:.6f}' for name, number in zip(names, numbers, strict=True)}
 
 
+def _local_columns(candidate: CandidateRecord) -> Row:
+    if math.isnan(candidate.local_score):  # not compared
+        return {'local_matches': '', 'local_score': ''}
+    return {'local_matches': candidate.local_matches,
+            'local_score': f'{candidate.local_score:.4f}'}
+
+
 def _match_columns(candidate: CandidateRecord | None, clock: _Clock) -> Row:
     if candidate is None:
         names = ('similarity', 'local_matches', 'local_score', 'temporal_support')
@@ -142,8 +150,7 @@ def _match_columns(candidate: CandidateRecord | None, clock: _Clock) -> Row:
         **_id_columns('match_', candidate.match_id),
         **clock.columns('match', candidate.match_stamp_ns),
         'similarity': f'{candidate.similarity:.4f}',
-        'local_matches': candidate.local_matches,
-        'local_score': f'{candidate.local_score:.4f}',
+        **_local_columns(candidate),
         'temporal_support': candidate.temporal_support,
     }
 

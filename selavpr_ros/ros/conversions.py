@@ -168,7 +168,7 @@ def candidates_message(
         header=origin.header, query=_query_id(recognition, origin),
         mode=PlaceMatchArray.MAPPING, outcome=_outcome(recognition, origin),
         matches=[match_message(candidate, origin) for candidate in recognition.candidates],
-        age=ns_to_duration(now_ns - recognition.query.stamp_ns),
+        reranked=recognition.reranked, age=ns_to_duration(now_ns - recognition.query.stamp_ns),
         stage_ms=np.array(recognition.stage_ms, np.float32), model_id=model_id)
 
 

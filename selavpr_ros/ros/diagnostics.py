@@ -24,6 +24,8 @@ WHY = {
     'REJECT_LOW_SIMILARITY': 'the best candidate was below gates.min_similarity',
     'REJECT_FEW_LOCAL': 'the best candidate had fewer matches than gates.min_local_matches',
     'REJECT_TEMPORAL': 'too few of the last queries agreed (gates.temporal_min)',
+    'REJECT_UNCALIBRATED': 'similarity is all there is to go by, and gates.min_similarity is not '
+                           'set',
     'REJECT_STATIONARY': 'the robot hardly moved since the last view (gates.min_motion_between)',
 }
 
@@ -162,11 +164,15 @@ def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticSt
     if (recognizer.settings.pose_source == 'odom' and len(recognizer.keyframe_map)
             and not seen.counts['keyframes_with_pose']):
         findings.append((WARN, 'no keyframe has a pose: no odometry around the stamps of images'))
+    thresholds = recognizer.thresholds
+    if not thresholds.is_safe:
+        findings.append((WARN, f'nothing is accepted: {recognizer.why_not_reranked}, and no '
+                         'similarity is safe for every place: set gates.min_similarity'))
     values: dict[str, Any] = {'queries': seen.counts['processed'],
                               'ACCEPTED': seen.verdicts['ACCEPTED']}
     values |= {f'{name}: {WHY[name]}': seen.verdicts[name] for name in WHY}
     values['last loop closure (s ago)'] = seen.seconds_since_accept
-    thresholds = recognizer.thresholds
+    values['re-ranking'] = recognizer.why_not_reranked or 'mutual matches of local features'
     values['min_similarity in force'] = thresholds.min_similarity
     values['min_local_score in force'] = thresholds.min_local_score
     fine = f'{seen.counts["processed"]} queries, {seen.verdicts["ACCEPTED"]} loop closures'
@@ -209,6 +215,7 @@ def fill_status(
     model, counts, keyframe_map = recognizer.model, seen.counts, recognizer.keyframe_map
     message.model_id, message.device = model.model_id, describe_device(model)
     message.precision = PRECISIONS[model.dtype]
+    message.why_not_reranked = recognizer.why_not_reranked
     message.keyframes = len(keyframe_map)
     message.keyframes_with_local = counts['keyframes_with_local']
     message.sessions = recognizer.session_id

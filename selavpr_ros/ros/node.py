@@ -116,12 +116,19 @@ class VprNode(LifecycleNode):
             return self._refuse(f'{type(error).__name__}: {error}')
         parameters.tighten(self)
         self._set_period(settings.status.period)
-        model = self._configured.recognizer.model
-        self.get_logger().info(f'configured: model {model.model_id} on '
-                               f'{diagnostics.describe_device(model)}')
+        self._introduce_model(self._configured.recognizer)
         self.last_error = ''
         self._enter(VprStatus.INACTIVE)
         return SUCCESS
+
+    def _introduce_model(self, recognizer: PlaceRecognizer) -> None:
+        model, logger = recognizer.model, self.get_logger()
+        logger.info(f'configured: model {model.model_id} on {diagnostics.describe_device(model)}')
+        if recognizer.why_not_reranked:
+            logger.info(f'candidates are not re-ranked: {recognizer.why_not_reranked}')
+        if not recognizer.thresholds.is_safe:
+            logger.warning('no loop closure will be accepted until gates.min_similarity is set: '
+                           'no similarity is safe for every place')
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen and work."""

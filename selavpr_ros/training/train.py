@@ -198,7 +198,7 @@ def export(model: SelaVPR, path: Path, description: dict[str, Any]) -> None:
         'family': 'selavpr',
         'num_heads': model.backbone.blocks[0].attn.wrapped.num_heads,
         'image_size': [224, 224],
-        'antialias': True,
+        'resize': 'area',
         **description,
     }
     state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}

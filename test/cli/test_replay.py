@@ -9,6 +9,7 @@ from pathlib import Path
 
 import laps
 import pytest
+import tiny_checkpoints
 import torch
 import yaml
 from bags import (
@@ -81,6 +82,24 @@ def test_the_whole_run(bag, replay, capsys):
         'two_laps.bag', IMAGE_TOPIC, '/odom', '/ground_truth/odom')
     assert run['model_id'].startswith('hog/')
     assert run['gates_in_force']['min_local_score'] == pytest.approx(90 / 117)
+
+
+def test_a_system_without_local_features_says_so(bag, replay, tmp_path, capsys):
+    weights = tiny_checkpoints.write(tmp_path / 'salad.ckpt', tiny_checkpoints.make('salad'))
+    sized = ('--weights', str(weights), '--set', 'model.input_size=[112, 154]')
+    code, folder = replay(bag, *sized)
+    assert code == 0
+    out = capsys.readouterr().out
+    assert 're-ranking         none: salad has no local features' in out
+    assert 'to accept some     set gates.min_similarity' in out
+    assert _metrics(folder)['closures'] == 0
+    assert _metrics(folder)['run']['reranking'] == 'salad has no local features'
+    with (folder / 'candidates.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row['local_matches'], row['decision']) for row in rows} == {
+        ('', 'REJECT_UNCALIBRATED')}
+    _, folder = replay(bag, *sized, '--set', 'gates.min_similarity=0.97', folder='gated')
+    assert _metrics(folder)['closures'] > 0
 
 
 def test_the_folder_explains_itself(bag, replay):

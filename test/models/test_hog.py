@@ -65,5 +65,5 @@ def test_model_id_names_recipe_and_preprocessing():
 def test_other_sizes():
     model = load_model('hog', image_size=(120, 160))
     features = model(torch.zeros(1, 3, 120, 160)).local_features
-    rows, columns = model.local_grid
-    assert features.shape[1] == rows * columns
+    assert features.shape[1] == model.max_local_features == 12 * 17
+    assert load_model('hog').max_local_features == 999

@@ -1,9 +1,11 @@
 import pytest
 import torch
+from tiny_checkpoints import make, write
 
 from selavpr_ros.config import ModelSettings
 from selavpr_ros.errors import CheckpointError, SettingError
 from selavpr_ros.models import load_from_settings, warm_up
+from selavpr_ros.models.checkpoints import sha256
 from selavpr_ros.models.hog import Hog
 
 
@@ -23,6 +25,24 @@ def test_the_sum_of_the_weights_is_checked():
     assert load_from_settings(ModelSettings(device='cpu', weights_sha256=right.upper()))
     with pytest.raises(CheckpointError, match=f'is {right}, but .* asks for 00000'):
         load_from_settings(ModelSettings(device='cpu', weights_sha256='0' * 64))
+
+
+def test_the_sum_of_a_file_is_checked_before_it_is_read(tmp_path):
+    path = write(tmp_path / 'salad.ckpt', make('salad', width=128, num_heads=2))
+    right = sha256(path)
+    model = load_from_settings(
+        ModelSettings(device='cpu', weights=str(path), weights_sha256=right))
+    assert (model.family, model.fingerprint) == ('salad', right)
+    path.write_text('something else')
+    with pytest.raises(CheckpointError, match=f'salad.ckpt. is .* asks for {right}'):
+        load_from_settings(ModelSettings(device='cpu', weights=str(path), weights_sha256=right))
+
+
+def test_a_size_that_the_system_cannot_take(tmp_path):
+    path = write(tmp_path / 'fol.pth', make('fol', width=128, num_heads=2))
+    settings = ModelSettings(device='cpu', weights=str(path), input_size=(224, 224))
+    with pytest.raises(SettingError, match='fol needs a height of at least 266 pixels'):
+        load_from_settings(settings)
 
 
 def test_a_device_that_is_not_there():

@@ -29,7 +29,7 @@ def recognition(match_session=1, *, kept=True):
     accepted = Candidate(match, Decision.ACCEPTED, temporal_support=3)
     query = Query(9 * SECOND + 5, np.zeros(4, np.float32), None, None, 0.0)
     new = keyframe(2, 9) if kept else None
-    return Recognition(query, [accepted], accepted, new, searched=1,
+    return Recognition(query, [accepted], accepted, new, searched=1, reranked=True,
                        stage_ms=(1.0, 2.0, 3.0, 4.0, 5.0))
 
 
@@ -57,6 +57,7 @@ def test_an_answer_holds_all_the_evidence():
     query = message.query
     assert (query.robot_id, query.session_id, query.keyframe_id) == (3, 2, 9)
     assert message.outcome == PlaceMatchArray.LOOP
+    assert message.reranked
     assert list(message.stage_ms) == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert (message.age.sec, message.age.nanosec) == (0, SECOND - 5)
     match = message.matches[0]

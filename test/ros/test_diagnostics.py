@@ -1,6 +1,7 @@
 from collections import Counter
 
 import pytest
+import tiny_checkpoints
 from live import SECOND  # noqa: F401  skips without ROS
 
 from selavpr_ros.config import make_settings
@@ -112,6 +113,18 @@ def test_why_there_is_no_loop_closure(model):
     assert (counted['REJECT_TEMPORAL'], counted['NO_CANDIDATES']) == ('3', '2')
     assert (counted['ACCEPTED'], counted['REJECT_FEW_LOCAL']) == ('0', '0')
     assert counted['min_local_score in force'] == '0.3333'
+    assert counted['re-ranking'] == 'mutual matches of local features'
+
+
+def test_a_model_that_nothing_is_accepted_with():
+    recognizer = PlaceRecognizer(tiny_checkpoints.make('salad'))
+    status = matching_status(recognizer, snapshot())
+    assert status.level == WARN
+    assert status.message == ('nothing is accepted: salad has no local features, and no '
+                              'similarity is safe for every place: set gates.min_similarity')
+    assert values(status)['re-ranking'] == 'salad has no local features'
+    recognizer.settings = make_settings({'gates.min_similarity': 0.8})
+    assert matching_status(recognizer, snapshot()).level == OK
 
 
 @pytest.mark.parametrize(('age_s', 'sim_time', 'now_ns', 'level', 'words'), [

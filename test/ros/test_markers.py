@@ -23,7 +23,7 @@ def recognition(number, pose, decision=None):
     closure = candidates[0] if decision is Decision.ACCEPTED else None
     query = Query(number * SECOND, DESCRIPTOR, None, pose, 0.0)
     return Recognition(query, candidates, closure, keyframe(number, pose), searched=1,
-                       stage_ms=())
+                       reranked=True, stage_ms=())
 
 
 def points(message, name):

@@ -9,7 +9,9 @@ import threading
 import cv2
 import numpy as np
 import pytest
+import tiny_checkpoints
 from live import SECOND, compressed_message, place, raw_message, stamp_of, wait_until
+from rclpy.parameter import Parameter
 from visualization_msgs.msg import Marker
 
 from selavpr_msgs.msg import PlaceMatch, PlaceMatchArray
@@ -295,3 +297,33 @@ def test_a_pause_keeps_the_map_and_a_cleanup_does_not(listener, eager):
         assert listener.transition(label)
     send_places(listener, [1])
     assert len(listener.candidates[-1].matches) == 0
+
+
+@pytest.mark.parametrize('family', sorted(tiny_checkpoints.SIZES))
+def test_every_system_runs_from_its_published_file(listener, eager, tmp_path, family):
+    path = tiny_checkpoints.write(tmp_path / f'{family}.pth', tiny_checkpoints.make(family))
+    size = list(tiny_checkpoints.IMAGE_SIZES[family])
+    eager(model__weights=str(path), model__input_size=size, gates__min_similarity=0.99,
+          gates__min_local_matches=300)
+    send_places(listener, [1, 2, 3, 2])
+    last = listener.candidates[-1]
+    assert last.model_id.startswith(f'{family}/')
+    assert last.matches[0].match.keyframe_id == 2
+    assert last.matches[0].decision == PlaceMatch.ACCEPTED
+    has_local = family in ('selavpr', 'fol')
+    assert last.reranked == has_local
+    assert math.isnan(last.matches[0].local_score) == (not has_local)
+    assert listener.status.why_not_reranked == (
+        '' if has_local else f'{family} has no local features')
+
+
+def test_without_a_gate_nothing_is_accepted_until_one_is_set(listener, eager, tmp_path):
+    path = tiny_checkpoints.write(tmp_path / 'salad.ckpt', tiny_checkpoints.make('salad'))
+    node = eager(model__weights=str(path), model__input_size=[112, 154])
+    send_places(listener, [1, 2, 1])
+    assert {m.decision for m in listener.candidates[-1].matches} == {
+        PlaceMatch.REJECT_UNCALIBRATED}
+    result, = node.set_parameters([Parameter('gates.min_similarity', value=0.99)])
+    assert result.successful
+    send_places(listener, [1], first_s=9)
+    assert listener.candidates[-1].outcome == PlaceMatchArray.LOOP

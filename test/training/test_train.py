@@ -51,7 +51,7 @@ def test_exported_weights_load(places, recipe, tmp_path):
     export(trainer.model, tmp_path / 'small.safetensors', {'name': 'small'})
     model = load_model(tmp_path / 'small.safetensors')
     assert model.image_size == (224, 224)
-    assert model.antialias
+    assert model.resize == 'area'
     assert model.model_id.startswith('small/')
 
 

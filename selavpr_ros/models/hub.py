@@ -1,0 +1,49 @@
+"""DINOv2 backbones by the names that timm has for them, downloaded once."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from selavpr_ros.errors import CheckpointError
+from selavpr_ros.systems import BACKBONES, backbone_url
+
+__all__ = ['BACKBONES', 'fetch_backbone', 'hub_url']
+
+
+def hub_url(name: str) -> str:
+    """Where Meta publishes a backbone.
+
+    Raises:
+        CheckpointError: none of `BACKBONES`, with or without 'timm/' and '.lvd142m'.
+    """
+    plain = name.removeprefix('timm/').removesuffix('.lvd142m')
+    if plain not in BACKBONES:
+        raise CheckpointError(f"'{name}' is none of {', '.join(BACKBONES)}")
+    return backbone_url(plain)
+
+
+def fetch_backbone(name: str) -> Path:
+    """Path of a backbone's file, downloaded to torch's cache unless it is there.
+
+    Args:
+        name: one of `BACKBONES`.
+
+    Raises:
+        CheckpointError: no such name, or it cannot be downloaded; then it is told which file
+            has to be put where.
+    """
+    url = hub_url(name)
+    path = Path(torch.hub.get_dir(), 'checkpoints', url.rpartition('/')[2])
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
+    except OSError as error:
+        raise CheckpointError(
+            f"'{name}' cannot be downloaded ({error}): get {url} on a machine with internet and "
+            f'put it at {path}, or give its path instead of the name') from error
+    return path
