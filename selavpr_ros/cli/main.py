@@ -49,6 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = make_parser(verb).parse_args(arguments)
     try:
         parsed.run(parsed)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, `head` perhaps, has seen enough; Python's own last flush shall not fail too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except VprError as error:
         print(f'vpr {parsed.verb}: {error}', file=sys.stderr)
         return 1

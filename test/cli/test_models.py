@@ -94,6 +94,14 @@ def test_the_table_waits_for_nothing_heavy():
     assert 'SelaVPR_msls.pth' in done.stdout
 
 
+def test_who_reads_the_table_may_stop_early():
+    vpr = subprocess.Popen([sys.executable, '-m', 'selavpr_ros.cli.main', 'models'],
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    vpr.stdout.close()
+    assert vpr.stderr.read() == ''
+    assert vpr.wait() == 0
+
+
 @pytest.mark.parametrize('name', BACKBONES)
 def test_backbones_are_where_timm_has_them(name):
     timm = pytest.importorskip('timm')
