@@ -5,20 +5,27 @@ hold on other machines too, where the milliseconds do not. Stop other programs b
 
   vpr benchmark
   vpr benchmark --weights hog embedded SelaVPR_msls.pth --device cuda
+  vpr benchmark --models                    every system in full size, no files needed
+  vpr benchmark --models --only SelaVPR hog --device cuda --precision fp16
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import math
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-REPETITIONS = 15
+if TYPE_CHECKING:
+    from selavpr_ros.models.measure import Cost
+
+REFERENCE = 'SelaVPR'  # the first of the systems; the others are compared with it
+COST_COLUMNS = (
+    'system', 'input', 'M params', 'forward ms', 'relative', 'match ms', 'query ms', 'global kB',
+    'local kB')
 
 
 class Row(NamedTuple):
@@ -39,35 +46,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='size of the map that is searched (default: 10000)')
     parser.add_argument('--candidates', type=int, default=20,
                         help='candidates that are matched at once (default: 20)')
+    parser.add_argument('--models', action='store_true',
+                        help='instead: what every system costs, full size with random values')
+    parser.add_argument('--only', nargs='+', metavar='SYSTEM', default=[],
+                        help="with --models: those whose names start so, e.g. hog 'FoL, large'")
+    parser.add_argument('--precision', choices=('auto', 'fp32', 'fp16', 'bf16'), default='fp32',
+                        help='of the networks (default: fp32; auto: fp16 on a GPU)')
+    parser.add_argument('--markdown', action='store_true',
+                        help='with --models: print the table as Markdown')
 
 
-def median_ms(function: Callable[[], Any], repetitions: int = REPETITIONS) -> float:
-    """Median milliseconds of a call, after one that does not count."""
-    function()
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e3
-
-
-def _describe(model: Any, image: Any) -> Any:
-    return model(image).global_descriptor.cpu()
-
-
-def measure_models(weights: list[str], device: str) -> Iterator[Row]:
+def measure_forward(weights: list[str], device: str, precision: str) -> Iterator[Row]:
     """Forward pass of one image, the descriptors brought to the CPU."""
     import torch
 
     from selavpr_ros.models import load_model
+    from selavpr_ros.models.measure import describe, median_ms
 
     for name in weights:
-        model = load_model(name, device=device)
+        model = load_model(name, device=device, dtype=precision)
         height, width = model.image_size
-        image = torch.randn(1, 3, height, width, device=model.device)
+        image = torch.randn(1, 3, height, width, device=model.device, dtype=model.dtype)
         with torch.inference_mode():
-            milliseconds = median_ms(partial(_describe, model, image))
+            milliseconds = median_ms(partial(describe, model, image))
         yield Row(f'forward, {name}', milliseconds, remark=f'{height}x{width}, {model.device}')
 
 
@@ -84,15 +85,12 @@ def plain_counts(query: Any, matches: Any) -> Any:
 def measure_matching(candidates: int, device: str) -> Row:
     """SelaVPR's 61 x 61 grid of 128 numbers; noisy copies of the query as candidates."""
     import torch
-    from torch.nn import functional
 
     from selavpr_ros.matching import count_mutual_matches
     from selavpr_ros.models import choose_device
+    from selavpr_ros.models.measure import alike_features, median_ms
 
-    generator = torch.Generator().manual_seed(0)
-    query = functional.normalize(torch.randn(3721, 128, generator=generator), dim=-1)
-    noise = torch.randn(candidates, 3721, 128, generator=generator)
-    matches = functional.normalize(query + 0.25 * noise, dim=-1)
+    query, matches = alike_features(candidates, 3721, 128)
     query, matches = query.to(choose_device(device)), matches.to(choose_device(device))
     if not torch.equal(count_mutual_matches(query, matches), plain_counts(query, matches)):
         raise AssertionError('the tiles and the plain formula disagree')
@@ -106,6 +104,7 @@ def measure_search(keyframes: int) -> Row:
     import numpy as np
 
     from selavpr_ros.keyframe_map import Keyframe, KeyframeId, KeyframeMap
+    from selavpr_ros.models.measure import median_ms
 
     rows = np.random.default_rng(0).standard_normal((keyframes, 1024)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -130,6 +129,8 @@ def measure_node() -> Iterator[Row]:
 
 def measure_starts() -> Iterator[Row]:
     """Fresh interpreters, without the time that Python itself takes."""
+    from selavpr_ros.models.measure import median_ms
+
     def started_ms(*command: str) -> float:
         return median_ms(lambda: subprocess.run(
             [sys.executable, *command], check=True, capture_output=True), 5)
@@ -148,11 +149,56 @@ def format_row(row: Row) -> str:
     return f'{row.what:<24}{row.milliseconds:>10.2f}{reference:>12}{ratio:>8}  {row.remark}'
 
 
+def cost_cells(cost: Cost, reference_ms: float, candidates: int) -> list[str]:
+    """One line of the table of systems, in the order of COST_COLUMNS."""
+    (height, width), footprint = cost.system.image_size, cost.footprint
+    relative = cost.forward_ms / reference_ms
+    return [
+        cost.system.name, f'{height}x{width}', f'{cost.parameters / 1e6:.1f}',
+        f'{cost.forward_ms:.1f}', '-' if math.isnan(relative) else f'{relative:.2f}x',
+        f'{cost.matching_ms:.1f}' if footprint.local_count else '-',
+        f'{cost.query_ms(candidates):.0f}',
+        f'{(footprint.global_bytes + footprint.index_bytes) / 1e3:.1f}',
+        f'{footprint.local_bytes / 1e3:.1f}' if footprint.local_count else '-']
+
+
+def format_cells(cells: Sequence[str], markdown: bool = False) -> str:
+    """One line of the table of systems."""
+    if markdown:
+        return f'| {" | ".join(cells)} |'
+    return f'{cells[0]:<18}' + ''.join(f'{cell:>11}' for cell in cells[1:])
+
+
+def print_systems(args: argparse.Namespace) -> None:
+    """Print the table of systems row by row; one network at a time is in memory."""
+    from tqdm import tqdm
+
+    from selavpr_ros.models.measure import measure_cost, plan
+
+    def show(cells: Sequence[str]) -> None:
+        tqdm.write(format_cells(cells, args.markdown))
+        sys.stdout.flush()
+
+    reference_ms, bar = math.nan, tqdm(plan(args.only), unit='system', leave=False)
+    show(COST_COLUMNS)
+    if args.markdown:
+        show(['---', *['---:'] * (len(COST_COLUMNS) - 1)])
+    for system in bar:
+        bar.set_postfix_str(system.name)
+        cost = measure_cost(system, args.device, args.precision, args.candidates)
+        if system.name == REFERENCE:
+            reference_ms = cost.forward_ms
+        show(cost_cells(cost, reference_ms, args.candidates))
+
+
 def run(args: argparse.Namespace) -> None:
     """Print the table row by row."""
+    if args.models:
+        print_systems(args)
+        return
     print(f'{"":<24}{"ms":>10}{"plain ms":>12}{"ratio":>8}')
     rows = [
-        lambda: measure_models(args.weights, args.device),
+        lambda: measure_forward(args.weights, args.device, args.precision),
         lambda: [measure_matching(args.candidates, args.device)],
         lambda: [measure_search(args.keyframes)],
         measure_node,

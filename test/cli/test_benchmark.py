@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
 import torch
 
 from selavpr_ros.cli.benchmark import (
+    COST_COLUMNS,
     Row,
+    cost_cells,
+    format_cells,
     format_row,
     measure_matching,
     measure_search,
     plain_counts,
 )
 from selavpr_ros.cli.main import main
+from selavpr_ros.errors import SettingError
+from selavpr_ros.models.footprint import Footprint
+from selavpr_ros.models.measure import Cost, measure_cost, median_ms, plan
+from selavpr_ros.models.random_values import build_random
+from selavpr_ros.systems import SYSTEMS
+
+BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
+
+SMALL = {
+    'width': 64, 'depth': 2, 'num_heads': 2, 'adapter_hidden': 8, 'local_hidden': 8,
+    'local_dim': 8, 'branches': (4, 2, 2), 'encoder_layers': 1, 'encoder_hidden': 8, 'hidden': 8,
+    'clusters': 4, 'cluster_dim': 8, 'token_dim': 8, 'registers': 4}
+
+
+def small(system):
+    return replace(system, sizes={name: SMALL[name] for name in system.sizes})
 
 
 def test_plain_formula_is_the_definition():
@@ -36,3 +63,98 @@ def test_the_verb_prints_a_table(capsys):
     for what in ('forward, hog', 'matching a candidate', 'map search', 'node overhead',
                  'import selavpr_ros', 'vpr --help'):
         assert what in text
+
+
+# ---- vpr benchmark --models ---------------------------------------------------------------------
+
+
+def test_the_plan_has_every_system_and_begins_with_the_reference():
+    planned = plan()
+    assert planned[0].name == 'SelaVPR'
+    assert {s.name for s in planned} == {s.name for s in SYSTEMS} | {'hog', 'embedded'}
+    assert [s.image_size for s in planned if s.name == 'FoL, large'] == [(504, 504), (322, 322)]
+
+
+def test_the_plan_can_be_narrowed():
+    assert {s.name for s in plan(['FOL', 'hog'])} == {'FoL, large', 'FoL, base', 'hog'}
+    with pytest.raises(SettingError, match="begins with 'netvlad'.*'SALAD'"):
+        plan(['netvlad'])
+
+
+def test_a_call_is_repeated_until_its_time_is_spent():
+    calls = []
+    median_ms(lambda: calls.append(0), repetitions=9, budget_s=0)
+    assert len(calls) == 1 + 3
+    median_ms(lambda: calls.append(0), repetitions=9)
+    assert len(calls) == 1 + 3 + 1 + 9
+
+
+ONE_A_FAMILY = {system.family: system for system in SYSTEMS}
+
+
+@pytest.mark.parametrize('system', ONE_A_FAMILY.values(), ids=ONE_A_FAMILY)
+def test_random_values_give_descriptors_of_any_system(system):
+    cost = measure_cost(small(system), 'cpu', 'fp32', 1)
+    assert cost.forward_ms > 0
+    assert cost.parameters > 0
+    assert (cost.matching_ms > 0) == (cost.footprint.local_bytes > 0) == bool(system.local)
+
+
+def test_random_values_are_the_same_for_the_same_seed():
+    first, same, other = (
+        build_random(small(SYSTEMS[0]), seed=seed).state_dict() for seed in (0, 0, 1))
+    key = 'backbone.blocks.0.attn.wrapped.qkv.weight'
+    assert torch.equal(first[key], same[key])
+    assert not torch.equal(first[key], other[key])
+    assert first['aggregation.p'].tolist() == [3.0]
+
+
+def test_a_line_of_the_table():
+    cost = Cost(SYSTEMS[0], 357_427_585, 1200.0, 65.0, Footprint(1024, 3721, 128, False))
+    cells = cost_cells(cost, 600.0, 20)
+    assert cells == ['SelaVPR', '224x224', '357.4', '1200.0', '2.00x', '65.0', '2500', '6.1',
+                     '952.6']
+    assert cost.footprint.local_bytes == 952_576
+    assert cost_cells(cost, math.nan, 20)[4] == '-'
+    only_global = Cost(SYSTEMS[3], 87_990_721, 600.0, 0.0, Footprint(8448, 0, 0, False))
+    assert cost_cells(only_global, 1200.0, 20)[4:] == ['0.50x', '-', '600', '50.7', '-']
+    assert len(format_cells(cells)) == len(format_cells(COST_COLUMNS))
+    assert format_cells(['a', 'b'], markdown=True) == '| a | b |'
+
+
+def test_the_verb_prints_the_table_of_systems(capsys):
+    assert main(['benchmark', '--models', '--only', 'hog', '--candidates', '1']) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split()[:2] == ['system', 'input']
+    assert row.split()[:3] == ['hog', '240x320', '0.0']
+    assert row.split()[-2:] == ['2.3', '255.7']
+
+
+# ---- benchmarks/precision.py --------------------------------------------------------------------
+
+
+@pytest.fixture
+def precision(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module('precision')
+
+
+def test_changes_are_counted_for_the_pairs_that_both_found(precision):
+    before = precision.Found(torch.tensor([[1, 2], [0, 2]]), torch.tensor([[10, 4], [8, 2]]))
+    after = precision.Found(torch.tensor([[2, 3], [2, 0]]), torch.tensor([[5, 1], [2, 6]]))
+    assert sorted(precision.count_changes(before, after).tolist()) == [0.0, 0.25, 0.25]
+    assert before.best_matched.tolist() == [1, 0]
+    assert after.best_matched.tolist() == [2, 0]
+
+
+def test_precisions_are_compared_on_images(precision, tmp_path, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 30, 40, 3), dtype=np.uint8)
+    for number, image in enumerate(pixels):
+        cv2.imwrite(f'{tmp_path}/{number}.png', image)
+    (tmp_path / 'notes.txt').write_text('no image')
+    precision.measure(precision.parse(['hog', str(tmp_path), '--limit', '4']))
+    title, header, *rows = capsys.readouterr().out.splitlines()
+    assert title.startswith('hog, own values, 4 images, cpu')
+    assert header.split()[:2] == ['computed', 'in']
+    assert [row.split()[0] for row in rows] == ['fp32', 'fp16', 'bf16']
+    assert all(row.count(' of 4') == 2 for row in rows)
