@@ -4,12 +4,14 @@
     image = render(world, Camera(), world.route.pose_at(way_m=12.0, lateral_m=0.5), Light())
 
 `streets` plans the town, `houses`, `facades`, `ground`, `sprites` and `sky` build and paint it,
-`world` holds it, `renderer` takes the picture under a `light`, `robot` drives and `bag` records.
+`world` holds it, `renderer` takes the picture under a `light`: `daylight` holds what the light
+makes of the whole world, `weather` what it makes of an image. `robot` drives and `bag` records.
 """
 
 from selavpr_ros.simulation.bag import write_bag
 from selavpr_ros.simulation.camera import Camera, PlanarPose
-from selavpr_ros.simulation.light import Light
+from selavpr_ros.simulation.light import Light, Season
+from selavpr_ros.simulation.passers_by import draw_passers_by
 from selavpr_ros.simulation.renderer import depth_map, render
 from selavpr_ros.simulation.robot import DriveSettings, Frame, Trajectory, drive, take_images
 from selavpr_ros.simulation.route import Route
@@ -22,9 +24,11 @@ __all__ = [
     'Light',
     'PlanarPose',
     'Route',
+    'Season',
     'Trajectory',
     'World',
     'depth_map',
+    'draw_passers_by',
     'drive',
     'render',
     'take_images',

@@ -45,7 +45,8 @@ class Atlas:
         for picture, (left, top) in zip(pictures, corners.astype(int), strict=True):
             _paste(base, picture, left, top)
         sizes = np.array([picture.shape[1::-1] for picture in pictures], np.float32)
-        return cls(_ripmap(base), base.shape[1], base.shape[0], corners, sizes)
+        ripmap = _halvings(_halvings(base, axis=1), axis=0)
+        return cls(ripmap, base.shape[1], base.shape[0], corners, sizes)
 
 
 def _cell(picture: Picture) -> tuple[int, int]:
@@ -65,19 +66,14 @@ def _paste(base: Picture, picture: Picture, left: int, top: int) -> None:
     )
 
 
-def _ripmap(base: Picture) -> Picture:
-    """Every combination of horizontal and vertical halvings in one image."""
-    narrower = [base]
+def _halvings(picture: Picture, axis: int) -> Picture:
+    """The picture and its halvings along one axis, one after the other."""
+    levels = [picture]
     for _ in range(LEVELS - 1):
-        height, width = narrower[-1].shape[:2]
-        half = (width // 2, height)
-        narrower.append(cv2.resize(narrower[-1], half, interpolation=cv2.INTER_AREA))
-    flatter = [np.hstack(narrower)]
-    for _ in range(LEVELS - 1):
-        height, width = flatter[-1].shape[:2]
-        half = (width, height // 2)
-        flatter.append(cv2.resize(flatter[-1], half, interpolation=cv2.INTER_AREA))
-    return np.vstack(flatter)
+        height, width = levels[-1].shape[:2]
+        half = (width, height // 2) if axis == 0 else (width // 2, height)
+        levels.append(cv2.resize(levels[-1], half, interpolation=cv2.INTER_AREA))
+    return np.concatenate(levels, axis=axis)
 
 
 def level_for(texels_per_pixel: NDArray[np.float32]) -> NDArray[np.float32]:

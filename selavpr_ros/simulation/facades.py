@@ -8,6 +8,9 @@ import numpy as np
 
 from selavpr_ros.simulation.canvas import Canvas, Colour, Picture, shaded
 from selavpr_ros.simulation.materials import (
+    DOOR_LAMP,
+    LIT_WINDOW,
+    TAIL_LAMP,
     Material,
     brick,
     courses,
@@ -99,7 +102,7 @@ def paint_glass(
     elif what < 0.6:
         canvas.rectangle(x0, z1 - rng.uniform(0.2, 0.8) * (z1 - z0), x1, z1, (206, 200, 184))
     elif what < 0.7:
-        canvas.rectangle(x0, z0, x1, z1, (244, 214, 142))
+        canvas.rectangle(x0, z0, x1, z1, LIT_WINDOW)
     elif what < 0.8:
         canvas.ellipse((x0 + x1) / 2, z0 + 0.15, 0.28, 0.3, (66, 110, 52))
 
@@ -209,7 +212,7 @@ def paint_door(canvas: Canvas, rng: np.random.Generator, x_m: float, style: Faca
     paint_glass(canvas, rng, (x0, height + 0.06, x1, height + 0.42))
     canvas.rectangle(x0 - 0.3, 0, x1 + 0.3, 0.16, (150, 148, 144))
     canvas.rectangle(x1 + 0.3, 1.2, x1 + 0.5, 1.45, pick(rng, BRIGHT))
-    canvas.ellipse(x0 - 0.36, 2.1, 0.12, 0.18, (250, 230, 170))
+    canvas.ellipse(x0 - 0.36, 2.1, 0.12, 0.18, DOOR_LAMP)
 
 
 def paint_shop(
@@ -459,6 +462,6 @@ def paint_van(
         paint_glyphs(canvas, rng, (width_m * 0.3, 0.9, width_m * 0.8, 1.2), pick(rng, BRIGHT))
     else:
         for x in (0.12, width_m - 0.36):
-            canvas.rectangle(x, 0.6, x + 0.24, 0.85, (226, 60, 40))
+            canvas.rectangle(x, 0.6, x + 0.24, 0.85, TAIL_LAMP)
         canvas.rectangle(width_m / 2 - 0.3, 0.42, width_m / 2 + 0.3, 0.55, (236, 236, 230))
     return canvas.pixels

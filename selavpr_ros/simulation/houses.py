@@ -31,12 +31,18 @@ class Wall:
     bottom_m: float
     top_m: float
     picture: Picture
+    snow_m: float = 0.0  # how far below its top snow can lie
 
 
-def box(lot: Lot, bottom_m: float, top_m: float, pictures: list[Picture]) -> list[Wall]:
+def box(
+    lot: Lot, bottom_m: float, top_m: float, pictures: list[Picture], snow_m: float = 0.0
+) -> list[Wall]:
     """Four walls round a lot; pictures of the front, right, back and left side."""
-    corners = lot.corners
-    return [Wall(corners[i], corners[(i + 1) % 4], bottom_m, top_m, pictures[i]) for i in range(4)]
+    corners = np.vstack([lot.corners, lot.corners[:1]])
+    return [
+        Wall(corners[i], corners[i + 1], bottom_m, top_m, picture, snow_m)
+        for i, picture in enumerate(pictures)
+    ]
 
 
 def inset(lot: Lot, margin_m: float) -> Lot:
@@ -59,7 +65,7 @@ def build_house(rng: np.random.Generator, lot: Lot, height_m: float) -> list[Wal
     if rng.random() < 0.6 and min(lot.width_m, lot.depth_m) > 3.5:
         rise = rng.uniform(1.2, 2.2)
         roof = paint_roof(rng, lot.width_m, rise)
-        walls += box(inset(lot, 0.9), height_m, height_m + rise, [roof] * 4)
+        walls += box(inset(lot, 0.9), height_m, height_m + rise, [roof] * 4, snow_m=rise)
     if rng.random() < 0.35:
         walls += build_awning(rng, lot, style.storey_m)
     if rng.random() < 0.5:
@@ -74,7 +80,7 @@ def build_awning(rng: np.random.Generator, lot: Lot, storey_m: float) -> list[Wa
     cloth = paint_awning(rng, width, height)
     porch = Lot(lot.point(0.0, -depth), lot.right, lot.inward, width, depth)
     bottom = storey_m - 0.8
-    return box(porch, bottom, bottom + height, [cloth, cloth, cloth, cloth])
+    return box(porch, bottom, bottom + height, [cloth] * 4, snow_m=0.7 * height)
 
 
 def build_sign(rng: np.random.Generator, lot: Lot, storey_m: float) -> list[Wall]:
@@ -99,7 +105,7 @@ def build_fence(rng: np.random.Generator, lot: Lot) -> list[Wall]:
     picture = material(rng, shape, PIXELS_PER_M, colour)
     front = inset(lot, 0.1)
     strip = Lot(front.front, front.right, front.inward, front.width_m, 0.3)
-    return box(strip, 0.0, height, [picture] * 4)
+    return box(strip, 0.0, height, [picture] * 4, snow_m=0.15)
 
 
 def van_lot(rng: np.random.Generator, middle: Vector, along: Vector) -> tuple[Lot, float]:
@@ -116,4 +122,4 @@ def build_van(rng: np.random.Generator, lot: Lot, height_m: float) -> list[Wall]
     colour = pick(rng, BRIGHT, 30)
     flank = paint_van(rng, lot.width_m, height_m, colour, is_flank=True)
     end = paint_van(rng, lot.depth_m, height_m, colour, is_flank=False)
-    return box(lot, 0.0, height_m, [flank, end, flank, end])
+    return box(lot, 0.0, height_m, [flank, end, flank, end], snow_m=0.2)

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import IntEnum
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Season(IntEnum):
+    """What the trees wear, and what lies on the ground."""
+
+    SUMMER = 0
+    AUTUMN = 1  # coloured and fallen leaves
+    WINTER = 2  # bare branches and snow
+
+
+CLEAR_M = 1e6
+# the shortest and the longest sight in each kind of weather
+SIGHT_M = {
+    'clear': (CLEAR_M, CLEAR_M),
+    'overcast': (150.0, 400.0),
+    'fog': (9.0, 35.0),
+    'wet': (50.0, 200.0),
+}
 
 
 @dataclass(frozen=True)
@@ -26,14 +45,34 @@ class Light:
     noise: float = 1.5  # standard deviation, grey levels
     blur_px: float = 0.45  # standard deviation of the lens blur
     cloud_shift_rad: float = 0.0  # turns the clouds against the skyline
+    season: Season = Season.SUMMER
+    cover: float = 0.0  # share of the ground under leaves in autumn, under snow in winter
+    rain: float = 0.0  # 1 = streets that mirror, drops on the lens
+    snowfall: float = 0.0  # 1 = flakes everywhere
+    sight_m: float = CLEAR_M  # distance at which fog leaves a third of the contrast
+    darkness: float = 0.0  # 1 = night; lamps and windows shine
+    smear_px: float = 0.0  # longest motion blur of a turning camera
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Light:
-        """Conditions at random, from clear noon to hazy dusk: for training."""
+        """Conditions at random, from clear noon to a snowy night: for training."""
+        season = Season(int(rng.integers(len(Season))))
+        weather = str(rng.choice(list(SIGHT_M), p=[0.4, 0.2, 0.15, 0.25]))
+        shortest_m, longest_m = SIGHT_M[weather]
+        fall = float(rng.uniform(0.3, 1.0)) if weather == 'wet' else 0.0
+        is_frosty = season is Season.WINTER and rng.random() < 0.6
+        deepest = (0.0, 0.45, 1.0 if is_frosty else 0.0)
         return cls(
+            season=season,
+            cover=float(rng.uniform(0.2, 1.0) * deepest[season]),
+            rain=0.0 if is_frosty else fall,
+            snowfall=fall if is_frosty else 0.0,
+            sight_m=float(shortest_m * (longest_m / shortest_m) ** rng.random()),
+            darkness=float(np.clip(rng.normal(-0.5, 0.7), 0.0, 1.0)),
+            smear_px=float(np.clip(rng.normal(0.0, 3.0), 0.0, 6.0)),
             sun_azimuth_rad=float(rng.uniform(-math.pi, math.pi)),
             sun_elevation_rad=float(rng.uniform(0.5, 1.1)),
-            sun_strength=float(rng.uniform(0.0, 0.6)),
+            sun_strength=float(rng.uniform(0.0, 0.6)) if weather == 'clear' else 0.0,
             exposure=float(np.exp(rng.normal(0.0, 0.25))),
             contrast=float(rng.uniform(0.7, 1.25)),
             saturation=float(rng.uniform(0.4, 1.2)),
@@ -44,6 +83,11 @@ class Light:
             blur_px=float(rng.uniform(0.3, 0.9)),
             cloud_shift_rad=float(rng.uniform(0.0, 2 * math.pi)),
         )
+
+    @property
+    def snow(self) -> float:
+        """Share of the ground under snow."""
+        return self.cover if self.season is Season.WINTER else 0.0
 
     @property
     def sun_direction(self) -> tuple[float, float]:
@@ -61,7 +105,12 @@ class Light:
     def develop(
         self, image: NDArray[np.float32], rng: np.random.Generator | None
     ) -> NDArray[np.uint8]:
-        """Scene brightness (H,W,3), 0-255, to the picture that the camera delivers."""
+        """Scene brightness (H,W,3), 0-255, to the picture that the camera delivers.
+
+        The grain and the length of the motion blur come from `rng`; without it there are none.
+        """
+        if rng is not None and self.smear_px > 0:
+            image = cv2.blur(image, (round(rng.uniform(1, 1 + self.smear_px)), 1))
         if self.saturation != 1.0:
             grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
             image = cv2.addWeighted(image, self.saturation, grey, 1 - self.saturation, 0)

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from selavpr_ros.simulation.canvas import Colour, Picture, smooth_noise, to_picture
 
+# these colours, and only these, shine at night
+LIT_WINDOW: Colour = (244, 214, 142)
+DOOR_LAMP: Colour = (250, 230, 170)
+STREET_LAMP: Colour = (240, 232, 206)
+TAIL_LAMP: Colour = (226, 60, 40)
+SNOW: Colour = (232, 236, 242)
+FALLEN_LEAVES: Colour = (158, 106, 48)
+
 Material = Callable[[np.random.Generator, tuple[int, int], float, Colour], Picture]
+
+
+def shining(picture: NDArray[np.generic]) -> NDArray[np.float32]:
+    """(H, W) 1 where a picture (H, W, 3) has the colour of a lamp or a lit window, else 0."""
+    shines = np.zeros(picture.shape[:2], np.float32)
+    for lamp in (LIT_WINDOW, DOOR_LAMP, STREET_LAMP, TAIL_LAMP):
+        # narrow, lest a yellow house should shine
+        low, high = (np.array(lamp) + side for side in (-3, 3))
+        shines += cv2.inRange(picture, low, high) > 0
+    return np.minimum(shines, 1.0)
 
 
 def pick(rng: np.random.Generator, colours: list[Colour], spread: float = 14.0) -> Colour:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from selavpr_ros.errors import VprError
 from selavpr_ros.simulation.camera import Camera
 from selavpr_ros.simulation.canvas import Colour, Picture, to_picture
+from selavpr_ros.simulation.daylight import sunlit_ground
 from selavpr_ros.simulation.light import LAP_LIGHTS, MORNING
-from selavpr_ros.simulation.renderer import render, sunlit_ground
+from selavpr_ros.simulation.renderer import render
 from selavpr_ros.simulation.robot import Trajectory
 from selavpr_ros.simulation.world import World
 

@@ -4,14 +4,15 @@
 2. A layer covers the rows between its projected top and bottom; nearer layers cover farther ones.
 3. Every covered pixel looks up its wall's picture, at a resolution that fits its distance.
 4. Below the horizon the rest is ground, above it sky.
-5. Sun, shadows and haze; then the things, from far to near; then the camera's own response.
+5. Sun, shadows and haze; then the things, from far to near; then weather and night.
+6. The camera's own response.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
-from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -21,66 +22,20 @@ from selavpr_ros.simulation import sky as sky_module
 from selavpr_ros.simulation.atlas import at_level, level_for
 from selavpr_ros.simulation.camera import Camera, PlanarPose
 from selavpr_ros.simulation.canvas import Picture
+from selavpr_ros.simulation.daylight import MAP_PIXELS_PER_M, daylight
 from selavpr_ros.simulation.ground import Ground
-from selavpr_ros.simulation.light import MORNING, Light
+from selavpr_ros.simulation.light import MORNING, Light, Season
+from selavpr_ros.simulation.materials import FALLEN_LEAVES, SNOW, shining
 from selavpr_ros.simulation.sprites import Sprite, Thing
+from selavpr_ros.simulation.weather import add_weather, mirror_street
 from selavpr_ros.simulation.world import Walls, World
 
 LAYERS = 7  # walls behind each other in one column
 NEAREST_M = 0.15
-SHADOW_PIXELS_PER_M = 6.0
 HAZE_COLOUR = 208.0
 SKY_HAZE_M = 30.0  # the sky fades like a wall at this distance
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Daylight:
-    """What one light makes of a whole world: computed once, used for many images."""
-
-    light: Light
-    sky: Picture
-    ground: Floats  # brightness of the ground from above at SHADOW_PIXELS_PER_M
-
-
-def throw_shadows(world: World, light: Light) -> NDArray[np.uint8]:
-    """255 where the ground lies in the shadow of a house, a lamp or a tree; seen from above."""
-    ground = world.ground
-    scale = SHADOW_PIXELS_PER_M / ground.pixels_per_m
-    height, width = ground.image.shape[:2]
-    shadow = np.zeros((round(height * scale), round(width * scale)), np.uint8)
-    away = -np.array(light.sun_direction) / np.tan(light.sun_elevation_rad)
-    for block in world.blocks:
-        outline = np.vstack([block.lot.corners, block.lot.corners + away * block.height_m])
-        hull = cv2.convexHull((ground.pixel(outline) * scale).astype(np.float32))
-        cv2.fillConvexPoly(shadow, hull.round().astype(np.int32), 255)
-    for thing in world.things:
-        foot = np.array([thing.x_m, thing.y_m])
-        ends = ground.pixel(np.array([foot, foot + away * thing.sprite.height_m])) * scale
-        (x0, y0), (x1, y1) = ends.round().astype(int).tolist()
-        cv2.line(shadow, (x0, y0), (x1, y1), 255, 1)
-        if thing.sprite.width_m > 2.0:
-            cv2.circle(shadow, (x1, y1), round(SHADOW_PIXELS_PER_M), 255, -1)
-    return shadow
-
-
-def sunlit_ground(world: World, light: Light) -> Floats:
-    """Brightness of the ground from above: 1 under clouds, less in a shadow, more beside it."""
-    shadow = cv2.GaussianBlur(throw_shadows(world, light), (3, 3), 0.8)
-    return 1.0 + light.sun_strength * (0.25 - 1.05 / 255.0 * shadow.astype(np.float32))
-
-
-_latest: WeakKeyDictionary[World, Daylight] = WeakKeyDictionary()
-
-
-def daylight(world: World, light: Light) -> Daylight:
-    """The world's sky and shadows; those of its latest light are kept for the next image."""
-    known = _latest.get(world)
-    if known is None or known.light != light:
-        known = Daylight(light, world.sky.seen(light.cloud_shift_rad), sunlit_ground(world, light))
-        _latest[world] = known
-    return known
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +47,7 @@ class Layers:
 
     depth_m: Floats  # inf where there is no wall
     top_row: Floats
+    snow_row: Floats  # the lowest row that snow can lie on
     bottom_row: Floats
     picture_column: Floats
     first_row: Floats
@@ -177,6 +133,7 @@ def _project(
     return Layers(
         depth_m=depth,
         top_row=np.where(np.isfinite(depth), top_row, np.float32(np.inf)),
+        snow_row=top_row + walls.snow_m[wall] * per_metre,
         bottom_row=centre + (camera.height_m - bottom) * per_metre,
         picture_column=column,
         first_row=row - slope * top_row,
@@ -204,11 +161,17 @@ def _per_pixel(values: Floats, seen: NDArray[np.intp], elsewhere: float) -> Floa
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What meets the eye before sun, haze and camera: (H,W,3), (H,W) and (H,W)."""
+    """What meets the eye before sun, haze and camera: (H,W,3) and four times (H,W)."""
 
     colour: Picture
     depth_m: Floats  # along the optical axis; inf in the sky
     brightness: Floats
+    cover: Floats  # share under snow or leaves
+    shine: Floats  # 1 where lamps light the night
+
+    def below(self, row: int) -> View:
+        """The lower part, to be painted into."""
+        return View(*(getattr(self, field.name)[row:] for field in fields(self)))
 
 
 def look(world: World, camera: Camera, pose: PlanarPose, light: Light) -> View:
@@ -224,12 +187,14 @@ def look(world: World, camera: Camera, pose: PlanarPose, light: Light) -> View:
     )
     depth = _per_pixel(layers.depth_m, seen, np.inf)
     brightness = _per_pixel(layers.sunlight, seen, 1.0)
+    cover = (rows < _per_pixel(layers.snow_row, seen, -1.0)) * np.float32(light.snow)
+    shine = shining(colour) if light.darkness > 0 else np.zeros_like(depth)
     is_open = seen >= len(layers.depth_m) * camera.width
     horizon = (camera.height + 1) // 2  # a row on the horizon itself is sky
     _add_sky(world, camera, pose, light, colour[:horizon], is_open[:horizon])
-    below = View(colour[horizon:], depth[horizon:], brightness[horizon:])
-    _add_ground(world, camera, pose, light, below, is_open[horizon:])
-    return View(colour, depth, brightness)
+    view = View(colour, depth, brightness, cover, shine)
+    _add_ground(world, camera, pose, light, view.below(horizon), is_open[horizon:])
+    return view
 
 
 def _add_sky(
@@ -287,8 +252,8 @@ def _add_ground(
     # a pixel covers depth / f across and depth^2 / (f h) along: their geometric mean
     footprint_m = depth[:, 0] / camera.focal_px * np.sqrt(depth[:, 0] / camera.height_m)
     levels = level_for(footprint_m * ground.pixels_per_m)
-    scale = SHADOW_PIXELS_PER_M / ground.pixels_per_m
-    sunlit = cv2.remap(
+    scale = MAP_PIXELS_PER_M / ground.pixels_per_m
+    maps = cv2.remap(
         daylight(world, light).ground,
         columns * scale,
         rows * scale,
@@ -298,20 +263,29 @@ def _add_ground(
     surface = _sample_ground(ground, columns, rows, levels)
     np.copyto(below.colour, surface, where=is_open[..., None])
     np.copyto(below.depth_m, depth, where=is_open)
-    np.copyto(below.brightness, sunlit, where=is_open)
+    for number, target in enumerate((below.brightness, below.cover, below.shine)):
+        np.copyto(target, maps[..., number], where=is_open)
 
 
-def _add_things(world: World, camera: Camera, pose: PlanarPose, view: View, lit: Floats) -> None:
+def _add_things(
+    things: Sequence[Thing],
+    camera: Camera,
+    pose: PlanarPose,
+    light: Light,
+    view: View,
+    lit: Floats,
+) -> None:
     """Stage 5: sprites from far to near, hidden where a wall is nearer."""
-    places = np.array([(thing.x_m, thing.y_m) for thing in world.things]).reshape(-1, 2)
+    places = np.array([(thing.x_m, thing.y_m) for thing in things]).reshape(-1, 2)
     places -= [pose.x_m, pose.y_m]
     ahead = places @ [np.cos(pose.yaw_rad), np.sin(pose.yaw_rad)]
     right = places @ [np.sin(pose.yaw_rad), -np.cos(pose.yaw_rad)]
     reach = np.tan(camera.horizontal_fov_rad / 2)
     visible = (ahead > 0.5) & (np.abs(right) < ahead * reach + 3.0)
     for number in np.flatnonzero(visible)[np.argsort(-ahead[visible])]:
-        thing = world.things[number]
-        _add_thing(thing, camera, float(ahead[number]), float(right[number]), view, lit)
+        sprite = things[number].sprite.dressed(light)
+        depth, aside = float(ahead[number]), float(right[number])
+        _add_thing(sprite, camera, light, depth, aside, view, lit)
 
 
 def _at_size(sprite: Sprite, per_metre: float) -> Floats:
@@ -321,14 +295,20 @@ def _at_size(sprite: Sprite, per_metre: float) -> Floats:
 
 
 def _add_thing(
-    thing: Thing, camera: Camera, depth: float, right: float, view: View, lit: Floats
+    sprite: Sprite,
+    camera: Camera,
+    light: Light,
+    depth: float,
+    right: float,
+    view: View,
+    lit: Floats,
 ) -> None:
-    """Blends one sprite into the image `lit` (H,W,3)."""
-    sprite, (centre_x, centre_y) = thing.sprite, camera.centre_px
+    """Blends one sprite into the image `lit` (H,W,3), and into depth and lamps of the view."""
+    centre_x, centre_y = camera.centre_px
     per_metre = camera.focal_px / depth
     width, height = sprite.width_m * per_metre, sprite.height_m * per_metre
     left = centre_x + right * per_metre - width / 2
-    top = centre_y - (thing.bottom_m + sprite.height_m - camera.height_m) * per_metre
+    top = centre_y - (sprite.height_m - camera.height_m) * per_metre
     x0, y0 = max(int(np.floor(left)), 0), max(int(np.floor(top)), 0)
     x1 = min(int(np.ceil(left + width)) + 1, camera.width)
     y1 = min(int(np.ceil(top + height)) + 1, camera.height)
@@ -344,14 +324,33 @@ def _add_thing(
     target = lit[y0:y1, x0:x1]
     target *= 1.0 - drawn[..., 3:] / 255.0
     target += drawn[..., :3]
+    solid = drawn[..., 3] > 127.0
+    view.depth_m[y0:y1, x0:x1][solid] = depth
+    if light.darkness > 0:
+        view.shine[y0:y1, x0:x1][solid] = shining(drawn[..., :3])[solid]
+
+
+def _colour(view: View, light: Light) -> Floats | Picture:
+    """(H,W,3) the colours with what lies on them."""
+    if light.season is Season.SUMMER or light.cover <= 0:
+        return view.colour
+    cover = SNOW if light.season is Season.WINTER else FALLEN_LEAVES
+    share = view.cover[..., None]
+    return view.colour * (1 - share) + np.array(cover, np.float32) * share
 
 
 def _in_haze(view: View, light: Light) -> Floats:
     """(H,W,3) brightness after sun and shadow, faded with distance."""
     lost = 1.0 - np.exp(-np.minimum(view.depth_m, SKY_HAZE_M) / light.haze_range_m)
     kept = cv2.merge([view.brightness * (1.0 - lost)] * 3)
-    lit = cv2.multiply(view.colour, kept, dtype=cv2.CV_32F)
+    lit = cv2.multiply(_colour(view, light), kept, dtype=cv2.CV_32F)
     return cv2.add(lit, cv2.merge([lost * HAZE_COLOUR] * 3))
+
+
+def _is_ground(view: View, camera: Camera) -> NDArray[np.bool_]:
+    """(H, W) whether nothing stands before the ground."""
+    ground_m = camera.height_m / np.maximum(camera.rows(), 1e-6)[:, None]
+    return (view.depth_m > 0.999 * ground_m) & np.isfinite(view.depth_m)
 
 
 @lru_cache(maxsize=4)
@@ -368,11 +367,19 @@ def render(
     pose: PlanarPose,
     light: Light = MORNING,
     rng: np.random.Generator | None = None,
+    passers_by: Sequence[Thing] = (),
 ) -> Picture:
-    """The camera image (H, W, 3), uint8 RGB. Sensor noise is added only if `rng` is given."""
+    """The camera image (H, W, 3), uint8 RGB.
+
+    What belongs to the moment alone, sensor noise, motion blur, rain drops and snow flakes, is
+    added only if `rng` is given. `passers_by` are drawn besides the things of the world.
+    """
     view = look(world, camera, pose, light)
     lit = _in_haze(view, light)
-    _add_things(world, camera, pose, view, lit)
+    if light.rain > 0:
+        mirror_street(lit, _is_ground(view, camera), light.rain)
+    _add_things((*world.things, *passers_by), camera, pose, light, view, lit)
+    lit = add_weather(lit, view.depth_m, view.shine, light, rng)
     return light.develop(lit * _vignette(camera, light.vignette), rng)
 
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from selavpr_ros.simulation.canvas import Canvas, Colour, Picture, smooth_noise, to_picture
+from selavpr_ros.simulation.canvas import (
+    Canvas,
+    Colour,
+    Picture,
+    shaded,
+    smooth_noise,
+    to_picture,
+)
 from selavpr_ros.simulation.facades import BRIGHT, paint_glyphs, paint_poster
-from selavpr_ros.simulation.materials import pick
+from selavpr_ros.simulation.light import Light, Season
+from selavpr_ros.simulation.materials import SNOW, STREET_LAMP, TAIL_LAMP, pick
 
 PIXELS_PER_M = 40.0
 LEAVES: list[Colour] = [
@@ -21,6 +30,11 @@ LEAVES: list[Colour] = [
     (170, 122, 44),
     (120, 60, 52),
 ]
+# columns: what red, green, blue and alpha are made of
+GREEN_TO_GOLD = np.array(
+    [[0.3, 0.1, 0.0, 0.0], [1.5, 1.0, 0.3, 0.0], [0.0, 0.0, 0.3, 0.0], [0.0, 0.0, 0.0, 1.0]]
+)
+SNOW_PX = 3  # how thick snow lies
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +44,8 @@ class Sprite:
     pixels: Picture
     width_m: float
     height_m: float
+    bare: Picture | None = None  # without its leaves
+    is_lamp: bool = False
 
     @cached_property
     def pyramid(self) -> list[NDArray[np.float32]]:
@@ -41,15 +57,41 @@ class Sprite:
             levels.append(cv2.resize(levels[-1], half, interpolation=cv2.INTER_AREA))
         return levels
 
+    @cached_property
+    def _in_autumn(self) -> Sprite:
+        """With leaves of the same brightness, from green to gold."""
+        leaves = (self.pixels != self.bare).any(axis=2, keepdims=True)
+        gold = to_picture(self.pixels @ GREEN_TO_GOLD)
+        return replace(self, pixels=np.where(leaves, gold, self.pixels))
+
+    @cached_property
+    def _in_winter(self) -> Sprite:
+        """Without leaves."""
+        return self if self.bare is None else replace(self, pixels=self.bare)
+
+    @cached_property
+    def _snowed_in(self) -> Sprite:
+        """Without leaves, white on top of all that has open air above."""
+        winter = self._in_winter.pixels
+        above = np.vstack([np.zeros_like(winter[:SNOW_PX]), winter[:-SNOW_PX]])[..., 3:] / 255.0
+        snow = winter[..., 3:] / 255.0 * (*SNOW, 255.0)
+        return replace(self, pixels=to_picture(np.rint(winter * above + snow * (1.0 - above))))
+
+    def dressed(self, light: Light) -> Sprite:
+        """As it looks in this season: with its leaves, golden, bare, or under snow."""
+        if light.season is Season.WINTER:
+            return self._snowed_in if light.snow > 0 else self._in_winter
+        is_golden = light.season is Season.AUTUMN and self.bare is not None
+        return self._in_autumn if is_golden else self
+
 
 @dataclass(frozen=True)
 class Thing:
-    """A sprite at a place. Metres; `bottom_m` is the height of its lower edge."""
+    """A sprite at a place."""
 
     x_m: float
     y_m: float
     sprite: Sprite
-    bottom_m: float = 0.0
 
 
 def _blank(width_m: float, height_m: float) -> Canvas:
@@ -58,6 +100,24 @@ def _blank(width_m: float, height_m: float) -> Canvas:
 
 def _sprite(canvas: Canvas) -> Sprite:
     return Sprite(canvas.pixels, canvas.width_m, canvas.height_m)
+
+
+def paint_twigs(canvas: Canvas, x_m: float, height_m: float, bark: Colour) -> Picture:
+    """The same picture with forking twigs, which the leaves hide."""
+    wooden = _blank(canvas.width_m, canvas.height_m)
+    wooden.pixels[:] = canvas.pixels
+    # a generator of its own: the town's goes on as if there were no winter
+    rng = np.random.default_rng(round(1e6 * height_m))
+
+    def fork(x: float, z: float, angle: float, length: float, width: float) -> None:
+        x1, z1 = x + length * math.sin(angle), z + length * math.cos(angle)
+        wooden.line(x, z, x1, z1, width, bark)
+        for turn in rng.uniform(0.1, 0.6, 2) * (1, -1) if length > 0.2 else ():
+            fork(x1, z1, angle + turn, length * rng.uniform(0.65, 0.8), width * 0.65)
+
+    for angle in (-0.55, -0.2, 0.2, 0.55):
+        fork(x_m, 0.42 * height_m, angle, 0.16 * height_m, 0.1)
+    return wooden.pixels
 
 
 def paint_tree(rng: np.random.Generator) -> Sprite:
@@ -71,6 +131,7 @@ def paint_tree(rng: np.random.Generator) -> Sprite:
     for _ in range(4):
         x, z = rng.uniform(0.2, 0.8) * width, rng.uniform(0.6, 0.85) * height
         canvas.line(middle + lean * 0.6, height * 0.42, x, z, thick * 0.4, bark)
+    bare = paint_twigs(canvas, middle + lean * 0.6, height, bark)
     leaves = pick(rng, LEAVES, 8)
     noise = smooth_noise(rng, canvas.shape, 0.7 * PIXELS_PER_M, octaves=4)
     rows, columns = np.mgrid[: canvas.shape[0], : canvas.shape[1]].astype(np.float32)
@@ -80,7 +141,7 @@ def paint_tree(rng: np.random.Generator) -> Sprite:
     tones = np.asarray(leaves, np.float32) * (1.05 - 0.3 * up + 0.55 * noise)[..., None]
     opaque = np.full((*canvas.shape, 1), 255.0)
     canvas.pixels[crown] = to_picture(np.dstack([tones, opaque]))[crown]
-    return _sprite(canvas)
+    return replace(_sprite(canvas), bare=bare)
 
 
 def paint_lamp(rng: np.random.Generator) -> Sprite:
@@ -93,10 +154,10 @@ def paint_lamp(rng: np.random.Generator) -> Sprite:
     sides = (1,) if rng.random() < 0.5 else (-1, 1)
     for side in sides:
         canvas.line(0.8, height - 0.4, 0.8 + side * 0.6, height - 0.2, 0.08, metal)
-        canvas.ellipse(0.8 + side * 0.55, height - 0.32, 0.24, 0.17, (240, 232, 206))
+        canvas.ellipse(0.8 + side * 0.55, height - 0.32, 0.24, 0.17, STREET_LAMP)
     if rng.random() < 0.4:
         paint_poster(canvas, rng, (0.5, 1.8, 1.1, 2.6))
-    return _sprite(canvas)
+    return replace(_sprite(canvas), is_lamp=True)
 
 
 def paint_road_sign(rng: np.random.Generator) -> Sprite:
@@ -160,3 +221,42 @@ def paint_person(rng: np.random.Generator) -> Sprite:
     canvas.ellipse(0.4, 0.92 * height, 0.1, 0.13, skin)
     canvas.ellipse(0.4, 0.96 * height, 0.11, 0.08, pick(rng, [(50, 40, 34), (150, 110, 60)]))
     return _sprite(canvas)
+
+
+def paint_car_end(rng: np.random.Generator) -> Sprite:
+    """A car from behind, or coming."""
+    canvas = _blank(1.8, 1.5)
+    body, lamp = pick(rng, BRIGHT, 40), (STREET_LAMP, TAIL_LAMP)[int(rng.integers(2))]
+    for x in (0.12, 1.43):
+        canvas.rectangle(x, 0, x + 0.25, 0.4, (22, 22, 24))
+    canvas.polygon([(0.2, 0.85), (1.6, 0.85), (1.38, 1.47), (0.42, 1.47)], shaded(body, 0.85))
+    canvas.polygon([(0.33, 0.9), (1.47, 0.9), (1.3, 1.38), (0.5, 1.38)], (52, 64, 74))
+    canvas.polygon([(0.02, 0.25), (1.78, 0.25), (1.72, 0.95), (0.08, 0.95)], body)
+    canvas.rectangle(0.05, 0.2, 1.75, 0.4, shaded(body, 0.5))
+    canvas.rectangle(0.64, 0.44, 1.16, 0.56, (236, 236, 230))
+    for x in (0.1, 1.4):
+        canvas.rectangle(x, 0.66, x + 0.3, 0.86, lamp)
+    return _sprite(canvas)
+
+
+def paint_car_flank(rng: np.random.Generator) -> Sprite:
+    """A car from its side, driving to the left or to the right."""
+    length = rng.uniform(3.8, 4.6)
+    canvas = _blank(length, 1.5)
+    body, x = pick(rng, BRIGHT, 40), length / 10
+    roof = [(2.2 * x, 0.85), (3.8 * x, 1.47), (7.6 * x, 1.47), (9.4 * x, 0.85)]
+    canvas.polygon(roof, shaded(body, 0.9))
+    glass = [(2.9 * x, 0.9), (4.0 * x, 1.38), (7.4 * x, 1.38), (8.7 * x, 0.9)]
+    canvas.polygon(glass, (52, 64, 74))
+    canvas.rectangle(5.5 * x, 0.8, 5.7 * x, 1.4, body)
+    canvas.polygon(
+        [(0, 0.25), (length, 0.25), (length, 0.9), (2 * x, 0.92), (0.1 * x, 0.7)], body
+    )
+    canvas.rectangle(0, 0.2, length, 0.4, shaded(body, 0.5))
+    canvas.rectangle(0, 0.55, 0.4 * x, 0.7, STREET_LAMP)
+    canvas.rectangle(length - 0.3 * x, 0.6, length, 0.8, TAIL_LAMP)
+    for wheel in (2 * x, 8 * x):
+        canvas.ellipse(wheel, 0.32, 0.33, 0.32, (22, 22, 24))
+        canvas.ellipse(wheel, 0.32, 0.18, 0.17, (150, 150, 152))
+    mirrored = np.ascontiguousarray(canvas.pixels[:, :: int(rng.choice([1, -1]))])
+    return Sprite(mirrored, canvas.width_m, canvas.height_m)

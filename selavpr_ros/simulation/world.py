@@ -36,6 +36,7 @@ class Walls:
     length_m: NDArray[np.float32]  # (N,)
     bottom_m: NDArray[np.float32]  # (N,)
     top_m: NDArray[np.float32]  # (N,)
+    snow_m: NDArray[np.float32]  # (N,) how far below the top snow can lie
     picture: NDArray[np.int64]  # (N,) number of its picture in the atlas
     atlas: Atlas
 
@@ -52,6 +53,7 @@ class Walls:
             length_m=np.hypot(along[:, 0], along[:, 1]),
             bottom_m=np.array([wall.bottom_m for wall in walls], np.float32),
             top_m=np.array([wall.top_m for wall in walls], np.float32),
+            snow_m=np.array([wall.snow_m for wall in walls], np.float32),
             picture=np.array([numbers[id(wall.picture)] for wall in walls]),
             atlas=Atlas.pack(list(pictures.values())),
         )

@@ -1,6 +1,6 @@
 import numpy as np
 
-from selavpr_ros.simulation import Light, render
+from selavpr_ros.simulation import Light, Season, render
 from selavpr_ros.simulation.light import EVENING, MORNING
 
 
@@ -55,3 +55,16 @@ def test_drawn_lights_differ_and_are_reproducible():
 
     assert first != second
     assert first == Light.draw(np.random.default_rng(1))
+
+
+def test_drawn_lights_are_of_every_kind_and_snow_is_for_winter():
+    lights = [Light.draw(np.random.default_rng(seed)) for seed in range(200)]
+
+    assert {light.season for light in lights} == set(Season)
+    for name in ('cover', 'rain', 'snowfall', 'darkness', 'smear_px', 'sun_strength'):
+        drawn = np.array([getattr(light, name) for light in lights])
+        assert 0.03 < (drawn > 0).mean() < 0.9, name
+    assert 0.05 < np.mean([light.sight_m < 40.0 for light in lights]) < 0.3
+    snowy = [light for light in lights if light.snow > 0 or light.snowfall > 0]
+    assert {light.season for light in snowy} == {Season.WINTER}
+    assert not any(light.rain > 0 and light.snowfall > 0 for light in lights)
