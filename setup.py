@@ -44,6 +44,9 @@ setup(
         'torch>=2.6',
         'tqdm',
     ],
-    extras_require={'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML']},
+    extras_require={
+        'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML'],
+        'train': ['pytorch-metric-learning>=2.4', 'tensorboard>=2.14'],
+    },
     zip_safe=False,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from timm.models.vision_transformer import Block
 from torch.nn import functional
@@ -40,11 +42,29 @@ def class_attention(block: Block, tokens: torch.Tensor) -> torch.Tensor:
     return scores.softmax(dim=2, dtype=torch.float32).sum(dim=1)[:, 1:]
 
 
+def clip_outliers(values: torch.Tensor) -> torch.Tensor:
+    """Replace the three largest of each row (B, N) by the value at 5 % of its ranking."""
+    ranked, order = values.sort(dim=1, descending=True, stable=True)
+    clipped = ranked[:, int(CLIP_RANK * values.shape[1])]
+    return values.scatter(
+        1, order[:, :CLIPPED_PATCHES], clipped[:, None].expand(-1, CLIPPED_PATCHES))
+
+
+def patch_confidence(shares: torch.Tensor) -> torch.Tensor:
+    """A patch's mean share in the clusters, (B, M, N) -> (B, N), without its outliers."""
+    return clip_outliers(shares.mean(dim=1))
+
+
+def best_patches(values: torch.Tensor) -> torch.Tensor:
+    """Which patches have the largest values: (B, N) -> bool, `DISCRIMINATIVE_PATCHES` true."""
+    chosen = values.topk(DISCRIMINATIVE_PATCHES, dim=1).indices
+    return torch.zeros_like(values, dtype=torch.bool).scatter_(1, chosen, True)
+
+
 def discriminative_patches(shares: torch.Tensor) -> torch.Tensor:
     """Choose the patches that say most about the place.
 
-    A patch's confidence is its mean share in the clusters. The very largest values are clipped
-    as outliers. The published softmax over the patches is left out: it keeps the order.
+    The published softmax over the confidences is left out: it keeps the order.
 
     Args:
         shares: (B, M, N) from the transport.
@@ -52,13 +72,64 @@ def discriminative_patches(shares: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, N) bool, `DISCRIMINATIVE_PATCHES` of them true.
     """
-    confidence = shares.mean(dim=1)
-    ranked, order = confidence.sort(dim=1, descending=True, stable=True)
-    clipped = ranked[:, int(CLIP_RANK * shares.shape[2])]
-    confidence.scatter_(
-        1, order[:, :CLIPPED_PATCHES], clipped[:, None].expand(-1, CLIPPED_PATCHES))
-    chosen = confidence.topk(DISCRIMINATIVE_PATCHES, dim=1).indices
-    return torch.zeros_like(confidence, dtype=torch.bool).scatter_(1, chosen, True)
+    return best_patches(patch_confidence(shares))
+
+
+def region_weights(shares: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
+    """How much each patch belongs to the discriminative regions, while the network learns.
+
+    What the aggregator keeps and what the class token attends to, each as shares of the image.
+
+    Args:
+        shares: (B, M, N) from the transport.
+        attention: (B, N) from `class_attention`.
+
+    Returns:
+        (B, N), rows that sum to 2.
+    """
+    return patch_confidence(shares).softmax(dim=1) + clip_outliers(attention).softmax(dim=1)
+
+
+def chosen_features(
+    features: torch.Tensor, chosen: torch.Tensor, grid: tuple[int, int]
+) -> torch.Tensor:
+    """Keep the features that lie below the chosen patches.
+
+    Args:
+        features: (B, L, d) from `UpConvLocalFeatures`.
+        chosen: (B, N) bool.
+        grid: rows and columns of patches.
+
+    Returns:
+        (B, K, d); images with fewer of them end in rows of zeros.
+    """
+    mask = functional.interpolate(
+        chosen.unflatten(1, grid)[:, None].float(),
+        size=UpConvLocalFeatures.grid(grid), mode='nearest').flatten(1) > 0
+    kept = [rows[wanted] for rows, wanted in zip(features, mask, strict=True)]
+    return pad_sequence(kept, batch_first=True)
+
+
+@dataclass(frozen=True)
+class FoLOutputs:
+    """What FoL's losses look at, of B images with a grid of N = h * w patches.
+
+    Attributes:
+        descriptors: as at recognition, but with the local features below the patches with the
+            largest `region_weights`.
+        attention: (B, N), how much the class token attends to each patch.
+        shares: (B, M, N), what the aggregator takes of each patch into each cluster.
+        patches: (B, h, w, D), the tokens after the last norm.
+        local_map: (B, L, d), all local features, L = (4 h - 3) * (4 w - 3).
+        soft_mask: (B, L), the `region_weights` at each of them.
+    """
+
+    descriptors: Descriptors
+    attention: torch.Tensor
+    shares: torch.Tensor
+    patches: torch.Tensor
+    local_map: torch.Tensor
+    soft_mask: torch.Tensor
 
 
 class FoL(VprModel):
@@ -100,25 +171,38 @@ class FoL(VprModel):
         rows = 4 * (self.image_size[0] // PATCH) - 3
         return next(room for above, room in ROOM if rows > above)
 
-    def _local(self, patches: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """Features of the chosen patches; images with fewer of them end in rows of zeros."""
-        rows, columns = patches.shape[1:3]
-        mask = functional.interpolate(
-            chosen.unflatten(1, (rows, columns))[:, None].float(),
-            size=self.local_head.grid((rows, columns)), mode='nearest').flatten(1) > 0
-        kept = [features[wanted] for features, wanted in zip(
-            self.local_head(patches), mask, strict=True)]
-        return pad_sequence(kept, batch_first=True)
-
-    def forward(self, images: torch.Tensor) -> Descriptors:
-        """Describe images (B, 3, H, W), normalised, H and W multiples of 14.
-
-        The local features have no fixed number; in a batch, rows of zeros fill up.
-        """
+    def _aggregate(
+        self, images: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Attention (B, N), patches (B, h, w, D), global descriptor (B, D), shares (B, M, N)."""
         self.check_size(images)
         tokens = self.backbone.tokens_before_last_block(images)
         attention = class_attention(self.backbone.blocks[-1], tokens)
         cls, patches = self.backbone.last_block(tokens, patch_grid(images))
         attended = torch.where(attention >= ATTENDED, attention, 0.0)
         descriptor, shares = self.aggregator(cls, patches, 1 - attended)
-        return Descriptors(descriptor, self._local(patches, discriminative_patches(shares)))
+        return attention, patches, descriptor, shares
+
+    def forward(self, images: torch.Tensor) -> Descriptors:
+        """Describe images (B, 3, H, W), normalised, H and W multiples of 14.
+
+        The local features have no fixed number; in a batch, rows of zeros fill up.
+        """
+        _, patches, descriptor, shares = self._aggregate(images)
+        return Descriptors(descriptor, chosen_features(
+            self.local_head(patches), discriminative_patches(shares), patch_grid(images)))
+
+    def training_outputs(self, images: torch.Tensor) -> FoLOutputs:
+        """Describe images (B, 3, H, W) as `forward` does, and show what the losses need.
+
+        Only the choice of local features is another one: see `FoLOutputs`.
+        """
+        attention, patches, descriptor, shares = self._aggregate(images)
+        grid, local_map = patch_grid(images), self.local_head(patches)
+        weights = region_weights(shares, attention)
+        soft_mask = functional.interpolate(
+            weights.unflatten(1, grid)[:, None], size=self.local_head.grid(grid),
+            mode='bilinear', align_corners=True).flatten(1)
+        local = chosen_features(local_map, best_patches(weights), grid)
+        return FoLOutputs(
+            Descriptors(descriptor, local), attention, shares, patches, local_map, soft_mask)

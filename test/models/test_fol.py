@@ -12,7 +12,14 @@ from selavpr_ros.errors import ImageError
 from selavpr_ros.matching import count_mutual_matches
 from selavpr_ros.models import fol
 from selavpr_ros.models.backbone import patch_grid
-from selavpr_ros.models.fol import ATTENDED, class_attention, discriminative_patches
+from selavpr_ros.models.fol import (
+    ATTENDED,
+    chosen_features,
+    class_attention,
+    clip_outliers,
+    discriminative_patches,
+    region_weights,
+)
 
 # A patch or two of the published 225 may differ: their confidences are almost equal.
 MASK_SLACK = 2
@@ -79,6 +86,21 @@ def test_global_descriptor_and_transport_of_the_training_mode(golden):
     assert_close(shares, expected['assign_p'], LOCAL_ATOL)
 
 
+def test_outputs_of_the_training_mode_equal_the_published_ones(golden):
+    reference = golden('fol')
+    expected = reference.outputs['sq322_img0_testFalse']
+    outputs = reference.model.training_outputs(reference.images('sq322')[:1])
+    assert_close(outputs.descriptors.global_descriptor, expected['global_'], GLOBAL_ATOL)
+    assert_close(outputs.shares[:, :, ::3], expected['assign_p'], LOCAL_ATOL)
+    dense = outputs.local_map.unflatten(1, (89, 89))[:, ::4, ::4]
+    assert_close(dense, expected['local_separate'], 1e-6)
+    soft_mask = outputs.soft_mask.unflatten(1, (89, 89))[:, ::2, ::2]
+    assert_close(soft_mask, expected['mask_separate'], 1e-8)
+    local = outputs.descriptors.local_features[0]
+    assert_close(functional.pad(local, (0, 0, 0, 3600 - len(local)))[::3],
+                 expected['local'][0], LOCAL_ATOL)
+
+
 def test_every_parameter_matters_but_for_what_the_transport_absorbs(small):
     """As in SALAD, a number added to all scores of one cluster is taken back at once."""
     torch.manual_seed(1)
@@ -116,16 +138,31 @@ def test_the_three_largest_are_clipped():
     assert discriminative_patches(fewer)[0].nonzero().flatten().tolist() == [*range(225)]
 
 
+def test_clipping_leaves_its_input_alone():
+    values = torch.arange(100.0, 0, -1)[None]
+    assert clip_outliers(values)[0, :6].tolist() == [95, 95, 95, 97, 96, 95]
+    assert values[0, 0] == 100
+
+
+def test_region_weights_are_two_distributions_added():
+    shares, attention = torch.rand(2, 5, 300), torch.rand(2, 300)
+    weights = region_weights(shares, attention)
+    assert_close(weights.sum(dim=1), torch.full((2,), 2.0), 1e-5)
+    even = torch.full((2, 300), 0.5)
+    expected = clip_outliers(attention).softmax(dim=1) + 1 / 300
+    assert_close(region_weights(even[:, None], attention), expected, 1e-8)
+
+
 def test_features_lie_below_the_chosen_patches(small):
     """A patch covers the positions whose nearest patch it is."""
     torch.manual_seed(0)
     patches, chosen = torch.randn(1, 20, 19, 64), torch.zeros(1, 380, dtype=torch.bool)
     chosen[0, 19 * 7 + 4] = True
-    dense = small.local_head(patches).view(77, 73, 16)
+    dense = small.local_head(patches).view(1, 77, 73, 16)
     rows = [row for row in range(77) if row * 20 // 77 == 7]
     columns = [column for column in range(73) if column * 19 // 73 == 4]
-    expected = dense[rows][:, columns].flatten(0, 1)
-    assert_close(small._local(patches, chosen)[0], expected, 0)
+    expected = dense[0, rows][:, columns].flatten(0, 1)
+    assert_close(chosen_features(dense.flatten(1, 2), chosen, (20, 19))[0], expected, 0)
 
 
 # ---- batches ------------------------------------------------------------------------------------
@@ -165,6 +202,30 @@ def test_rows_of_zeros_do_not_count_as_matches(small, alone):
     counts = count_mutual_matches(features[0], matches, threshold)
     assert counts[0] > 100
     assert torch.equal(count_mutual_matches(query, padded, threshold), counts)
+
+
+def test_training_outputs_fit_together(small, images, alone):
+    outputs = small.training_outputs(images)
+    assert outputs.attention.shape == (3, 21 * 21)
+    assert outputs.shares.shape == (3, 8, 21 * 21)
+    assert outputs.patches.shape == (3, 21, 21, 64)
+    assert outputs.local_map.shape == (3, 81 * 81, 16)
+    assert outputs.soft_mask.shape == (3, 81 * 81)
+    expected = torch.cat([one.global_descriptor for one in alone])
+    assert_close(outputs.descriptors.global_descriptor, expected, 1e-6)
+    weights = region_weights(outputs.shares, outputs.attention)
+    chosen = chosen_features(outputs.local_map, fol.best_patches(weights), (21, 21))
+    assert torch.equal(outputs.descriptors.local_features, chosen)
+    corners = outputs.soft_mask[:, [0, 80, 80 * 81, -1]]
+    assert_close(corners, weights[:, [0, 20, 20 * 21, -1]], 1e-8)
+
+
+def test_training_outputs_carry_gradients(images):
+    model = make('fol').requires_grad_()
+    outputs, weight = model.training_outputs(images[:1]), model.backbone.blocks[-1].attn.qkv.weight
+    for tensor in (outputs.attention, outputs.shares, outputs.soft_mask, outputs.local_map):
+        noise = torch.randn_like(tensor)
+        assert torch.autograd.grad((tensor * noise).sum(), weight, retain_graph=True)[0].any()
 
 
 # ---- sizes --------------------------------------------------------------------------------------
