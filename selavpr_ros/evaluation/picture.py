@@ -1,0 +1,143 @@
+"""A picture of hits and misses: queries, what was found for them, and what would have been right.
+
+Returns a matplotlib Figure that belongs to nobody else; `figure.savefig(path)` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation, read_image
+from selavpr_ros.replay.plots import STYLES
+
+QUERIES = 12
+MISSES = 9  # of the queries, at most: some hits show what the system can do
+COLUMN_INCHES, ROW_INCHES = 2.6, 2.1
+HEAD_INCHES, LABEL_INCHES = 1.5, 1.2
+SHOWN_WIDTH = 320  # pixels
+COLOURS = {hit: STYLES[hit][0] for hit in (True, False)}
+NEUTRAL = '#9a9a9a'
+UNITS = {GLOBAL: 'similarity {:.3f}', RERANKED: '{:.0f} mutual matches'}
+OTHER_UNIT = '{:.0f} matches'
+
+
+def _spread(items: Sequence[int], count: int) -> list[int]:
+    """`count` of the items, or all, evenly spaced."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def choose_queries(hits: Sequence[bool], count: int = QUERIES) -> list[int]:
+    """Choose queries to show: misses first, each group spread over the whole set.
+
+    Args:
+        hits: for every query, whether the best answer is right.
+        count: at most so many; a quarter of them is left to hits, if there are any.
+    """
+    missed = [query for query, hit in enumerate(hits) if not hit]
+    found = [query for query, hit in enumerate(hits) if hit]
+    misses = _spread(missed, max(count - len(found), count * MISSES // QUERIES))
+    return misses + _spread(found, count - len(misses))
+
+
+def _shrunk(image: Path | np.ndarray) -> np.ndarray:
+    pixels = read_image(image)
+    height = round(pixels.shape[0] * SHOWN_WIDTH / pixels.shape[1])
+    if pixels.shape[1] <= SHOWN_WIDTH:
+        return pixels
+    return cv2.resize(pixels, (SHOWN_WIDTH, max(height, 1)), interpolation=cv2.INTER_AREA)
+
+
+def _draw_image(
+    axes: Axes, image: Path | np.ndarray, text: str, colour: str = NEUTRAL
+) -> None:
+    axes.imshow(_shrunk(image))
+    axes.set(xticks=[], yticks=[])
+    axes.set_xlabel(text, fontsize=8, color=colour if colour != NEUTRAL else 'black', labelpad=3)
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=1 if colour == NEUTRAL else 3.5)
+
+
+def _label(image: Path | np.ndarray, index: int) -> str:
+    """What names an image: its file if that is short, else its number."""
+    name = image.stem if isinstance(image, Path) else ''
+    return name if 0 < len(name) <= 16 else f'number {index}'
+
+
+def _draw_query(axes: Sequence[Axes], evaluation: Evaluation, number: int) -> None:
+    """One row: the query, the best answer of every way, a true image."""
+    asked, ways = evaluation.evaluation_set, evaluation.rankings
+    query = asked.answerable[number]
+    true = asked.positives[query]
+    _draw_image(axes[0], asked.queries[query], _label(asked.queries[query], query))
+    for column, (way, rankings) in zip(axes[1:], ways.items(), strict=False):
+        best, score = rankings[number].database[0], rankings[number].scores[0]
+        hit = best in true
+        image = asked.database[best]
+        told = UNITS.get(way, OTHER_UNIT).format(score)
+        _draw_image(column, image, f'{"hit" if hit else "miss"}: {_label(image, best)}, {told}',
+                    COLOURS[hit])
+    image = asked.database[true[0]]
+    ranks = [evaluation.hit_ranks(way)[number] for way in ways]
+    told = ' / '.join('-' if rank is None else str(rank + 1) for rank in ranks)
+    _draw_image(axes[-1], image, f'{_label(image, true[0])}; first true at rank {told}')
+
+
+def _draw_overview(axes: Axes, evaluation: Evaluation) -> None:
+    """A stripe per way: all queries in their order, hits green and misses red."""
+    hits = np.array([[rank == 0 for rank in evaluation.hit_ranks(way)]
+                     for way in evaluation.rankings])
+    axes.imshow(hits, aspect='auto', interpolation='nearest', vmin=0, vmax=1,
+                cmap=ListedColormap([COLOURS[False], COLOURS[True]]))
+    axes.set_yticks(range(len(hits)), [
+        f'{way} {share:.3f}' for way, share in zip(evaluation.rankings, hits.mean(1), strict=True)
+    ], fontsize=9)
+    axes.set_yticks(np.arange(1, len(hits)) - 0.5, minor=True)
+    axes.grid(which='minor', axis='y', color='white', linewidth=3)
+    axes.tick_params(which='both', length=0, labelsize=9)
+    axes.set_title(
+        f'{evaluation.method} on {evaluation.evaluation_set.name}: recall@1, and hit or miss of '
+        f'all {hits.shape[1]} queries in their order', fontsize=10, loc='left')
+
+
+def draw_hits_and_misses(evaluation: Evaluation, count: int = QUERIES) -> Figure:
+    """Draw some queries, misses first, with what every way of ordering found for them.
+
+    Green frames are hits, red ones misses, by the last way (re-ranked, where there is one). The
+    true image is the nearest one; below it stands the rank, from 1, of the first true image in
+    every way, '-' if none is among the best `top_k`.
+
+    Args:
+        evaluation: of one method.
+        count: rows, at most.
+
+    Raises:
+        ImageError: a file cannot be read.
+    """
+    ways = list(evaluation.rankings)
+    chosen = choose_queries([rank == 0 for rank in evaluation.hit_ranks(ways[-1])], count)
+    columns = len(ways) + 2
+    width, height = COLUMN_INCHES * columns, ROW_INCHES * len(chosen) + HEAD_INCHES
+    figure = Figure(figsize=(width, height), dpi=100)
+    # Fixed margins: matplotlib's own layouts take seconds for so many axes.
+    side, head = 0.1 / width, HEAD_INCHES / height
+    _draw_overview(figure.add_axes((
+        LABEL_INCHES / width, 1 - 0.6 * head, 1 - side - LABEL_INCHES / width, 0.35 * head)),
+        evaluation)
+    grid = figure.subplots(
+        len(chosen), columns, squeeze=False, gridspec_kw={
+            'left': side, 'right': 1 - side, 'top': 1 - head, 'bottom': 0.25 / height,
+            'wspace': 0.04, 'hspace': 0.16})
+    for axes, number in zip(grid, chosen, strict=True):
+        _draw_query(axes, evaluation, number)
+    titles = ['query', *(f'best, {way}' for way in ways), 'a true image']
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=10)
+    return figure

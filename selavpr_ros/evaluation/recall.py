@@ -1,0 +1,252 @@
+"""Recall of a system: describe the images, search, re-rank, and look whether it is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from selavpr_ros.config import Settings
+from selavpr_ros.errors import DescriptorError, ImageError, SettingError
+from selavpr_ros.evaluation.truth import EvaluationSet, Images
+from selavpr_ros.matching import count_mutual_matches, rank_by_matches
+from selavpr_ros.models import VprModel
+from selavpr_ros.preprocess import preprocess
+
+TOP_K = Settings().index.top_k  # as many as the node re-ranks
+RECALL_AT = (1, 5, 10)
+# What put the database images in their order: the global descriptors alone, or the mutual matches
+# of the best TOP_K.
+GLOBAL, RERANKED = 'global', 're-ranked'
+
+
+# ---- the result ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The answer to one query.
+
+    Attributes:
+        database: images by their index, the best first.
+        scores: what they are ordered by: similarities, or counts of mutual matches.
+    """
+
+    database: tuple[int, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What one method answered to all queries that can be answered.
+
+    Attributes:
+        method: model id, or the name of a baseline.
+        evaluation_set: what was asked.
+        top_k: length of a ranking, at most.
+        rankings: for every way of ordering, by name, one ranking per `answerable` query.
+    """
+
+    method: str
+    evaluation_set: EvaluationSet
+    top_k: int
+    rankings: Mapping[str, Sequence[Ranking]]
+
+    def hit_ranks(self, way: str = GLOBAL) -> list[int | None]:
+        """Where the first positive is, from 0, per answerable query; None if it is not listed."""
+        asked = self.evaluation_set
+        return [
+            next((rank for rank, image in enumerate(ranking.database)
+                  if image in asked.positives[query]), None)
+            for query, ranking in zip(asked.answerable, self.rankings[way], strict=True)]
+
+    def recall_at(self, n: int, way: str = GLOBAL, *, of_all: bool = False) -> float:
+        """Share of the queries with a positive among the first n.
+
+        Args:
+            n: at most top_k.
+            way: one of `rankings`.
+            of_all: count queries without any positive as misses, as the published protocols do.
+
+        Raises:
+            SettingError: the rankings are shorter than n.
+        """
+        if not 1 <= n <= self.top_k:
+            raise SettingError(f'recall@{n} cannot be told from the best {self.top_k}')
+        ranks = self.hit_ranks(way)
+        hits = sum(rank is not None and rank < n for rank in ranks)
+        return hits / (len(self.evaluation_set.queries) if of_all else len(ranks))
+
+    def recalls(self, way: str = GLOBAL, *, of_all: bool = False) -> dict[int, float]:
+        """Recall@n for the usual n, as far as the rankings reach."""
+        return {n: self.recall_at(n, way, of_all=of_all) for n in RECALL_AT if n <= self.top_k}
+
+
+# ---- description --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Described:
+    """N images as a model sees them, on the CPU.
+
+    Attributes:
+        global_descriptors: (N, D) float32 unit rows.
+        local_features: N tensors (n, d) float16, as a keyframe map holds them; None where the
+            model has none or they were not asked for.
+    """
+
+    global_descriptors: torch.Tensor
+    local_features: list[torch.Tensor] | None
+
+
+def read_image(image: Path | np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a file; an array is passed on.
+
+    Raises:
+        ImageError: the file is not there, or is no image that can be read.
+    """
+    if isinstance(image, np.ndarray):
+        return image
+    pixels = cv2.imread(str(image), cv2.IMREAD_COLOR)
+    if pixels is None:
+        reason = 'is no image that can be read' if image.is_file() else 'does not exist'
+        raise ImageError(f'{image} {reason}')
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def _describe_one(
+    model: VprModel, image: Path | np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Descriptors (D,) on the CPU and (n, d) on the model's device."""
+    tensor = preprocess(read_image(image), model.image_size, model.resize)[None]
+    descriptors = model(tensor.to(model.device, model.dtype))
+    global_descriptor = descriptors.global_descriptor[0].cpu()
+    if not global_descriptor.isfinite().all():
+        name = image if isinstance(image, Path) else 'an image'
+        raise DescriptorError(f'{model.model_id}: the descriptor of {name} is not finite')
+    local = descriptors.local_features
+    return global_descriptor, None if local is None else local[0]
+
+
+@torch.inference_mode()
+def describe(
+    model: VprModel, images: Images, *, local: bool = True, progress: bool = False
+) -> Described:
+    """Describe images one by one, as a robot does.
+
+    Args:
+        model: as it is: in training, call `model.eval()` before.
+        images: paths, or (H, W, 3) uint8 RGB arrays.
+        local: keep local features: SelaVPR's take 0.95 MB an image.
+        progress: show a bar.
+
+    Raises:
+        ImageError: a file cannot be read, or an array is no image.
+        DescriptorError: a descriptor is not finite.
+    """
+    global_descriptors, kept = [], []
+    for image in tqdm(images, desc='describing', unit='image', leave=False, disable=not progress):
+        global_descriptor, features = _describe_one(model, image)
+        global_descriptors.append(global_descriptor)
+        if local and features is not None:
+            kept.append(features.half().cpu())
+    return Described(torch.stack(global_descriptors), kept or None)
+
+
+# ---- search and re-ranking ----------------------------------------------------------------------
+
+
+def retrieve(similarities: torch.Tensor, comparable: np.ndarray, top_k: int) -> Ranking:
+    """The most similar images among those that may be asked; the first one wins a tie.
+
+    Args:
+        similarities: (N,) of all database images.
+        comparable: (n,) their indices.
+        top_k: at most so many.
+    """
+    index = torch.from_numpy(comparable)
+    best, order = similarities[index].sort(descending=True, stable=True)
+    return Ranking(tuple(index[order[:top_k]].tolist()), tuple(best[:top_k].tolist()))
+
+
+def rerank(
+    retrieved: Ranking, query: torch.Tensor, database: Sequence[torch.Tensor],
+    min_similarity: float | None = None,
+) -> Ranking:
+    """Order what was retrieved by mutual matches with the query.
+
+    Args:
+        retrieved: the most similar images.
+        query: (n, d) local features.
+        database: those of all images, (m, d) each.
+        min_similarity: as in `count_mutual_matches`.
+    """
+    candidates = [database[i] for i in retrieved.database]
+    counts = count_mutual_matches(query.float(), candidates, min_similarity)
+    order = rank_by_matches(counts).tolist()
+    return Ranking(tuple(retrieved.database[i] for i in order),
+                   tuple(counts[order].tolist()))
+
+
+def _described_queries(
+    model: VprModel, evaluation_set: EvaluationSet, database: Described
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor | None]]:
+    """Index, global descriptor and local features of every answerable query."""
+    itself = evaluation_set.queries is evaluation_set.database
+    for query in evaluation_set.answerable:
+        if itself:
+            local = database.local_features
+            yield query, database.global_descriptors[query], local[query] if local else None
+        else:
+            yield query, *_describe_one(model, evaluation_set.queries[query])
+
+
+@torch.inference_mode()
+def evaluate(
+    model: VprModel, evaluation_set: EvaluationSet, top_k: int = TOP_K, *,
+    reranking: bool = True, progress: bool = False,
+) -> Evaluation:
+    """Ask a model all queries that can be answered.
+
+    Args:
+        model: from `load_model`; in training, call `model.eval()` before.
+        evaluation_set: from one of `truth`'s readers, or made of arrays in memory.
+        top_k: images that are ranked, and re-ranked.
+        reranking: also by mutual matches, where the model has local features. They are the
+            larger part of the time and nearly all of the memory.
+        progress: show bars.
+
+    Returns:
+        Rankings GLOBAL and, if re-ranked, RERANKED.
+
+    Raises:
+        ImageError: a file cannot be read, or an array is no image.
+        DescriptorError: a descriptor is not finite.
+    """
+    database = describe(model, evaluation_set.database, local=reranking, progress=progress)
+    queries = _described_queries(model, evaluation_set, database)
+    bar = tqdm(queries, total=len(evaluation_set.answerable), desc='searching', unit='query',
+               leave=False, disable=not progress)
+    rankings: dict[str, list[Ranking]] = {GLOBAL: []}
+    for query, global_descriptor, local in bar:
+        similarities = database.global_descriptors @ global_descriptor
+        retrieved = retrieve(similarities, evaluation_set.comparable(query), top_k)
+        rankings[GLOBAL].append(retrieved)
+        if local is not None and database.local_features is not None:
+            rankings.setdefault(RERANKED, []).append(rerank(
+                retrieved, local.to(model.device), database.local_features,
+                model.match_similarity))
+    return Evaluation(model.model_id, evaluation_set, top_k, rankings)
+
+
+def recall(
+    model: VprModel, evaluation_set: EvaluationSet, *, reranking: bool = False
+) -> dict[int, float]:
+    """Recall@1, 5 and 10, by global descriptors alone unless `reranking`: for a training loop."""
+    evaluation = evaluate(model, evaluation_set, reranking=reranking)
+    return evaluation.recalls(RERANKED if RERANKED in evaluation.rankings else GLOBAL)

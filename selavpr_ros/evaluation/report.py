@@ -1,0 +1,140 @@
+"""The result folder of an evaluation, and its table.
+
+    metrics.json           settings, versions, recall, rank of every query's first positive
+    answers.csv            one row per image that a query found
+    table.md               the table in Markdown
+    hits_and_misses_*.png  one picture per method
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selavpr_ros.evaluation.picture import draw_hits_and_misses
+from selavpr_ros.evaluation.recall import RECALL_AT, Evaluation
+from selavpr_ros.evaluation.truth import EvaluationSet, Images
+
+Row = tuple[str, ...]
+
+
+# ---- the table ----------------------------------------------------------------------------------
+
+
+def table_rows(evaluations: Sequence[Evaluation], of_all: bool = False) -> Iterator[Row]:
+    """Head and lines: method, way of ordering, recall@1, 5 and 10."""
+    yield ('method', 'order', *(f'recall@{n}' for n in RECALL_AT))
+    for evaluation in evaluations:
+        for way in evaluation.rankings:
+            recalls = evaluation.recalls(way, of_all=of_all)
+            figures = [f'{recalls[n]:.3f}' if n in recalls else '-' for n in RECALL_AT]
+            yield (evaluation.method, way, *figures)
+
+
+def describe_set(evaluation_set: EvaluationSet, of_all: bool = False) -> str:
+    """What the recall is over, in words."""
+    answerable, count = len(evaluation_set.answerable), len(evaluation_set.queries)
+    without = count - answerable
+    counted = 'counted as misses' if of_all else 'left out'
+    asked = f'{answerable} queries' + (f' ({without} without a positive {counted})' if without
+                                       else '')
+    return (f'{evaluation_set.name}: {asked} in {len(evaluation_set.database)} images; '
+            f'same place: {evaluation_set.truth}')
+
+
+def format_table(evaluations: Sequence[Evaluation], of_all: bool = False) -> str:
+    """The table for a terminal."""
+    rows = list(table_rows(evaluations, of_all))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join(
+        '  '.join(cell.ljust(width) if column < 2 else cell.rjust(width)
+                  for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
+        for row in rows)
+
+
+def markdown_table(rows: Sequence[Row], texts: int) -> str:
+    """Rows in Markdown; the first one is the head, the first `texts` columns are no numbers."""
+    head, *lines = rows
+    rule = ('---',) * texts + ('---:',) * (len(head) - texts)
+    return ''.join(f'| {" | ".join(row)} |\n' for row in (head, rule, *lines))
+
+
+# ---- the folder ---------------------------------------------------------------------------------
+
+
+def _image_name(images: Images, index: int) -> str:
+    image = images[index]
+    return str(index) if isinstance(image, np.ndarray) else image.name
+
+
+def _answer_rows(evaluation: Evaluation) -> Iterator[Row]:
+    """One row per image that was found for a query."""
+    asked = evaluation.evaluation_set
+    for way, rankings in evaluation.rankings.items():
+        for query, ranking in zip(asked.answerable, rankings, strict=True):
+            name = _image_name(asked.queries, query)
+            for rank, (image, score) in enumerate(
+                    zip(ranking.database, ranking.scores, strict=True), start=1):
+                yield (evaluation.method, way, name, str(rank),
+                       _image_name(asked.database, image), f'{score:g}',
+                       str(image in asked.positives[query]).lower())
+
+
+def _first_positive(evaluation: Evaluation, way: str) -> dict[str, int | None]:
+    """Rank, from 1, of the first positive by query."""
+    asked = evaluation.evaluation_set
+    names = [_image_name(asked.queries, query) for query in asked.answerable]
+    return {name: None if rank is None else rank + 1
+            for name, rank in zip(names, evaluation.hit_ranks(way), strict=True)}
+
+
+def metrics(
+    evaluations: Sequence[Evaluation], facts: dict[str, Any], of_all: bool = False
+) -> dict[str, Any]:
+    """What metrics.json holds; ranks count from 1, and are None beyond the best `top_k`."""
+    asked = evaluations[0].evaluation_set
+    return {
+        'run': facts,
+        'set': {
+            'name': asked.name, 'same_place': asked.truth, 'database': len(asked.database),
+            'queries': len(asked.queries), 'answerable': len(asked.answerable),
+            'recall_is_over': 'all queries' if of_all else 'answerable queries'},
+        'methods': [
+            {'method': evaluation.method, 'top_k': evaluation.top_k,
+             'recall': {way: evaluation.recalls(way, of_all=of_all)
+                        for way in evaluation.rankings},
+             'first_positive': {way: _first_positive(evaluation, way)
+                                for way in evaluation.rankings}}
+            for evaluation in evaluations],
+    }
+
+
+def write_results(
+    folder: Path, evaluations: Sequence[Evaluation], facts: dict[str, Any], of_all: bool = False
+) -> None:
+    """Write the numbers of all evaluations, and the picture of the last one.
+
+    Args:
+        folder: it exists.
+        evaluations: one or more, of one set; called again whenever there is one more.
+        facts: settings and versions.
+        of_all: as in `Evaluation.recall_at`.
+    """
+    text = json.dumps(metrics(evaluations, facts, of_all), indent=1, ensure_ascii=False)
+    (folder / 'metrics.json').write_text(text + '\n', encoding='utf-8')
+    with (folder / 'answers.csv').open('w', newline='', encoding='utf-8') as file:
+        rows = csv.writer(file)
+        rows.writerow(('method', 'order', 'query', 'rank', 'image', 'score', 'same_place'))
+        for evaluation in evaluations:
+            rows.writerows(_answer_rows(evaluation))
+    table = markdown_table(list(table_rows(evaluations, of_all)), texts=2)
+    words = describe_set(evaluations[0].evaluation_set, of_all)
+    (folder / 'table.md').write_text(f'{words}\n\n{table}', encoding='utf-8')
+    name = re.sub(r'[^\w.-]+', '_', evaluations[-1].method)
+    draw_hits_and_misses(evaluations[-1]).savefig(folder / f'hits_and_misses_{name}.png')

@@ -1,0 +1,378 @@
+"""Image folders -> queries, database, and which database images show a query's place."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from selavpr_ros.errors import GroundTruthError
+from selavpr_ros.replay.ground_truth import POSITIVE_HEADING_RAD, POSITIVE_RADIUS_M
+
+TOLERANCE = 2  # frames; two walks along one way are never in step to the frame
+EXCLUDED = 10  # images; a camera's last images show the query's place without any recognition
+# The usual radius of the published data sets, whose positions come from GPS.
+PUBLISHED_RADIUS_M = 25.0
+
+SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
+POSES = 'poses.csv'
+POSE_COLUMNS = ('image', 'x_m', 'y_m', 'yaw_rad')  # the last one may be missing
+PAIR_COLUMNS = ('image_a', 'image_b')
+
+# Paths of images, or (H, W, 3) uint8 RGB arrays; (N, H, W, 3) is such a sequence, too.
+Images = Sequence[Path] | Sequence[np.ndarray] | np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationSet:
+    """Queries, the database in which they are looked for, and what would be right.
+
+    Attributes:
+        name: short, good for the name of a file.
+        truth: what a positive is, in words.
+        database: images.
+        queries: images; the same object as `database` where a recording is compared with itself.
+        positives: for every query the database images of its place, the likely nearest first.
+        excluded: for every query the range of database images that it is not compared with, not
+            even if they are positives; none unless given.
+
+    Raises:
+        GroundTruthError: the lengths differ, a positive is no database image, or no query has one.
+    """
+
+    name: str
+    truth: str
+    database: Images
+    queries: Images
+    positives: Sequence[Sequence[int]]
+    excluded: Sequence[range] = field(default=())
+
+    def __post_init__(self) -> None:
+        # Frozen, so that nobody else can do this.
+        excluded = self.excluded or (range(0),) * len(self.queries)
+        object.__setattr__(self, 'excluded', tuple(excluded))
+        if not len(self.queries) == len(self.positives) == len(self.excluded):
+            raise GroundTruthError(
+                f'{self.name}: {len(self.queries)} queries, but {len(self.positives)} lists of '
+                f'positives and {len(self.excluded)} ranges of excluded images')
+        self._check_positives()
+        comparable = tuple(
+            tuple(image for image in images if image not in out)
+            for images, out in zip(self.positives, self.excluded, strict=True))
+        object.__setattr__(self, 'positives', comparable)
+        if not self.answerable:
+            raise GroundTruthError(
+                f'{self.name}: none of {len(self.queries)} queries has a positive in the database '
+                f'({self.truth}): ask for less, or exclude fewer images')
+
+    def _check_positives(self) -> None:
+        for query, images in enumerate(self.positives):
+            wrong = [image for image in images if not 0 <= image < len(self.database)]
+            if wrong:
+                raise GroundTruthError(
+                    f'{self.name}: query {query} has the positive {wrong[0]}, but there are '
+                    f'{len(self.database)} database images')
+
+    @property
+    def answerable(self) -> list[int]:
+        """The queries that have a positive: recall is over these."""
+        return [query for query, positives in enumerate(self.positives) if positives]
+
+    def comparable(self, query: int) -> np.ndarray:
+        """Database images that a query is compared with, (n,) increasing indices."""
+        out = self.excluded[query]
+        index = np.arange(len(self.database))
+        return index[(index < out.start) | (index >= out.stop)]
+
+
+# ---- files --------------------------------------------------------------------------------------
+
+
+def _by_number(file: Path) -> list[tuple[str, int]]:
+    """Sorts image_2 before image_10."""
+    parts = re.findall(r'([^0-9]*)([0-9]*)', file.name)
+    return [(text, int(number or -1)) for text, number in parts]
+
+
+def list_images(folder: Path) -> tuple[Path, ...]:
+    """The images directly in a folder by name, numbers in names by their value.
+
+    Raises:
+        GroundTruthError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise GroundTruthError(f'{folder} is no folder')
+    files = (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+    images = tuple(sorted(files, key=_by_number))
+    if not images:
+        inner = next((f.name for f in sorted(folder.iterdir()) if f.is_dir()), None)
+        advice = f'; give its folder {inner}?' if inner else ''
+        raise GroundTruthError(
+            f'{folder} has no image in it ({", ".join(sorted(SUFFIXES))}){advice}')
+    return images
+
+
+def _name(folder: Path) -> str:
+    """What a folder of images is called; 'images' says nothing."""
+    path = folder.resolve()
+    return path.parent.name if path.name == 'images' else path.name
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _read_lines(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline='', encoding='utf-8-sig') as file:
+            return [[cell.strip() for cell in row] for row in csv.reader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise GroundTruthError(f'{path} cannot be read: {error}') from error
+
+
+def read_table(path: Path, columns: Sequence[str], optional: int = 0) -> Iterator[dict[str, str]]:
+    """Rows of a CSV file by column, with the number of the line as 'line'.
+
+    Args:
+        path: a file with a header, or without one if its columns are in this order.
+        columns: what it has to have; others are ignored.
+        optional: so many of the last columns may be missing.
+
+    Raises:
+        GroundTruthError: the file cannot be read, has no rows, or not these columns.
+    """
+    lines = _read_lines(path)
+    header = list(columns)
+    needed = columns[: len(columns) - optional]
+    if lines and not any(map(_is_number, lines[0])):
+        header, lines[0] = lines[0], []
+    if not any(lines):
+        raise GroundTruthError(f'{path} is empty: it needs rows of {",".join(columns)}')
+    if not set(needed) <= set(header):
+        raise GroundTruthError(f'{path} has the columns {",".join(header)}: it needs '
+                               f'{",".join(needed)}')
+    for number, cells in enumerate(lines, start=1):
+        if cells and len(cells) < len(needed):
+            raise GroundTruthError(f'{path}, line {number}: {len(cells)} columns, not {header}')
+        if cells:
+            yield {**dict(zip(header, cells, strict=False)), 'line': str(number)}
+
+
+# ---- same number, same place --------------------------------------------------------------------
+
+
+def read_frames(database: Path, queries: Path, tolerance: int = TOLERANCE) -> EvaluationSet:
+    """Two walks along one way, image by image: the n-th image of both shows the same place.
+
+    Args:
+        database, queries: folders with equally many images.
+        tolerance: frames that a positive may be off by.
+
+    Raises:
+        GroundTruthError: one of the folders is missing, empty, or the other one's length.
+    """
+    if database.resolve() == queries.resolve():
+        raise GroundTruthError(f'{queries} is both: every image would find itself')
+    files, asked = list_images(database), list_images(queries)
+    if len(files) != len(asked):
+        raise GroundTruthError(
+            f'{database} has {len(files)} images and {queries} has {len(asked)}: image n of one '
+            'has to be image n of the other')
+
+    def near(query: int) -> list[int]:
+        reach = range(max(0, query - tolerance), min(len(files), query + tolerance + 1))
+        return sorted(reach, key=lambda image: abs(image - query))
+
+    return EvaluationSet(f'{_name(queries)}-{_name(database)}', f'within {tolerance} frames',
+                         files, asked, [near(query) for query in range(len(asked))])
+
+
+# ---- pairs that somebody has marked -------------------------------------------------------------
+
+
+def _read_pairs(path: Path, count: int) -> Iterator[tuple[int, int]]:
+    """Pairs (later, earlier) of indices from 0."""
+    for row in read_table(path, PAIR_COLUMNS):
+        numbers = [row[column] for column in PAIR_COLUMNS]
+        if not all(n.isdecimal() and 1 <= int(n) <= count for n in numbers):
+            raise GroundTruthError(
+                f'{path}, line {row["line"]}: {",".join(numbers)} are not two of the images 1 to '
+                f'{count}')
+        earlier, later = sorted(int(number) - 1 for number in numbers)
+        yield later, earlier
+
+
+def read_pairs(images: Path, pairs: Path, exclude: int = EXCLUDED) -> EvaluationSet:
+    """One recording that comes back: every image asks for the images before it.
+
+    Recall is over the images with a marked earlier one; an image without one can show a known
+    place that nobody has marked, or a new one, and says nothing.
+
+    Args:
+        images: folder, in order of recording.
+        pairs: CSV file with the columns image_a,image_b: numbers, from 1, of images that show
+            the same place, in either order.
+        exclude: so many images directly before the query are not asked.
+
+    Raises:
+        GroundTruthError: something is missing, or a pair is none of two images.
+    """
+    files = list_images(images)
+    marked: list[set[int]] = [set() for _ in files]
+    for later, earlier in _read_pairs(pairs, len(files)):
+        marked[later].add(earlier)
+    # How near they are is not known: the middle of a visit is likely to be.
+    positives = [sorted(images, key=lambda i: (abs(i - sum(images) / len(images)), i))
+                 for images in marked]
+    excluded = [range(max(0, query - exclude), len(files)) for query in range(len(files))]
+    return EvaluationSet(_name(images), f'marked pairs, earlier than the {exclude} newest images',
+                         files, files, positives, excluded)
+
+
+# ---- positions ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedImages:
+    """Images and where they were taken.
+
+    Attributes:
+        files: N images in order of recording.
+        positions_m: (N, 2) x and y.
+        yaw_rad: (N,) heading, or None where it is not known.
+        is_published: whether the positions are those in names of files.
+    """
+
+    files: tuple[Path, ...]
+    positions_m: np.ndarray
+    yaw_rad: np.ndarray | None
+    is_published: bool
+
+
+def _find_image(folder: Path, row: dict[str, str]) -> Path:
+    for file in (folder / row['image'], folder / 'images' / row['image']):
+        if file.is_file():
+            return file
+    raise GroundTruthError(f"{folder / POSES}, line {row['line']}: no image '{row['image']}' in "
+                           f'{folder} or its folder images')
+
+
+def _read_numbers(path: Path, row: dict[str, str], columns: Sequence[str]) -> list[float]:
+    texts = [row.get(column, '') for column in columns]
+    if not all(map(_is_number, texts)):
+        raise GroundTruthError(f'{path}, line {row["line"]}: {",".join(columns)} are '
+                               f'{",".join(texts)}, not all of them numbers')
+    return [float(text) for text in texts]
+
+
+def _read_poses(folder: Path) -> PlacedImages:
+    path = folder / POSES
+    rows = list(read_table(path, POSE_COLUMNS, optional=1))
+    has_yaw = all('yaw_rad' in row for row in rows)
+    columns = POSE_COLUMNS[1:] if has_yaw else POSE_COLUMNS[1:-1]
+    numbers = np.array([_read_numbers(path, row, columns) for row in rows])
+    return PlacedImages(tuple(_find_image(folder, row) for row in rows), numbers[:, :2],
+                        numbers[:, 2] if has_yaw else None, False)
+
+
+def _read_names(folder: Path) -> PlacedImages:
+    files = list_images(folder)
+    cells = [file.name.split('@')[1:3] for file in files]
+    for file, cell in zip(files, cells, strict=True):
+        if len(cell) < 2 or not all(map(_is_number, cell)):
+            raise GroundTruthError(
+                f'{folder} has neither a file {POSES} ({",".join(POSE_COLUMNS)}) nor names of '
+                f"images with positions ('@utm_east@utm_north@...'), as '{file.name}' shows")
+    return PlacedImages(files, np.array(cells, dtype=np.float64), None, True)
+
+
+def read_placed_images(folder: Path) -> PlacedImages:
+    """Images with positions: from poses.csv, else from names as in the published data sets.
+
+    poses.csv has the columns image,x_m,y_m,yaw_rad, in order of recording and with or without a
+    header; yaw_rad may be missing. An image lies in the folder, or in its folder `images`.
+    Published names are '@utm_east@utm_north@...@.jpg', in metres.
+
+    Raises:
+        GroundTruthError: it has neither, or a row or a name is wrong.
+    """
+    if not folder.is_dir():
+        raise GroundTruthError(f'{folder} is no folder')
+    return _read_poses(folder) if (folder / POSES).is_file() else _read_names(folder)
+
+
+def _turned_by(yaw_rad: np.ndarray, other_rad: float) -> np.ndarray:
+    return np.abs((yaw_rad - other_rad + math.pi) % (2 * math.pi) - math.pi)
+
+
+def nearest_within(
+    database: PlacedImages, queries: PlacedImages, radius_m: float, heading_rad: float | None
+) -> list[list[int]]:
+    """Database images within a radius, and within an angle unless None; the nearest first."""
+    found = []
+    for query, position_m in enumerate(queries.positions_m):
+        distances_m = np.linalg.norm(database.positions_m - position_m, axis=1)
+        near = distances_m <= radius_m
+        if heading_rad is not None:
+            assert database.yaw_rad is not None
+            assert queries.yaw_rad is not None
+            near &= _turned_by(database.yaw_rad, queries.yaw_rad[query]) <= heading_rad
+        order = np.argsort(distances_m, kind='stable')
+        found.append(order[near[order]].tolist())
+    return found
+
+
+def _choose_heading(sides: Sequence[PlacedImages], heading_rad: float | None) -> float | None:
+    """The angle that is in force; None where a heading is not known."""
+    if all(side.yaw_rad is not None for side in sides):
+        return POSITIVE_HEADING_RAD if heading_rad is None else heading_rad
+    if heading_rad is not None:
+        raise GroundTruthError('the images have positions without headings: an angle between '
+                               'headings cannot be asked for')
+    return None
+
+
+def read_positions(
+    database: Path, queries: Path | None = None, *, radius_m: float | None = None,
+    heading_rad: float | None = None, exclude: int = EXCLUDED,
+) -> EvaluationSet:
+    """Images with positions: the same place is within a radius, and looking the same way.
+
+    Args:
+        database: folder as in `read_placed_images`.
+        queries: another one; None compares the recording with itself, the later images, too.
+        radius_m: PUBLISHED_RADIUS_M for positions in names, else POSITIVE_RADIUS_M, unless given.
+        heading_rad: POSITIVE_HEADING_RAD unless given or not known; pi ignores it.
+        exclude: in a recording with itself, so many images on either side of the query are not
+            asked; the query itself never is.
+
+    Raises:
+        GroundTruthError: something is missing, or no query has a positive.
+    """
+    if queries is not None and queries.resolve() == database.resolve():
+        queries = None
+    placed = read_placed_images(database)
+    asked = placed if queries is None else read_placed_images(queries)
+    heading = _choose_heading((placed, asked), heading_rad)
+    if radius_m is None:
+        radius_m = PUBLISHED_RADIUS_M if placed.is_published else POSITIVE_RADIUS_M
+    truth = f'within {radius_m:g} m'
+    if heading is not None:
+        truth += f' and {math.degrees(heading):.0f} deg'
+    positives = nearest_within(placed, asked, radius_m, heading)
+    if queries is not None:
+        return EvaluationSet(f'{_name(queries)}-{_name(database)}', truth, placed.files,
+                             asked.files, positives)
+    count = len(placed.files)
+    excluded = [range(max(0, i - exclude), min(count, i + exclude + 1)) for i in range(count)]
+    near = f'{exclude} images on either side' if exclude else 'the query itself'
+    return EvaluationSet(_name(database), f'{truth}, {near} excluded', placed.files, placed.files,
+                         positives, excluded)

@@ -1,0 +1,83 @@
+"""Images whose descriptors are known beforehand, and folders of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from selavpr_ros.models.base import Descriptors, VprModel
+from selavpr_ros.preprocess import denormalise
+
+LOCAL = 8  # local features of an image
+
+
+class ToldModel(VprModel):
+    """Red is the angle of the global descriptor in degrees; green the first of the eight local
+    features, so that two images have 8 minus the difference of their greens in common.
+    """
+
+    family = name = 'told'
+    image_size = (8, 8)
+    match_similarity = 0.5
+
+    def __init__(self, has_local: bool = True) -> None:
+        super().__init__()
+        self.register_buffer('device_and_type', torch.zeros(1))
+        self.has_local = has_local
+        self.described = 0
+
+    def forward(self, images: torch.Tensor) -> Descriptors:
+        self.described += len(images)
+        red, green, blue = denormalise(images)[..., 0, 0].round().int().T.tolist()
+        angle = torch.tensor([math.radians(degrees) for degrees in red])
+        if blue[0] == 255:
+            angle = angle * torch.nan
+        one_hot = functional.one_hot(torch.arange(256)).float()
+        local = torch.stack([one_hot[first: first + LOCAL] for first in green])
+        return Descriptors(torch.stack([angle.cos(), angle.sin()], dim=1),
+                           local if self.has_local else None)
+
+
+def image_of(degrees: int, first: int = 0, blue: int = 0) -> np.ndarray:
+    """(8, 8, 3) uint8 RGB that `ToldModel` takes for these descriptors."""
+    return np.full((8, 8, 3), (degrees, first, blue), np.uint8)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _one_thread():
+    """Images are tiny: a second thread would only be waited for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def told() -> type[ToldModel]:
+    return ToldModel
+
+
+@pytest.fixture
+def told_image() -> Callable[..., np.ndarray]:
+    return image_of
+
+
+@pytest.fixture
+def write_images(tmp_path) -> Callable[[str, Sequence[str]], Path]:
+    """Write small images of these names into a folder; what they show does not matter."""
+
+    def write(folder: str, names: Sequence[str]) -> Path:
+        path = tmp_path / folder
+        path.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            cv2.imwrite(str(path / name), np.zeros((4, 4, 3), np.uint8))
+        return path
+
+    return write

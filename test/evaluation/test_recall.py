@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from selavpr_ros.errors import DescriptorError, ImageError, SettingError
+from selavpr_ros.evaluation.recall import (
+    GLOBAL,
+    RERANKED,
+    Ranking,
+    describe,
+    evaluate,
+    recall,
+    rerank,
+    retrieve,
+)
+from selavpr_ros.evaluation.truth import EvaluationSet, read_pairs
+from selavpr_ros.models import load_model
+
+
+@pytest.fixture
+def half_right(told_image) -> EvaluationSet:
+    """Two queries: of one the best is right, of the other only the second, with more matches."""
+    database = np.stack([told_image(0, 0), told_image(30, 20), told_image(60, 40),
+                         told_image(90, 60)])
+    queries = np.stack([told_image(1, 1), told_image(40, 41), told_image(50, 0)])
+    return EvaluationSet('half', 'by hand', database, queries, [[0], [2], []])
+
+
+# ---- describing ---------------------------------------------------------------------------------
+
+
+def test_shapes_of_descriptions(told, told_image):
+    described = describe(told(), [told_image(90, 3), told_image(0, 0), told_image(45, 1)])
+    assert described.global_descriptors.shape == (3, 2)
+    torch.testing.assert_close(described.global_descriptors[0], torch.tensor([0.0, 1.0]),
+                               atol=1e-6, rtol=0)
+    assert [tuple(rows.shape) for rows in described.local_features] == [(8, 256)] * 3
+    assert described.local_features[0].dtype == torch.float16
+    assert describe(told(), [told_image(0)], local=False).local_features is None
+    assert describe(told(has_local=False), [told_image(0)]).local_features is None
+
+
+def test_files_and_arrays_are_described_alike(told, told_image, tmp_path):
+    image = told_image(20, 5)
+    cv2.imwrite(str(tmp_path / 'a.png'), image[..., ::-1])
+    from_file, from_array = (describe(told(), [i]) for i in (tmp_path / 'a.png', image))
+    assert torch.equal(from_file.global_descriptors, from_array.global_descriptors)
+    assert torch.equal(from_file.local_features[0], from_array.local_features[0])
+
+
+def test_what_is_no_image(told, told_image, tmp_path):
+    (tmp_path / 'text.png').write_text('no image')
+    with pytest.raises(ImageError, match='text.png is no image that can be read'):
+        describe(told(), [tmp_path / 'text.png'])
+    with pytest.raises(ImageError, match='none.png does not exist'):
+        describe(told(), [tmp_path / 'none.png'])
+    with pytest.raises(ImageError, match='need an'):
+        describe(told(), [told_image(0)[..., 0]])
+
+
+def test_a_descriptor_that_is_not_finite(told, told_image):
+    with pytest.raises(DescriptorError, match='the descriptor of an image is not finite'):
+        describe(told(), [told_image(0, blue=255)])
+
+
+# ---- ranking ------------------------------------------------------------------------------------
+
+
+def test_the_most_similar_come_first_and_ties_stay_in_order():
+    similarities = torch.tensor([0.5, 0.9, 0.5, 1.0, 0.5])
+    found = retrieve(similarities, np.array([0, 1, 2, 4]), 3)
+    assert found.database == (1, 0, 2)
+    assert found.scores == pytest.approx((0.9, 0.5, 0.5))
+    assert retrieve(similarities, np.array([3]), 20).database == (3,)
+    assert retrieve(similarities, np.empty(0, np.int64), 20) == Ranking((), ())
+
+
+def test_reranking_orders_by_mutual_matches_and_ties_by_similarity():
+    rows = torch.eye(6)
+    database = [rows[:2].half(), rows[:0].half(), rows[1:3].half(), rows.half()]
+    found = rerank(Ranking((2, 0, 1, 3), (0.9, 0.8, 0.7, 0.6)), rows, database, 0.5)
+    assert found == Ranking((3, 2, 0, 1), (6, 2, 2, 0))
+
+
+# ---- recall -------------------------------------------------------------------------------------
+
+
+def test_a_set_of_which_half_is_found_at_once(told, half_right):
+    evaluation = evaluate(told(), half_right)
+    assert evaluation.method.startswith('told/')
+    found, reranked = evaluation.rankings[GLOBAL], evaluation.rankings[RERANKED]
+    assert [ranking.database for ranking in found] == [(0, 1, 2, 3), (1, 2, 0, 3)]
+    assert found[1].scores[0] == pytest.approx(np.cos(np.radians(10)))
+    assert [ranking.database[0] for ranking in reranked] == [0, 2]
+    assert [ranking.scores[0] for ranking in reranked] == [7, 7]
+    assert evaluation.hit_ranks() == [0, 1]
+    assert evaluation.recall_at(1) == 0.5
+    assert evaluation.recall_at(2) == 1.0
+    assert evaluation.recall_at(1, RERANKED) == 1.0
+    assert evaluation.recalls() == {1: 0.5, 5: 1.0, 10: 1.0}
+
+
+def test_queries_without_a_positive_count_only_when_asked(told, half_right):
+    evaluation = evaluate(told(), half_right)
+    assert evaluation.recall_at(2, of_all=True) == pytest.approx(2 / 3)
+    assert evaluation.recalls(of_all=True)[1] == pytest.approx(1 / 3)
+
+
+def test_only_the_best_are_listed(told, half_right):
+    evaluation = evaluate(told(), half_right, top_k=1)
+    assert evaluation.rankings[RERANKED][1].database == (1,)
+    assert evaluation.hit_ranks(RERANKED) == [0, None]
+    assert evaluation.recalls() == {1: 0.5}
+    with pytest.raises(SettingError, match='recall@2 cannot be told from the best 1'):
+        evaluation.recall_at(2)
+
+
+def test_global_only(told, half_right):
+    assert list(evaluate(told(), half_right, reranking=False).rankings) == [GLOBAL]
+    assert list(evaluate(told(has_local=False), half_right).rankings) == [GLOBAL]
+    assert recall(told(), half_right)[1] == 0.5
+    assert recall(told(), half_right, reranking=True)[1] == 1.0
+
+
+def test_a_recording_is_described_once_and_asks_what_it_may(told, told_image):
+    images = np.stack([told_image(degrees) for degrees in (10, 80, 11, 12)])
+    excluded = [range(max(0, q - 1), 4) for q in range(4)]
+    asked = EvaluationSet('loop', 'by hand', images, images, [[], [], [0], [0]], excluded)
+    model = told()
+    evaluation = evaluate(model, asked)
+    assert model.described == 4
+    assert [r.database for r in evaluation.rankings[GLOBAL]] == [(0,), (0, 1)]
+    assert evaluation.recall_at(1) == 1.0
+
+
+def test_queries_of_their_own_are_described_only_if_they_are_asked(told, half_right):
+    model = told()
+    evaluate(model, half_right)
+    assert model.described == 4 + 2
+
+
+def test_the_baseline_has_its_figures_in_the_corridor(shared):
+    """Indices, exclusion, descriptors, matching and ties all at once: what the README says."""
+    loop = shared / 'data/rtabmap_loop'
+    evaluation = evaluate(load_model('hog'), read_pairs(loop / 'images', loop / 'loops.csv'))
+    assert round(evaluation.recall_at(1), 3) == 0.659
+    assert round(evaluation.recall_at(1, RERANKED), 3) == 0.932

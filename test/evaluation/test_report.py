@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from selavpr_ros.evaluation.recall import evaluate
+from selavpr_ros.evaluation.report import (
+    describe_set,
+    format_table,
+    markdown_table,
+    write_results,
+)
+from selavpr_ros.evaluation.truth import EvaluationSet
+
+
+@pytest.fixture
+def evaluations(told, told_image):
+    """Two models on three queries: one is found at once, one when re-ranked, one has no place."""
+    database = np.stack([told_image(0, 0), told_image(30, 20), told_image(60, 40)])
+    queries = np.stack([told_image(1, 1), told_image(40, 41), told_image(50, 0)])
+    asked = EvaluationSet('half', 'by hand', database, queries, [[0], [2], []])
+    return [evaluate(told(has_local), asked, top_k=5) for has_local in (True, False)]
+
+
+def test_the_table_for_a_terminal(evaluations):
+    head, *lines = format_table(evaluations).splitlines()
+    assert head.split() == ['method', 'order', 'recall@1', 'recall@5', 'recall@10']
+    assert [line.split()[1:] for line in lines] == [
+        ['global', '0.500', '1.000', '-'], ['re-ranked', '1.000', '1.000', '-'],
+        ['global', '0.500', '1.000', '-']]
+    assert len({len(line) for line in (head, *lines)}) == 1
+    assert '0.333' in format_table(evaluations, of_all=True)
+
+
+def test_what_the_recall_is_over(evaluations):
+    asked = evaluations[0].evaluation_set
+    assert describe_set(asked) == ('half: 2 queries (1 without a positive left out) in 3 images; '
+                                   'same place: by hand')
+    assert '(1 without a positive counted as misses)' in describe_set(asked, of_all=True)
+
+
+def test_a_table_in_markdown():
+    assert markdown_table([('a', 'b'), ('x', '1')], texts=1) == (
+        '| a | b |\n| --- | ---: |\n| x | 1 |\n')
+
+
+def test_the_folder_explains_itself(evaluations, tmp_path):
+    write_results(tmp_path, evaluations[:1], {'settings': {'tolerance': 2}})
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ['answers.csv', 'hits_and_misses_told_stretch8x8.png', 'metrics.json',
+                     'table.md']
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert metrics['run'] == {'settings': {'tolerance': 2}}
+    assert metrics['set'] == {
+        'name': 'half', 'same_place': 'by hand', 'database': 3, 'queries': 3, 'answerable': 2,
+        'recall_is_over': 'answerable queries'}
+    (method,) = metrics['methods']
+    assert method['method'] == 'told//stretch8x8'
+    assert method['recall'] == {'global': {'1': 0.5, '5': 1.0}, 're-ranked': {'1': 1.0, '5': 1.0}}
+    assert method['first_positive'] == {'global': {'0': 1, '1': 2}, 're-ranked': {'0': 1, '1': 1}}
+    assert (tmp_path / 'table.md').read_text().startswith('half: 2 queries')
+
+
+def test_every_answer_is_a_row(evaluations, tmp_path):
+    write_results(tmp_path, evaluations, {})
+    with (tmp_path / 'answers.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 2 * 3
+    assert list(rows[3].values()) == ['told//stretch8x8', 'global', '1', '1', '1', '0.984808',
+                                      'false']
+    assert [row['image'] for row in rows if row['same_place'] == 'true'] == list('020202')
+    assert len(json.loads((tmp_path / 'metrics.json').read_text())['methods']) == 2
