@@ -84,7 +84,7 @@ def _finish(path: Path) -> None:
 
 
 @contextmanager
-def _named_when_done(target: Path) -> Iterator[Path]:
+def named_when_done(target: Path) -> Iterator[Path]:
     """A path to write to; the file gets its name only when all went well, else it is gone."""
     try:
         with TemporaryDirectory(prefix=f'.{target.name}.', dir=target.parent) as folder:
@@ -125,7 +125,7 @@ def convert(
         raise CheckpointError("'hog' has no weights that could be converted")
     model = read_model(weights, image_size, num_heads, False, pca)
     metadata = json.dumps(facts(model, read_metadata(find_weights(weights))))
-    with _named_when_done(target) as unnamed:
+    with named_when_done(target) as unnamed:
         save_file(published_tensors(model), unnamed, {METADATA: metadata})
         if not is_same(model, read_model(unnamed, None, None, False, None)):
             raise CheckpointError(f'{target}: not written, as the file is not what was read back')

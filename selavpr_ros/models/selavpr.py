@@ -47,6 +47,9 @@ class SelaVPR(VprModel):
 
     def forward(self, images: torch.Tensor) -> Descriptors:
         """Describe images (B, 3, H, W), normalised, H and W multiples of 14."""
-        _, patches = self.backbone(images)
+        return self.heads(self.backbone(images)[1])
+
+    def heads(self, patches: torch.Tensor) -> Descriptors:
+        """What becomes of patch tokens (B, H/14, W/14, D)."""
         global_descriptor = functional.normalize(self.aggregation(patches), dim=-1)
         return Descriptors(global_descriptor, self.local_head(patches))

@@ -1,150 +1,179 @@
-"""Image folders -> one array of small images, and which of them show the same place."""
+"""Images of places, and which of them show the same place: what every training draws from."""
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
 from selavpr_ros.errors import SettingError
+from selavpr_ros.preprocess import preprocess
 
-STORED_SIDE = 256  # pixels; images are resized hard, as for the model
-SUFFIXES = {'.jpg', '.jpeg', '.png'}
-_FRAME_NUMBER = re.compile(r'_frame_\d+$|\d+$')
+ReadImage = Callable[[], np.ndarray]
+FAR = 1 << 62  # frames between images of different walks
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When two images show the same place, and when they surely do not; in between: neither.
+
+    Attributes:
+        positive_m, negative_m: metres between the cameras, where both have a position; the
+            defaults are those of the field.
+        heading_rad: largest turn between two cameras that see the same place, where both have a
+            heading; pi means any.
+        same_within, other_beyond: frames of one walk, where there is no position.
+    """
+
+    positive_m: float = 10.0
+    negative_m: float = 25.0
+    heading_rad: float = math.pi
+    same_within: int = 1
+    other_beyond: int = 8
+
+    def __post_init__(self) -> None:
+        for near, far in (('positive_m', 'negative_m'), ('same_within', 'other_beyond')):
+            least, most = getattr(self, near), getattr(self, far)
+            if not 0 <= least <= most:
+                raise SettingError(f'{near} = {least} and {far} = {most}: need 0 <= {near} <= '
+                                   f'{far}, or two images would be of the same and of different '
+                                   'places')
+        if not self.heading_rad > 0:
+            raise SettingError(f'heading_rad = {self.heading_rad}: above 0')
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Images that were taken one after the other, or that show one place.
+
+    Attributes:
+        images: functions that read one image each, (H, W, 3) uint8 RGB.
+        kind: 'walk': neighbouring frames show the same place, distant ones do not; 'place': all
+            images show one place; 'mixed': every image is a place of its own, unless positions
+            tell otherwise.
+        group: walks of one group may show the same places: unless positions tell, they are never
+            each other's negatives.
+        poses: (N, 3) x_m, y_m, yaw_rad, all in the group's frame; NaN where not known.
+    """
+
+    images: Sequence[ReadImage]
+    kind: str
+    group: str
+    poses: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.poses is not None and self.poses.shape != (len(self.images), 3):
+            raise SettingError(f'{self.group}: poses {self.poses.shape} of {len(self.images)} '
+                               'images: need x_m, y_m, yaw_rad of each')
 
 
 KINDS = ('walk', 'place', 'mixed')
 
 
-@dataclass(frozen=True)
-class Folder:
-    """Where images are, and what their order says.
-
-    Attributes:
-        path: below the data folder; a pattern may stand for several folders.
-        kind: 'walk': neighbouring frames show the same place, distant ones do not;
-            'place': all files of a folder show one place; 'mixed': every image is a place.
-        group: walks of one group may show the same places and are never each other's negatives;
-            the folder itself unless given.
-        left_out: patterns of paths below `path` that are not for training.
-    """
-
-    path: str
-    kind: str
-    group: str | None = None
-    left_out: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Files of one folder and one name, in order of their number; see `Folder`."""
-
-    files: tuple[Path, ...]
-    kind: str
-    group: str
-
-
-def find_walks(data: Path, folder: Folder) -> list[Walk]:
-    """Find the walks below the folder(s) of an entry.
-
-    Raises:
-        SettingError: unknown kind, or no image there.
-    """
-    if folder.kind not in KINDS:
-        raise SettingError(f"kind '{folder.kind}' of {folder.path}: take one of {KINDS}")
-    walks: dict[tuple[Path, Path, str], list[Path]] = {}
-    for root in sorted(data.glob(folder.path)):
-        for file in sorted(root.rglob('*')):
-            relative = file.relative_to(root).as_posix()
-            left_out = any(fnmatch.fnmatch(relative, pattern) for pattern in folder.left_out)
-            if file.suffix.lower() in SUFFIXES and not left_out:
-                name = _FRAME_NUMBER.sub('', file.stem)
-                walks.setdefault((root, file.parent, name), []).append(file)
-    if not walks:
-        raise SettingError(f'{data / folder.path}: no .jpg or .png in it')
-    return [
-        Walk(tuple(files), folder.kind, folder.group or str(root))
-        for (root, _, _), files in walks.items()
-    ]
-
-
-def read_images(files: Sequence[Path]) -> np.ndarray:
-    """Decode and shrink images once: (N, 3, 256, 256) uint8 RGB."""
-    images = np.empty((len(files), 3, STORED_SIDE, STORED_SIDE), np.uint8)
-    for number, file in enumerate(tqdm(files, desc='reading', unit='image')):
-        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
-        if image is None:
-            raise SettingError(f'{file}: not an image')
-        small = cv2.resize(image, (STORED_SIDE, STORED_SIDE), interpolation=cv2.INTER_AREA)
-        images[number] = small[..., ::-1].transpose(2, 0, 1)
-    return images
-
-
-class Places:
+class Places(Dataset[torch.Tensor]):
     """All images of all walks, with the rules which pairs show one place and which do not.
 
     Args:
         walks: where the images come from.
-        images: (N, 3, 256, 256), the walks' files one after the other.
-        same_within: frames of a walk that many apart may stand in for each other.
-        other_beyond: frames of a walk more than that many apart show different places.
+        rules: which images show the same place.
+        size: (H, W) in pixels, of what `places[i]` gives.
+        resize: how, see `preprocess`.
     """
 
     def __init__(
-        self, walks: Sequence[Walk], images: np.ndarray, same_within: int, other_beyond: int
+        self, walks: Sequence[Walk], rules: Rules, size: tuple[int, int], resize: str = 'area'
     ) -> None:
-        lengths = [len(walk.files) for walk in walks]
-        groups = list(dict.fromkeys(walk.group for walk in walks))
+        lengths = [len(walk.images) for walk in walks]
+        groups = {name: number for number, name in enumerate(
+            dict.fromkeys(walk.group for walk in walks))}
 
         def per_image(values: list[int]) -> torch.Tensor:
-            return torch.tensor(np.repeat(values, lengths))
+            return torch.tensor(np.repeat(values, lengths), dtype=torch.long)
 
-        self.images = images
+        self.walks, self.rules, self.size, self.resize = walks, rules, size, resize
+        self._read = [image for walk in walks for image in walk.images]
         self.walk = per_image(list(range(len(walks))))
-        self.group = per_image([groups.index(walk.group) for walk in walks])
+        self.group = per_image([groups[walk.group] for walk in walks])
         self.kind = per_image([KINDS.index(walk.kind) for walk in walks])
-        self.same_within, self.other_beyond = same_within, other_beyond
+        unknown = [np.full((length, 3), np.nan) for length in lengths]
+        poses = [unknown[i] if walk.poses is None else walk.poses for i, walk in enumerate(walks)]
+        self.poses = torch.from_numpy(np.concatenate(poses or [np.empty((0, 3))]))
+        in_order = torch.argsort(self.group, stable=True)
+        self._members = in_order.split(torch.bincount(self.group).tolist())
 
     def __len__(self) -> int:
-        return len(self.walk)
+        return len(self._read)
+
+    def read(self, index: int) -> np.ndarray:
+        """The image as it is, (H, W, 3) uint8 RGB."""
+        return self._read[index]()
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """The image as the model takes it, (3, H, W) normalised."""
+        return preprocess(self.read(index), self.size, self.resize)
+
+    def _pairs(
+        self, query: torch.Tensor, match: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(A, B) each: frames apart if of one walk, metres apart and headings apart if known."""
+        apart = (query[:, None] - match).abs()
+        same_walk = self.walk[query][:, None] == self.walk[match]
+        one_frame = self.group[query][:, None] == self.group[match]
+        steps = self.poses[query][:, None] - self.poses[match]
+        metres = torch.where(one_frame, steps[..., :2].norm(dim=-1), torch.nan)
+        turned = (torch.remainder(steps[..., 2] + math.pi, 2 * math.pi) - math.pi).abs()
+        return torch.where(same_walk, apart, FAR), metres, turned
+
+    def same(self, query: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
+        """Which images surely show the same place: indices (A,), (B,) -> (A, B) bool."""
+        apart, metres, turned = self._pairs(query, match)
+        reach = torch.tensor([self.rules.same_within, len(self) - 1, 0])[self.kind[query]]
+        near = (metres <= self.rules.positive_m) & ~(turned > self.rules.heading_rad)
+        return torch.where(metres.isnan(), apart <= reach[:, None], near)
 
     def different(self, query: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
         """Which images surely show different places: indices (A,), (B,) -> (A, B) bool."""
-        apart = (query[:, None] - match).abs()
+        apart, metres, _ = self._pairs(query, match)
+        far = torch.tensor([self.rules.other_beyond, len(self), 0])[self.kind[query]]
         same_walk = self.walk[query][:, None] == self.walk[match]
-        same_group = self.group[query][:, None] == self.group[match]
-        far = torch.tensor([self.other_beyond, len(self), 0])[self.kind[query]]
-        return ~same_group | (same_walk & (apart > far[:, None]))
+        other_group = self.group[query][:, None] != self.group[match]
+        by_order = other_group | (same_walk & (apart > far[:, None]))
+        return torch.where(metres.isnan(), by_order, metres > self.rules.negative_m)
 
-    def neighbours(self, index: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Draw for each image one of the same place a few frames away, where it has one."""
-        reach = self.same_within
-        offset = torch.randint(-reach, reach + 1, index.shape, generator=generator)
-        other = (index + offset).clamp(0, len(self) - 1)
-        paired = self.kind[index] != KINDS.index('mixed')
-        usable = paired & (self.walk[other] == self.walk[index])
-        return torch.where(usable, other, index)
+    def one_pass(
+        self, query: torch.Tensor, match: torch.Tensor, same: torch.Tensor
+    ) -> torch.Tensor:
+        """Which images were taken together with the queries, and are too easy to recognise.
 
-    def batches(self, size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-        """Draw images for ever, half of each batch from one walk.
+        The frames just before and after; in a walk also those of slow driving, as long as all
+        frames up to them show the place; without an order, all of the place in the same walk.
 
-        The frames of one walk look alike without being one place: those are the negatives that
-        a robot meets.
+        Args:
+            query: (A,) indices.
+            match: (B,) indices of all images of these walks, and maybe others; increasing.
+            same: (A, B) bool, which of them show the place.
+
+        Returns:
+            (A, B) bool.
         """
-        while True:
-            start = torch.randint(len(self), (1,), generator=generator)
-            alike = torch.nonzero(self.walk == self.walk[start])[:, 0]
-            order = torch.randperm(len(alike), generator=generator)[: size // 2]
-            rest = torch.randint(len(self), (size - len(order),), generator=generator)
-            yield torch.cat([alike[order], rest])
+        same_walk = self.walk[query][:, None] == self.walk[match]
+        left = (~(same & same_walk)).long().cumsum(dim=1)
+        stayed = same & (left == left.gather(1, torch.searchsorted(match, query)[:, None]))
+        soon = (query[:, None] - match).abs() <= self.rules.other_beyond
+        kind = self.kind[query][:, None]
+        ordered = soon | (stayed & (kind == KINDS.index('walk')))
+        return same_walk & torch.where(kind == KINDS.index('mixed'), same, ordered)
 
-    def pixels(self, index: torch.Tensor) -> torch.Tensor:
-        """Fetch images by index (B,): (B, 3, 256, 256) float32 in [0, 255]."""
-        return torch.from_numpy(self.images[index.numpy()]).float()
+    def positives(self, index: int) -> torch.Tensor:
+        """Other images of an image's place; where some are of another visit, only those.
+
+        The frames before and after are the same place, too, but too easy to learn from.
+        """
+        one, members = torch.tensor([index]), self._members[self.group[index]]
+        same = self.same(one, members)
+        other = same & ~self.one_pass(one, members, same)
+        return members[(other if other.any() else same & (members != index))[0]]

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from selavpr_ros.errors import SettingError
 from selavpr_ros.models.backbone import PATCH, TRAINED_GRID
 from selavpr_ros.models.hog import LUMA
 from selavpr_ros.models.selavpr import SelaVPR
@@ -30,6 +31,8 @@ DIRECTIONS = 16  # of edges, over 360 degrees, because a rectifier passes one si
 CELLS = 4  # a side of a patch
 ATTENTION_SHARPNESS = 2.5
 REFERENCE_GRID = 16  # patches a side at 224 pixels
+REACHES = (1, 1, 1, 2)  # patches that the heads of the first blocks look aside
+HEADS = 4  # one for each side
 
 
 def position_table(width: int) -> torch.Tensor:
@@ -131,12 +134,21 @@ def shift_attention(model: SelaVPR, block: int, shifts: list[tuple[float, float]
 
 @torch.no_grad()
 def initialise(model: SelaVPR) -> None:
-    """Write edges and neighbourhood into a fresh model, in place."""
+    """Write edges and neighbourhood into a fresh model, in place.
+
+    Raises:
+        SettingError: it is too small for them, or has another number of heads.
+    """
     backbone = model.backbone
-    width = backbone.embed_dim
+    width, depth = backbone.embed_dim, len(backbone.blocks)
+    heads, needed = backbone.blocks[0].attn.wrapped.num_heads, GREY.stop + POSITION_CHANNELS
+    if width <= needed or depth < len(REACHES) or heads != HEADS:
+        raise SettingError(
+            f'architecture: edges need a width above {needed}, {HEADS} heads and a depth of at '
+            f'least {len(REACHES)}, got width {width}, {heads} heads, depth {depth}')
     backbone.pos_embed.copy_(position_table(width))
     backbone.patch_embed.proj.weight.copy_(pixel_filters(width))
     backbone.patch_embed.proj.bias.zero_()
     _write_edges(model)
-    for block, reach in enumerate((1, 1, 1, 2)):
+    for block, reach in enumerate(REACHES):
         shift_attention(model, block, [(-reach, 0), (reach, 0), (0, -reach), (0, reach)])

@@ -2,52 +2,64 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import torch
-from torch.nn import functional
+from torch.utils.data import Subset
 from tqdm import tqdm
 
+from selavpr_ros.errors import SettingError
 from selavpr_ros.matching import count_mutual_matches
-from selavpr_ros.models.base import Descriptors, OperatingPoint, VprModel
-from selavpr_ros.preprocess import normalise
+from selavpr_ros.models.base import OperatingPoint, VprModel
 from selavpr_ros.training.data import Places
+from selavpr_ros.training.describe import describe
 
-BATCH = 16
 SAME_LOST = 0.05  # share of neighbouring frames that may fall below the similarity
 OTHER_PASSED = 0.01  # share of other places' most similar images that may pass by their matches
 
-
-@torch.no_grad()
-def describe(model: VprModel, places: Places) -> Descriptors:
-    """Describe all images; local features in float16, as they are many."""
-    batches = []
-    for index in tqdm(torch.arange(len(places)).split(BATCH), desc='describing', unit='batch'):
-        images = functional.interpolate(
-            places.pixels(index), size=model.image_size, mode='bilinear', antialias=True)
-        batches.append(model(normalise(images)))
-    return Descriptors(
-        torch.cat([batch.global_descriptor for batch in batches]),
-        torch.cat([batch.local_features.half() for batch in batches
-                   if batch.local_features is not None]),
-    )
+Triple = tuple[int, int, int]
 
 
-def compare(descriptors: Descriptors, places: Places, query: int) -> np.ndarray | None:
-    """Compare an image with its neighbour, and with the most similar image of another place.
+def find_neighbour(places: Places, query: int) -> int | None:
+    """The next frame, if it shows the same place, else another image of the place."""
+    following = torch.tensor([min(query + 1, len(places) - 1)])
+    one = torch.tensor([query])
+    if following > query and places.walk[following] == places.walk[query] and places.same(
+            one, following).item():
+        return query + 1
+    return next(iter(places.positives(query).tolist()), None)
+
+
+def find_triple(rows: torch.Tensor, places: Places, query: int) -> Triple | None:
+    """A query, its neighbour, and the most similar image of another place.
+
+    Args:
+        rows: (N, D) global descriptors of all images.
+        places: the images.
+        query: index of one.
 
     Returns:
-        [[similarity, local score], ...] of the two, or None for an image without neighbour.
+        Three indices, or None for an image that lacks one of the others.
     """
-    assert descriptors.local_features is not None
-    similarities = descriptors.global_descriptor @ descriptors.global_descriptor[query]
-    neighbour = query + 1
-    if neighbour == len(places) or places.walk[neighbour] != places.walk[query]:
-        return None
+    neighbour = find_neighbour(places, query)
     different = places.different(torch.tensor([query]), torch.arange(len(places)))[0]
-    other = int(similarities.masked_fill(~different, -torch.inf).argmax())
-    local = descriptors.local_features
-    counts = count_mutual_matches(local[query].float(), local[[neighbour, other]].float())
-    return np.stack([similarities[[neighbour, other]].numpy(), counts / len(local[query])], 1)
+    if neighbour is None or not different.any():
+        return None
+    similarities = (rows @ rows[query]).masked_fill(~different, -torch.inf)
+    return query, neighbour, int(similarities.argmax())
+
+
+def local_scores(model: VprModel, places: Places, triples: list[Triple]) -> np.ndarray:
+    """(T, 2): share of local features that match between the query and each of the others."""
+    needed = torch.tensor(triples).unique().tolist()
+    _, features = describe(model, Subset(places, needed), local=True)
+    known = dict(zip(needed, features, strict=True))
+    counts = [
+        count_mutual_matches(known[query].float().to(model.device), [known[i] for i in others],
+                             model.match_similarity).cpu().numpy()
+        for query, *others in tqdm(triples, desc='matching', leave=False)]
+    return np.stack(counts) / model.max_local_features
 
 
 def measure_operating_point(
@@ -60,17 +72,24 @@ def measure_operating_point(
         places: walks that were not trained on.
         queries: how many images to compare, drawn with `seed`.
         seed: of the draw.
+
+    Raises:
+        SettingError: no image has both a neighbour and an image of another place.
     """
-    descriptors = describe(model, places)
-    chosen = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed))
-    pairs = [compare(descriptors, places, int(query))
-             for query in tqdm(chosen[:queries], desc='matching', unit='image')]
-    compared = np.stack([pair for pair in pairs if pair is not None])
+    rows, _ = describe(model, places)
+    order = torch.randperm(len(places), generator=torch.Generator().manual_seed(seed)).tolist()
+    found = (find_triple(rows, places, query) for query in order)
+    triples = list(islice((triple for triple in found if triple), queries))
+    if not triples:
+        raise SettingError(f'none of {len(places)} held-out images has both another image of its '
+                           'place and one of another place: hold out a walk')
+    same = [float(rows[query] @ rows[neighbour]) for query, neighbour, _ in triples]
+    scores = local_scores(model, places, triples)
     return OperatingPoint(
-        min_similarity=round(float(np.quantile(compared[:, 0, 0], SAME_LOST)), 3),
-        min_local_score=round(float(np.quantile(compared[:, 1, 1], 1 - OTHER_PASSED)), 3),
+        min_similarity=round(float(np.quantile(same, SAME_LOST)), 3),
+        min_local_score=round(float(np.quantile(scores[:, 1], 1 - OTHER_PASSED)), 3),
         provenance=(
-            f'{len(compared)} images of held-out walks: {1 - SAME_LOST:.0%} of the next frames '
+            f'{len(triples)} images of held-out walks: {1 - SAME_LOST:.0%} of their neighbours '
             f'lie above the similarity, {1 - OTHER_PASSED:.0%} of the most similar images of '
             'other places below the local score'
         ),

@@ -1,129 +1,108 @@
-"""Train a small SelaVPR from scratch: one loop, from image folders to a safetensors file."""
+"""The one training loop: mine, learn, validate, and go on after a kill as if nothing had been."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import time
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+import torch.distributed as dist
 from torch import nn
-from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from selavpr_ros.models.base import Descriptors
-from selavpr_ros.models.selavpr import SelaVPR
-from selavpr_ros.preprocess import normalise
-from selavpr_ros.training.data import Folder, Places, find_walks, read_images
-from selavpr_ros.training.initial import initialise
-from selavpr_ros.training.losses import (
-    global_contrast_loss,
-    imitation_loss,
-    local_contrast_loss,
-)
-from selavpr_ros.training.operating_point import measure_operating_point
-from selavpr_ros.training.recipe import Recipe, Stage, load_recipe
-from selavpr_ros.training.targets import hog_targets
-from selavpr_ros.training.views import Views, draw_views, transform
+from selavpr_ros.errors import CheckpointError
+from selavpr_ros.models.base import VprModel
+from selavpr_ros.training.journal import Journal
+from selavpr_ros.training.methods import Batches, Method
+from selavpr_ros.training.recipe import Recipe
+from selavpr_ros.training.validation import Validate, score
 
-CHECKPOINT_EVERY = 200  # steps
+CHECKPOINT_EVERY = 100  # optimizer steps
 
 
-def corresponding_features(
-    descriptors: Descriptors, views: Views, recipe: Recipe, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Sample local features of the first views and their counterparts in the second ones.
-
-    Returns:
-        query and match (M, d), unit rows, and which pairs may not count as different (M, M):
-        spots close to each other, and images that may show one place.
-    """
-    assert descriptors.local_features is not None
-    count, side = len(views.one_image), views.seen.shape[-1]
-    maps = descriptors.local_features.mT.unflatten(2, (4 * (side // 14) - 3,) * 2)
-    inside = 1 - 14 / side  # the grid of features ends half a patch inside of the image
-    points = 2 * torch.rand(count, recipe.points, 2, generator=generator) - 1
-    points = points * inside
-    first, second = views.homographies.chunk(2)
-    images = transform(torch.linalg.inv(second), transform(first, points))
-
-    def sample(features: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
-        sampled = functional.grid_sample(features, at[:, None] / inside, align_corners=True)
-        return functional.normalize(sampled[:, :, 0].mT, dim=-1)
-
-    usable = (images.abs().amax(dim=-1) < inside) & views.one_image[:, None]
-    number = torch.arange(count)[:, None].expand_as(usable)[usable]
-    spot = images[usable]
-    same_image = number[:, None] == number
-    near = torch.cdist(spot, spot) < recipe.near
-    alike = torch.where(same_image, near, ~views.negative[number][:, number])
-    return sample(maps[:count], points)[usable], sample(maps[count:], images)[usable], alike
-
-
-def losses(
-    model: SelaVPR, views: Views, stage: Stage, recipe: Recipe, generator: torch.Generator
-) -> dict[str, torch.Tensor]:
-    """All loss terms of a batch, unweighted."""
-    descriptors = model(normalise(views.seen))
-    query, match = descriptors.global_descriptor.chunk(2)
-    sampled = corresponding_features(descriptors, views, recipe, generator)
-    return {
-        'imitation': imitation_loss(descriptors.local_features, hog_targets(views.clean)),
-        'local': local_contrast_loss(*sampled, recipe.local_temperature),
-        'global_': global_contrast_loss(query, match, views.negative, recipe.global_temperature),
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The learning rate of an optimizer step, counted from 0, of so many."""
+    warm = min(1.0, (step + 1) / max(1, recipe.warm_up))
+    progress, end = step / steps, recipe.final_rate
+    shape = {
+        'constant': 1.0,
+        'linear': 1 - (1 - end) * progress,
+        'cosine': end + (1 - end) * (1 + math.cos(math.pi * progress)) / 2,
     }
+    return recipe.learning_rate * warm * shape[recipe.schedule]
 
 
-def learning_rate(stage: Stage, progress: float) -> float:
-    """Warm up over the first 3 % of a stage, then follow a cosine to 2 % of the peak."""
-    warm = min(1.0, progress / 0.03)
-    return stage.learning_rate * warm * (0.51 + 0.49 * math.cos(math.pi * min(progress, 1.0)))
+def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """AdamW, which decays matrices only; or Muon for the matrices and AdamW for the rest.
+
+    Source of Muon: Jordan et al., 2024; its steps are scaled to those of AdamW, so that one
+    learning rate fits both. From scratch it needs a quarter fewer steps.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim == 2]
+    kernels = [p for p in trained if p.ndim > 2]
+    vectors = [p for p in trained if p.ndim < 2]
+    decayed = kernels if recipe.optimizer == 'muon' else matrices + kernels
+    groups = [{'params': decayed, 'weight_decay': recipe.weight_decay},
+              {'params': vectors, 'weight_decay': 0.0}]
+    adamw = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.betas)
+    if recipe.optimizer == 'adamw':
+        return [adamw]
+    muon = torch.optim.Muon(matrices, lr=recipe.learning_rate, weight_decay=recipe.weight_decay,
+                            adjust_lr_fn='match_rms_adamw')
+    return [adamw, muon]
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW that decays matrices only."""
-    matrices = [p for p in model.parameters() if p.ndim > 1 and p.shape[0] > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1 or p.shape[0] <= 1]
-    groups = [
-        {'params': matrices, 'weight_decay': recipe.weight_decay},
-        {'params': others, 'weight_decay': 0.0},
-    ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98))
+def processes() -> tuple[int, int]:
+    """Number of this process and how many there are: more than one under `torchrun`."""
+    return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
 
 
 def mean_of_last(log: list[dict[str, float]], count: int) -> dict[str, float]:
-    """Average each loss over the last steps, to three digits."""
-    recent = log[-count:]
-    return {name: round(float(np.mean([row[name] for row in recent])), 3) for name in recent[-1]}
-
-
-@dataclass
-class Progress:
-    """Where the training stands: all that a checkpoint holds besides the tensors."""
-
-    stage: int = 0
-    step: int = 0
-    seconds: float = 0.0
+    """Each figure but the step, averaged over the last entries, to three digits."""
+    names = [name for name in log[-1] if name != 'step']
+    return {name: round(float(np.mean([row[name] for row in log[-count:]])), 3) for name in names}
 
 
 class Trainer:
-    """Model, optimizer and data of one training, with the checkpoint that resumes it."""
+    """One training: its state lies in `output/checkpoint.pt`, its log beside it.
 
-    def __init__(self, recipe: Recipe, places: Places, output: Path) -> None:
-        torch.manual_seed(recipe.seed)
-        self.recipe, self.places, self.output = recipe, places, output
-        self.model = SelaVPR(**recipe.architecture)
-        initialise(self.model)
-        self.optimizer = make_optimizer(self.model, recipe)
-        self.generator = torch.Generator().manual_seed(recipe.seed)
-        self.progress = Progress()
+    Every number that is drawn comes from the seed, the round and the batch alone, so that a
+    resumed training draws the same ones.
+
+    Args:
+        method: the model and what it is asked for, on the device to train on.
+        recipe: schedule and settings.
+        validate: measures recall; None measures nothing.
+        output: an existing folder.
+    """
+
+    def __init__(
+        self, method: Method, recipe: Recipe, validate: Validate | None, output: Path
+    ) -> None:
+        self.method, self.recipe, self.validate, self.output = method, recipe, validate, output
+        self.optimizers = make_optimizers(method, recipe)
+        self.scaler = torch.amp.GradScaler(enabled=recipe.precision == 'fp16')
+        self.rank, self.world = processes()
+        whole = recipe.accumulate * self.world
+        self.batches_a_round = max(1, recipe.batches // whole) * whole
+        self.round = self.batch = 0
+        self.batches: Batches = []
         self.log: list[dict[str, float]] = []
+        self.recalls: list[dict[str, float]] = []
+        self.journal = Journal(output) if self.rank == 0 else None
+        self.network: nn.Module = method
+        if self.world > 1:
+            self.network = DistributedDataParallel(method, find_unused_parameters=True)
+
+    # ---- the state ------------------------------------------------------------------------------
 
     @property
     def checkpoint(self) -> Path:
@@ -131,122 +110,176 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
+        if self.rank:
+            return
         state = {
-            'model': self.model.state_dict(),
-            'optimizer': self.optimizer.state_dict(),
-            'generator': self.generator.get_state(),
-            'progress': asdict(self.progress),
-            'log': self.log,
+            'recipe': asdict(self.recipe), 'method': self.method.state_dict(),
+            'optimizers': [optimizer.state_dict() for optimizer in self.optimizers],
+            'scaler': self.scaler.state_dict(),
+            'round': self.round, 'batch': self.batch, 'batches': self.batches,
+            'log': self.log, 'recalls': self.recalls,
         }
         unfinished = self.checkpoint.with_suffix('.tmp')
-        torch.save(state, unfinished)
+        with unfinished.open('wb') as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         unfinished.replace(self.checkpoint)
 
     def resume(self) -> None:
-        """Go on from the checkpoint, if there is one."""
+        """Go on from the checkpoint, if there is one.
+
+        Raises:
+            CheckpointError: it was made by another recipe.
+        """
         if not self.checkpoint.is_file():
             return
-        state = torch.load(self.checkpoint, weights_only=True)
-        self.model.load_state_dict(state['model'])
-        self.optimizer.load_state_dict(state['optimizer'])
-        self.generator.set_state(state['generator'])
-        self.progress = Progress(**state['progress'])
-        self.log = state['log']
+        state = torch.load(self.checkpoint, map_location='cpu', weights_only=True)
+        if {**asdict(Recipe()), **state['recipe']} != asdict(self.recipe):
+            raise CheckpointError(
+                f'{self.checkpoint} belongs to another recipe: choose another --output')
+        self.method.load_state_dict(state['method'])
+        for optimizer, saved in zip(self.optimizers, state['optimizers'], strict=True):
+            optimizer.load_state_dict(saved)
+        self.scaler.load_state_dict(state['scaler'])
+        for name in ('round', 'batch', 'batches', 'log', 'recalls'):
+            setattr(self, name, state[name])
 
-    def step(self, index: torch.Tensor, stage: Stage) -> dict[str, float]:
-        """Learn from one batch."""
-        views = draw_views(self.places, index, stage.side, self.generator)
-        terms = losses(self.model, views, stage, self.recipe, self.generator)
-        total = sum((getattr(stage, name) * term for name, term in terms.items()),
-                    start=torch.zeros(()))
-        self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for group in self.optimizer.param_groups:
-            group['lr'] = learning_rate(stage, self.progress.seconds / (60 * stage.minutes))
-        self.optimizer.step()
+    # ---- the loop -------------------------------------------------------------------------------
+
+    def _seed(self, *numbers: int) -> None:
+        """Make all that is drawn next a function of the recipe's seed and these numbers."""
+        state = np.random.SeedSequence([self.recipe.seed, *numbers]).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0]))
+
+    def _draw(self) -> Batches:
+        """The batches of this round, the same ones in all processes."""
+        self._seed(self.round)
+        drawn = [self.method.draw(self.batches_a_round) if self.rank == 0 else []]
+        if self.world > 1:
+            dist.broadcast_object_list(drawn)
+        return drawn[0]
+
+    def _images(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images and indices of what this process has to do of the round."""
+        mine = self.batches[self.batch :][self.rank :: self.world]
+        loader = DataLoader(
+            self.method.places, batch_sampler=mine, num_workers=self.recipe.workers)
+        for images, index in zip(loader, mine, strict=True):
+            yield images, torch.tensor(index)
+
+    def learn(self, images: torch.Tensor, index: torch.Tensor) -> dict[str, float]:
+        """Add one batch's gradient; when enough batches have added theirs, move the weights."""
+        self._seed(self.round, self.batch, self.rank)
+        terms = self.network(images.to(self.method.model.device), index)
+        total = torch.stack(list(terms.values())).sum() / self.recipe.accumulate
+        self.scaler.scale(total).backward()
+        self.batch += self.world
+        if self.is_whole:
+            self._move()
         return {name: term.item() for name, term in terms.items()}
 
-    def run_stage(self, stage: Stage) -> None:
-        """Train until the stage's minutes are over."""
-        batches = self.places.batches(stage.places, self.generator)
-        total = 60 * stage.minutes
-        with tqdm(total=round(total), unit='s', desc=f'{stage.side} px') as bar:
-            while self.progress.seconds < total:
-                start = time.monotonic()
-                self.log.append(self.step(next(batches), stage))
-                self.progress.step += 1
-                self.progress.seconds += time.monotonic() - start
-                bar.n = round(self.progress.seconds)
+    @property
+    def step(self) -> int:
+        """Optimizer steps so far."""
+        batches = self.round * self.batches_a_round + self.batch
+        return batches // (self.recipe.accumulate * self.world)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.recipe.rounds * self.batches_a_round // (self.recipe.accumulate * self.world)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all gradients have moved the weights, so that the state can be saved."""
+        return self.batch // self.world % self.recipe.accumulate == 0
+
+    def _move(self) -> None:
+        rate = learning_rate(self.recipe, self.step - 1, self.steps)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+            for group in optimizer.param_groups:
+                group['lr'] = rate
+        if self.recipe.clip:
+            nn.utils.clip_grad_norm_(self.method.parameters(), self.recipe.clip)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
+
+    def run_round(self) -> None:
+        """Mine, unless a checkpoint brought the batches along, and learn from them all."""
+        self.batches = self.batches or self._draw()
+        with self._progress() as bar:
+            for images, index in self._images():
+                self._note({'step': self.step, **self.learn(images, index)})
                 bar.set_postfix(mean_of_last(self.log, 20), refresh=False)
-                bar.update(0)
-                if self.progress.step % CHECKPOINT_EVERY == 0:
+                bar.update(self.world)
+                if self.is_whole and self.step % CHECKPOINT_EVERY == 0:
                     self.save()
+        self.batches, self.batch, self.round = [], 0, self.round + 1
 
-    def run(self) -> None:
-        """Train all stages that are not done yet."""
+    def _note(self, terms: dict[str, float]) -> None:
+        self.log.append(terms)
+        if self.journal:
+            self.journal.write('loss', terms)
+
+    def _progress(self) -> tqdm[Any]:
+        recall = ', '.join(f'{name} {value:.3f}' for name, value in self.recalls[-1].items()
+                           if name != 'step') if self.recalls else ''
+        return tqdm(
+            total=self.batches_a_round, initial=self.batch, unit='batch', disable=self.rank > 0,
+            desc=f'round {self.round + 1}/{self.recipe.rounds} {recall}')
+
+    # ---- validation -----------------------------------------------------------------------------
+
+    @property
+    def best_weights(self) -> Path:
+        """The network of the best validation so far."""
+        return self.output / 'best.pt'
+
+    def judge(self) -> None:
+        """Validate, and keep the weights if there were none better."""
+        if self.validate is None or self.journal is None:
+            return
+        recall = {'step': self.step, **self.validate(self.method.model)}
+        self.recalls.append(recall)
+        self.journal.write('validation', recall)
+        if self._best() == len(self.recalls) - 1:
+            torch.save(self.method.model.state_dict(), self.best_weights)
+
+    def _best(self) -> int:
+        """Which validation was the best; of equal ones the last."""
+        scores = [score(recall) for recall in self.recalls]
+        return max(range(len(scores)), key=lambda i: (scores[i], i))
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The recalls of the best validation; empty without any."""
+        return self.recalls[self._best()] if self.recalls else {}
+
+    def _goes_on(self) -> bool:
+        """Whether there is a next round, and a reason for it; the same answer everywhere."""
+        waited = len(self.recalls) - 1 - self._best() if self.recalls else 0
+        impatient = 0 < self.recipe.patience <= waited
+        answer = [self.round < self.recipe.rounds and not impatient]
+        if self.world > 1:
+            dist.broadcast_object_list(answer)
+        return answer[0]
+
+    def run(self) -> VprModel:
+        """Train until the last round, or until `patience` rounds have brought nothing better.
+
+        Returns:
+            The network with the weights of its best validation; the last ones without any.
+        """
         self.resume()
-        while self.progress.stage < len(self.recipe.stages):
-            self.run_stage(self.recipe.stages[self.progress.stage])
-            self.progress = Progress(self.progress.stage + 1, self.progress.step)
+        while self._goes_on():
+            self.run_round()
+            self.judge()
             self.save()
-
-
-def export(model: SelaVPR, path: Path, description: dict[str, Any]) -> None:
-    """Write the weights in float16, with what `load_model` has to know and a description."""
-    metadata = {
-        'family': 'selavpr',
-        'num_heads': model.backbone.blocks[0].attn.wrapped.num_heads,
-        'image_size': [224, 224],
-        'resize': 'area',
-        **description,
-    }
-    state = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(state, path, {'selavpr_ros': json.dumps(metadata)})
-
-
-def load_places(recipe: Recipe, folders: list[Folder], data: Path, cache: Path) -> Places:
-    """Find and decode the images of folders, or take them from the cache of an earlier run."""
-    walks = [walk for folder in folders for walk in find_walks(data, folder)]
-    files = [file for walk in walks for file in walk.files]
-    if not cache.is_file():
-        np.save(cache, read_images(files))
-    return Places(walks, np.load(cache), recipe.same_within, recipe.other_beyond)
-
-
-def summary(trainer: Trainer) -> dict[str, Any]:
-    """What the weights file tells about its making."""
-    return {
-        'images': len(trainer.places),
-        'steps': trainer.progress.step,
-        'minutes': sum(stage.minutes for stage in trainer.recipe.stages),
-        'losses': mean_of_last(trainer.log, 50),
-        'seed': trainer.recipe.seed,
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--config', type=Path, required=True, help='the recipe, JSON')
-    parser.add_argument('--data', type=Path, required=True, help="where the recipe's folders are")
-    parser.add_argument('--output', type=Path, required=True, help='checkpoint, log and weights')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads())
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    recipe, output = load_recipe(arguments.config), arguments.output
-    places = load_places(recipe, recipe.folders, arguments.data, output / 'images.npy')
-    trainer = Trainer(recipe, places, output)
-    trainer.run()
-    (output / 'log.json').write_text(json.dumps(trainer.log))
-    name = arguments.config.stem
-    description: dict[str, Any] = {'name': name, 'training': summary(trainer)}
-    if recipe.held_out:
-        held_out = load_places(recipe, recipe.held_out, arguments.data, output / 'held_out.npy')
-        point = measure_operating_point(trainer.model.eval(), held_out)
-        description['operating_point'] = asdict(point)
-    export(trainer.model, output / f'{name}.safetensors', description)
-
-
-if __name__ == '__main__':
-    main()
+        model = self.method.model
+        if self.recalls:
+            model.load_state_dict(torch.load(self.best_weights, weights_only=True))
+        return model.eval()

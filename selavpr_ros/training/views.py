@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch.nn import functional
 
-from selavpr_ros.training.data import Places
+from selavpr_ros.preprocess import denormalise, normalise
 
 
 def _four_point_homographies(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -21,7 +19,7 @@ def _four_point_homographies(source: torch.Tensor, target: torch.Tensor) -> torc
     return torch.cat([solution, torch.ones(len(x), 1)], dim=1).view(-1, 3, 3)
 
 
-def random_homographies(count: int, strength: float, generator: torch.Generator) -> torch.Tensor:
+def random_homographies(count: int, strength: float) -> torch.Tensor:
     """Draw homographies (count, 3, 3) from view to source coordinates, both in [-1, 1].
 
     A crop of random place and size, whose corners then move freely.
@@ -30,10 +28,9 @@ def random_homographies(count: int, strength: float, generator: torch.Generator)
         count: how many.
         strength: 0 keeps the image; 1 crops down to 60 % of a side and moves the corners by up
             to 15 % of it.
-        generator: source of randomness.
     """
     def uniform(*shape: int) -> torch.Tensor:
-        return 2 * torch.rand(*shape, generator=generator) - 1
+        return 2 * torch.rand(*shape) - 1
 
     corners = torch.tensor([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
     side = 1 - strength * 0.2 * (1 + uniform(count, 1, 1))
@@ -57,36 +54,39 @@ def pixel_grid(side: int) -> torch.Tensor:
 
 def warp(images: torch.Tensor, homographies: torch.Tensor, side: int) -> torch.Tensor:
     """Look at images (B, 3, H, W) through homographies: views (B, 3, side, side)."""
-    points = transform(homographies, pixel_grid(side).expand(len(images), -1, -1))
+    at = pixel_grid(side).to(images.device).expand(len(images), -1, -1)
+    points = transform(homographies, at)
     grid = points.unflatten(1, (side, side))
     if side < images.shape[-1] * 0.75:  # average first, or small views alias
-        images = functional.interpolate(images, scale_factor=0.5, mode='area')
+        half = [length // 2 for length in images.shape[-2:]]
+        images = functional.interpolate(images, half, mode='bilinear', antialias=True)
     return functional.grid_sample(images, grid, padding_mode='border', align_corners=False)
 
 
-def _smooth_field(count: int, side: int, cells: int, generator: torch.Generator) -> torch.Tensor:
-    """Random fields (count, 1, side, side) that vary over about `cells` lumps a side."""
-    coarse = torch.randn(count, 1, cells, cells, generator=generator)
+def _smooth_field(like: torch.Tensor, cells: int) -> torch.Tensor:
+    """Random fields (B, 1, S, S) that vary over about `cells` lumps a side."""
+    count, side = len(like), like.shape[-1]
+    coarse = torch.randn(count, 1, cells, cells, device=like.device)
     return functional.interpolate(coarse, size=(side, side), mode='bicubic')
 
 
-def relight(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def relight(images: torch.Tensor) -> torch.Tensor:
     """Change light and camera of images (B, 3, S, S) in [0, 255].
 
     Gamma, gain of the whole and of each colour, shadows and bright spots, blur, noise: what
     differs between two visits of a place while its edges stay.
     """
-    count, side = len(images), images.shape[-1]
+    count = len(images)
 
     def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
+        return torch.randn(*shape, device=images.device)
 
     def chance(probability: float) -> torch.Tensor:
-        return (torch.rand(count, 1, 1, 1, generator=generator) < probability).float()
+        return (torch.rand(count, 1, 1, 1, device=images.device) < probability).float()
 
     out = (images.clamp(0, 255) / 255 + 1e-3) ** (0.45 * normal(count, 1, 1, 1)).exp()
     gain = 0.3 * normal(count, 1, 1, 1) + 0.1 * normal(count, 3, 1, 1)
-    shade = 0.5 * chance(0.5) * _smooth_field(count, side, 4, generator)
+    shade = 0.5 * chance(0.5) * _smooth_field(images, 4)
     out = out * (gain + shade).exp()
     blurred = functional.avg_pool2d(functional.pad(out, (1, 1, 1, 1), mode='replicate'), 3, 1)
     out = torch.lerp(out, blurred, chance(0.3))
@@ -96,38 +96,14 @@ def relight(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return out.clamp(0, 1) * 255
 
 
-@dataclass(frozen=True)
-class Views:
-    """Two views of each place of a batch.
+def randaugment(images: torch.Tensor) -> torch.Tensor:
+    """Change each of (B, 3, H, W) normalised images by three random operations of RandAugment.
 
-    Attributes:
-        clean, seen: (2B, 3, S, S) in [0, 255], as warped, and in another light.
-        homographies: (2B, 3, 3), view -> source image.
-        one_image: (B,) bool, both views come from the same image, so that the pixels' true
-            correspondence is known.
-        negative: (B, B) bool, pairs of different places.
+    What the published CricaVPR and SALAD were trained with: torchvision's operations and their
+    default strength, on whole pixel values. Source: Cubuk et al., NeurIPS 2020.
     """
+    from torchvision.transforms import InterpolationMode, v2  # takes a second
 
-    clean: torch.Tensor
-    seen: torch.Tensor
-    homographies: torch.Tensor
-    one_image: torch.Tensor
-    negative: torch.Tensor
-
-
-def draw_views(
-    places: Places, index: torch.Tensor, side: int, generator: torch.Generator
-) -> Views:
-    """Show each place twice: a mild view, and a strong one of it or of a neighbouring frame."""
-    other = places.neighbours(index, generator)
-    mild = random_homographies(len(index), 0.4, generator)
-    strong = random_homographies(len(index), 1.0, generator)
-    homographies = torch.cat([mild, strong])
-    clean = warp(places.pixels(torch.cat([index, other])), homographies, side)
-    return Views(
-        clean,
-        relight(clean, generator),
-        homographies,
-        other == index,
-        places.different(index, index),
-    )
+    change = v2.RandAugment(num_ops=3, interpolation=InterpolationMode.BILINEAR)
+    pixels = denormalise(images).round().clamp(0, 255).to(torch.uint8)
+    return normalise(torch.stack([change(image) for image in pixels]).to(images))

@@ -1,96 +1,161 @@
-import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
+from training_sets import tiny_recipe, write_walks
 
-from selavpr_ros.models import load_model
-from selavpr_ros.models.base import Descriptors
-from selavpr_ros.training.data import Folder, Places, Walk
-from selavpr_ros.training.recipe import ARCHITECTURE, Recipe, Stage, load_recipe
-from selavpr_ros.training.train import Trainer, corresponding_features, export, learning_rate
-from selavpr_ros.training.views import Views, pixel_grid, random_homographies
+from selavpr_ros.errors import CheckpointError
+from selavpr_ros.training.recipe import Recipe
+from selavpr_ros.training.run import train
+from selavpr_ros.training.train import learning_rate, make_optimizers
 
-STAGE = Stage(minutes=1, side=56, places=4, learning_rate=1e-3)
-
-
-@pytest.fixture
-def places():
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (12, 3, 256, 256), dtype=np.uint8)
-    walks = [Walk(('x',) * 4, 'walk', str(number)) for number in range(3)]
-    return Places(walks, images, same_within=1, other_beyond=2)
-
-
-@pytest.fixture
-def recipe():
-    small = {**ARCHITECTURE, 'depth': 4, 'local_hidden': 16}
-    return Recipe(folders=[], stages=[STAGE], architecture=small, points=16)
+SCRIPT = """
+import sys
+from pathlib import Path
+from training_sets import tiny_recipe
+from selavpr_ros.training.run import train
+data, output, changes = Path(sys.argv[1]), Path(sys.argv[2]), eval(sys.argv[3])
+trainer = train(tiny_recipe(**changes), data, output, 'cpu')
+if trainer.rank == 0:
+    (output / 'done').write_text(repr([row['views'] for row in trainer.log]))
+"""
 
 
-def steps(trainer, count):
-    batches = trainer.places.batches(STAGE.places, trainer.generator)
-    for _ in range(count):
-        trainer.progress.seconds += 1  # not the clock's, so that runs can be compared
-        trainer.log.append(trainer.step(next(batches), STAGE))
-    return trainer.log
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return write_walks(tmp_path_factory.mktemp('data'))
 
 
-def test_a_resumed_training_goes_on_exactly(places, recipe, tmp_path):
-    whole = steps(Trainer(recipe, places, tmp_path), 4)
-    first = Trainer(recipe, places, tmp_path)
-    steps(first, 2)
-    first.save()
-    second = Trainer(recipe, places, tmp_path)
-    second.resume()
-    assert steps(second, 2) == whole
+def start(data, output, *launcher, **changes):
+    """Train in another process."""
+    here = os.path.dirname(os.path.dirname(__file__))
+    paths = os.pathsep.join([here, os.environ.get('PYTHONPATH', '')])
+    script = data / 'script.py'
+    script.write_text(SCRIPT)
+    command = [sys.executable, *launcher, str(script), str(data), str(output), repr(changes)]
+    return subprocess.Popen(command, env={**os.environ, 'PYTHONPATH': paths},
+                            stderr=subprocess.PIPE, text=True)
 
 
-def test_exported_weights_load(places, recipe, tmp_path):
-    trainer = Trainer(recipe, places, tmp_path)
-    export(trainer.model, tmp_path / 'small.safetensors', {'name': 'small'})
-    model = load_model(tmp_path / 'small.safetensors')
-    assert model.image_size == (224, 224)
-    assert model.resize == 'area'
-    assert model.model_id.startswith('small/')
+def weights(trainer):
+    return trainer.method.model.state_dict()
 
 
-def test_counterparts_are_taken_from_the_same_spot_of_the_source(recipe):
-    """Features that are the source's coordinates must agree between two views."""
-    side, grid = 112, 29
-    homographies = random_homographies(2, 1.0, torch.Generator().manual_seed(0))
-    at = (pixel_grid(grid) * grid / (grid - 1) * (1 - 14 / side)).expand(2, -1, -1)
-    source = torch.nn.functional.pad(at, (0, 1), value=1.0) @ homographies.mT
-    source = torch.nn.functional.normalize(source, dim=-1)
-    views = Views(
-        torch.zeros(2, 3, side, side),
-        torch.zeros(2, 3, side, side),
-        homographies,
-        torch.tensor([True]),
-        torch.zeros(1, 1, dtype=torch.bool),
-    )
-    query, match, alike = corresponding_features(
-        Descriptors(torch.zeros(2, 1), source), views, recipe, torch.Generator().manual_seed(1)
-    )
-    assert len(query) > 4
-    assert alike.shape == (len(query), len(query))
-    assert alike.diagonal().all()
-    torch.testing.assert_close(query, match, atol=2e-3, rtol=0)
+def test_a_training_that_was_killed_ends_as_if_it_had_not_been(data, tmp_path):
+    recipe = tiny_recipe(rounds=3, batches=4)
+    whole = train(recipe, data, tmp_path / 'whole', 'cpu')
+    process = start(data, tmp_path / 'killed', rounds=3, batches=4)
+    checkpoint = tmp_path / 'killed' / 'checkpoint.pt'
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    resumed = train(recipe, data, tmp_path / 'killed', 'cpu')
+    assert [row['views'] for row in resumed.log] == [row['views'] for row in whole.log]
+    assert resumed.recalls == whole.recalls
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
 
 
-def test_learning_rate_warms_up_and_ends_low():
-    rates = [learning_rate(STAGE, progress) for progress in (0, 0.03, 0.5, 1)]
-    assert rates[0] == 0
-    assert rates[1] == pytest.approx(1e-3, rel=0.01)
-    assert rates[3] == pytest.approx(2e-5)
+def test_a_checkpoint_inside_a_round_goes_on_with_its_next_batch(data, tmp_path, monkeypatch):
+    monkeypatch.setattr('selavpr_ros.training.train.CHECKPOINT_EVERY', 1)
+    recipe = tiny_recipe(rounds=1, batches=6, accumulate=2)
+    whole = train(recipe, data, tmp_path / 'whole', 'cpu')
+    # Stop after the checkpoint of the second optimizer step, as a power cut would.
+    monkeypatch.setattr('selavpr_ros.training.train.Trainer._note', stop_at_batch(4))
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, data, tmp_path / 'cut', 'cpu')
+    monkeypatch.undo()
+    resumed = train(recipe, data, tmp_path / 'cut', 'cpu')
+    assert len(resumed.log) == 6
+    assert resumed.log == whole.log
 
 
-def test_a_recipe_is_read_from_json(tmp_path):
-    content = {
-        'folders': [{'path': 'walks', 'kind': 'walk'}],
-        'stages': [{'minutes': 1, 'side': 56, 'places': 4, 'learning_rate': 0.001}],
-        'seed': 3,
-    }
-    (tmp_path / 'recipe.json').write_text(json.dumps(content))
-    recipe = load_recipe(tmp_path / 'recipe.json')
-    assert recipe == Recipe([Folder('walks', 'walk')], [STAGE], seed=3)
+def stop_at_batch(count):
+    def note(trainer, terms):
+        if len(trainer.log) == count:
+            raise KeyboardInterrupt
+        trainer.log.append(terms)
+    return note
+
+
+def test_a_finished_training_is_not_done_again(data, tmp_path):
+    recipe = tiny_recipe(rounds=1, batches=2)
+    first = train(recipe, data, tmp_path, 'cpu')
+    again = train(recipe, data, tmp_path, 'cpu')
+    assert again.log == first.log
+
+
+def test_another_recipe_does_not_go_on_with_a_checkpoint(data, tmp_path):
+    train(tiny_recipe(rounds=1, batches=2), data, tmp_path, 'cpu')
+    with pytest.raises(CheckpointError, match='belongs to another recipe'):
+        train(tiny_recipe(rounds=1, batches=2, learning_rate=0.5), data, tmp_path, 'cpu')
+
+
+def test_the_best_weights_are_returned_and_patience_ends_the_training(data, tmp_path, monkeypatch):
+    scores = iter([0.2, 0.9, 0.5, 0.4, 0.3])
+    seen = []
+
+    def judged(self, model):
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return {'recall@1': next(scores)}
+
+    monkeypatch.setattr('selavpr_ros.training.validation.Validation.__call__', judged)
+    trainer = train(tiny_recipe(rounds=5, batches=1, patience=2), data, tmp_path, 'cpu')
+    assert len(seen) == 4
+    assert trainer.best['recall@1'] == 0.9
+    for name, tensor in weights(trainer).items():
+        assert torch.equal(tensor, seen[1][name]), name
+
+
+def test_two_accumulated_batches_are_one_of_twice_the_size(data, tmp_path):
+    trainer = train(tiny_recipe(rounds=1, batches=4, accumulate=2), data, tmp_path, 'cpu')
+    assert trainer.step == 2
+    assert [row['step'] for row in trainer.log] == [0, 0, 1, 1]
+
+
+def test_two_processes_end_with_the_same_weights(data, tmp_path):
+    """The real torchrun, over gloo."""
+    launcher = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    process = start(data, tmp_path / 'run', *launcher, rounds=2, batches=4)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert len(eval((tmp_path / 'run' / 'done').read_text())) == 4  # half of the batches each
+
+
+def test_the_optimizers_share_the_weights(data):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Linear(4, 5))
+    for name, count in (('adamw', 1), ('muon', 2)):
+        optimizers = make_optimizers(model, Recipe(optimizer=name))
+        held = [p for o in optimizers for group in o.param_groups for p in group['params']]
+        assert len(optimizers) == count
+        assert {id(p) for p in held} == {id(p) for p in model.parameters()}
+        assert len(held) == 4
+    assert optimizers[1].param_groups[0]['params'] == [model[1].weight]
+
+
+def test_vectors_do_not_decay():
+    model = torch.nn.Linear(4, 5)
+    groups = make_optimizers(model, Recipe(weight_decay=0.1))[0].param_groups
+    assert [(len(g['params']), g['weight_decay']) for g in groups] == [(1, 0.1), (1, 0.0)]
+
+
+def test_frozen_weights_are_in_no_optimizer():
+    model = torch.nn.Linear(4, 5)
+    model.weight.requires_grad_(False)
+    groups = make_optimizers(model, Recipe())[0].param_groups
+    assert [len(g['params']) for g in groups] == [0, 1]
+
+
+@pytest.mark.parametrize(('schedule', 'last'), [('constant', 1.0), ('linear', 0.02),
+                                                ('cosine', 0.02)])
+def test_learning_rates_warm_up_and_follow_their_schedule(schedule, last):
+    recipe = replace(Recipe(), schedule=schedule, learning_rate=2.0, warm_up=10)
+    assert learning_rate(recipe, 0, 1000) == pytest.approx(0.2, rel=0.01)
+    assert learning_rate(recipe, 9, 1000) == pytest.approx(2.0, rel=0.02)
+    assert learning_rate(recipe, 999, 1000) == pytest.approx(2.0 * last, rel=0.05)

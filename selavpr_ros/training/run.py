@@ -1,0 +1,116 @@
+"""From a recipe to a file of weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+
+from selavpr_ros.models import choose_device
+from selavpr_ros.models.base import VprModel
+from selavpr_ros.models.checkpoints import METADATA
+from selavpr_ros.models.convert import check_target, named_when_done, published_tensors
+from selavpr_ros.models.families import sizes_of
+from selavpr_ros.training.data import Places
+from selavpr_ros.training.methods import METHODS
+from selavpr_ros.training.operating_point import measure_operating_point
+from selavpr_ros.training.recipe import Recipe
+from selavpr_ros.training.sources import Source, find_walks
+from selavpr_ros.training.start import start_model
+from selavpr_ros.training.train import Trainer
+from selavpr_ros.training.validation import Validation
+
+VIEWS_LARGER = 1.25  # images that views are cut from, so that a crop keeps its pixels
+
+
+def load_places(
+    sources: Iterable[Source], data: Path, cache: Path, recipe: Recipe, model: VprModel,
+    larger: float = 1.0,
+) -> Places:
+    """Find all images of a recipe's entries, in the size that the model takes."""
+    walks = [walk for source in sources for walk in find_walks(data, source, cache)]
+    height, width = (round(side * larger) for side in model.image_size)
+    return Places(walks, recipe.rules, (height, width), model.resize)
+
+
+def write_weights(model: VprModel, target: Path, told: dict[str, Any], half: bool) -> None:
+    """Write weights that `load_model` reads, whole or not at all.
+
+    Args:
+        model: trained.
+        target: path of the file; one that is there is replaced.
+        told: what else the file shall tell, e.g. its operating point; JSON values.
+        half: store float16.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    check_target(target, overwrite=True)
+    metadata = {
+        'family': model.family, 'num_heads': sizes_of(model)['num_heads'],
+        'image_size': model.image_size, 'resize': model.resize, **told}
+    tensors = published_tensors(model)
+    if half:
+        tensors = {name: tensor.half() for name, tensor in tensors.items()}
+    with named_when_done(target) as unnamed:
+        save_file(tensors, unnamed, {METADATA: json.dumps(metadata)})
+
+
+def join_processes(device: str) -> torch.device:
+    """Meet the other processes of `torchrun`, if there are any; each has a GPU of its own."""
+    if int(os.environ.get('WORLD_SIZE', 1)) == 1:
+        return choose_device(device)
+    if device in ('auto', 'cuda') and torch.cuda.is_available():
+        device = f'cuda:{os.environ["LOCAL_RANK"]}'
+        torch.cuda.set_device(device)
+    chosen = choose_device(device)
+    if not dist.is_initialized():
+        dist.init_process_group('nccl' if chosen.type == 'cuda' else 'gloo')
+    return chosen
+
+
+def train(recipe: Recipe, data: Path, output: Path, device: str = 'auto') -> Trainer:
+    """Train as a recipe says, or go on where a training into `output` was stopped.
+
+    Args:
+        recipe: what to do.
+        data: folder that the recipe's paths start from.
+        output: folder for checkpoint, log and weights; made if it is not there.
+        device: 'auto', 'cpu', 'cuda', ...
+
+    Returns:
+        The trainer, whose model has the weights of its best validation.
+
+    Raises:
+        SettingError: the recipe does not fit the data.
+        CheckpointError: weights cannot be read, or the folder holds another recipe's training.
+    """
+    chosen = join_processes(device)
+    output.mkdir(parents=True, exist_ok=True)
+    model = start_model(recipe).to(chosen)
+    larger = VIEWS_LARGER if recipe.method == 'views' else 1.0
+    places = load_places(recipe.data, data, output, recipe, model, larger)
+    held_out = load_places(recipe.held_out, data, output, recipe, model)
+    method = METHODS[recipe.method](model, places, recipe).to(chosen)
+    trainer = Trainer(method, recipe, Validation(held_out) if len(held_out) else None, output)
+    trainer.run()
+    return trainer
+
+
+def description(trainer: Trainer, name: str) -> dict[str, Any]:
+    """What a weights file tells of its making, with the gates measured on the held-out places."""
+    told: dict[str, Any] = {
+        'name': name, 'images': len(trainer.method.places), 'steps': trainer.step,
+        'seed': trainer.recipe.seed, 'recalls': trainer.recalls[-1:]}
+    model = trainer.method.model
+    if isinstance(trainer.validate, Validation) and model.max_local_features:
+        point = measure_operating_point(model, trainer.validate.places)
+        return {'training': told, 'operating_point': asdict(point)}
+    return {'training': told}

@@ -1,0 +1,308 @@
+"""Where training images come from: folders, bags and the simulated world -> walks."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from selavpr_ros.errors import ImageError, SettingError
+from selavpr_ros.evaluation.truth import POSE_COLUMNS, SUFFIXES, read_table
+from selavpr_ros.image_decoding import decode
+from selavpr_ros.pose import Pose
+from selavpr_ros.replay.bag import Bag, Topic
+from selavpr_ros.replay.pose_track import PoseTrack
+from selavpr_ros.replay.topics import (
+    choose_image_topic,
+    choose_odometry_topic,
+    choose_truth_topic,
+)
+from selavpr_ros.training.data import KINDS, Walk
+
+POSES_FILES = ('poses.csv', 'positions.csv')
+_FRAME_NUMBER = re.compile(r'_frame_\d+$|\d+$')
+# The field's file names: @utm_east@utm_north@ and more; metres.
+_UTM = re.compile(r'^[^@]*@(-?\d+\.?\d*)@(-?\d+\.?\d*)@')
+STORED_SIDE = 560  # pixels; images of a bag are kept that small, and no system sees larger ones
+STORED_QUALITY = 95  # of JPEG, a tenth of the pixels' memory
+BAG_SPACING_M = 0.5
+BAG_SPACING_S = 1.0  # without odometry
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images are, and what their order says.
+
+    Attributes:
+        path: below the data folder, or absolute; a pattern may stand for several folders.
+        kind: 'walk', 'place' or 'mixed': image folders, see `Walk`; 'bag': a rosbag2;
+            'simulated': drawn fresh, without any path.
+        name: a regular expression whose first group says which images of a folder are one walk
+            or place; two names are two places. Unless given: what stands before the number.
+        group: walks of one group may show the same places, see `Walk`; each folder, name and bag
+            is one of its own unless given.
+        left_out: patterns of paths below `path` that are not for training.
+        image_topic, pose_topic: of a bag; unless given, the only ones there are, and true poses
+            before odometry; pose_topic 'none' does without poses.
+        worlds, visits, seed: how many simulated towns, how often each is driven through, and
+            where their random numbers begin.
+    """
+
+    path: str = ''
+    kind: str = 'walk'
+    name: str = ''
+    group: str = ''
+    left_out: Sequence[str] = ()
+    image_topic: str | None = None
+    pose_topic: str | None = None
+    worlds: int = 10
+    visits: int = 2
+    seed: int = 1000
+
+
+# ---- folders ------------------------------------------------------------------------------------
+
+XyYaw = tuple[float, float, float]  # x_m, y_m, yaw_rad; NaN where not known
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read a file: (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: it is no image.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ImageError(f'{path}: not an image')
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _by_number(file: Path) -> list[str | int]:
+    """Sorts image_2 before image_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', file.name)]
+
+
+def _read_poses(table: Path) -> dict[str, XyYaw]:
+    """Poses by image, as the table names it."""
+    poses = {}
+    for row in read_table(table, POSE_COLUMNS, optional=1):
+        cells = [row.get(column) or 'nan' for column in POSE_COLUMNS[1:]]
+        try:
+            x_m, y_m, yaw_rad = map(float, cells)
+        except ValueError as error:
+            raise SettingError(f'{table}, line {row["line"]}: {", ".join(cells)} are not numbers '
+                               f'{", ".join(POSE_COLUMNS[1:])}') from error
+        poses[row['image']] = x_m, y_m, yaw_rad
+    return poses
+
+
+def _table(root: Path, folder: Path) -> Path | None:
+    """The nearest table of poses, from a folder up to the root."""
+    upwards = [folder, *folder.parents]
+    tables = (above / name for above in upwards[: upwards.index(root) + 1] for name in POSES_FILES)
+    return next((table for table in tables if table.is_file()), None)
+
+
+def _known_poses(
+    table: Path, known: dict[str, XyYaw], files: list[Path]
+) -> list[XyYaw]:
+    """Poses of files, which lie beside the table, below it, or in its folder `images`."""
+    names = [file.relative_to(table.parent).as_posix() for file in files]
+    poses = [known.get(name) or known.get(name.removeprefix('images/')) for name in names]
+    missing = [name for name, pose in zip(names, poses, strict=True) if pose is None]
+    if missing:
+        raise SettingError(
+            f'{table}: no row for {missing[0]} ({len(missing)} such images): add them, with nan '
+            'for a pose that is not known, or name them in left_out')
+    return [pose for pose in poses if pose is not None]
+
+
+def _poses_in_names(files: list[Path]) -> list[XyYaw] | None:
+    """Poses that the names tell, all or none of them."""
+    told = [_UTM.match(file.name) for file in files]
+    poses = [(float(match[1]), float(match[2]), np.nan) for match in told if match]
+    return poses if len(poses) == len(files) else None
+
+
+def _wanted(file: Path, root: Path, left_out: Sequence[str]) -> bool:
+    relative = file.relative_to(root).as_posix()
+    return file.suffix.lower() in SUFFIXES and not any(
+        fnmatch.fnmatch(relative, pattern) for pattern in left_out)
+
+
+def _walk_name(file: Path, pattern: str) -> str:
+    """What the images of one walk have in common."""
+    if not pattern:
+        return '' if '@' in file.name else _FRAME_NUMBER.sub('', file.stem)
+    try:
+        match = re.search(pattern, file.stem)
+        return match[1] if match else ''
+    except (re.error, IndexError) as error:
+        raise SettingError(f"name '{pattern}' is no regular expression with a group ({error}): "
+                           "it has to be like '^(.*)_'") from error
+
+
+def _walk_files(root: Path, source: Source) -> dict[tuple[Path, str], list[Path]]:
+    """The images of each folder and name, in order."""
+    walks: dict[tuple[Path, str], list[Path]] = {}
+    for file in sorted(root.rglob('*')):
+        if _wanted(file, root, source.left_out):
+            walks.setdefault((file.parent, _walk_name(file, source.name)), []).append(file)
+    return {key: sorted(files, key=_by_number) for key, files in walks.items()}
+
+
+def _folder_walks(root: Path, source: Source) -> Iterator[Walk]:
+    """All walks below a folder, with poses from tables or names where there are any."""
+    read_poses: Callable[[Path], dict[str, XyYaw]] = lru_cache(maxsize=1)(_read_poses)
+    for (folder, name), files in _walk_files(root, source).items():
+        kind, poses, table = source.kind, None, _table(root, folder)
+        group = source.group or (f'{folder}/{name}' if source.name else str(root))
+        if table is not None:
+            poses = _known_poses(table, read_poses(table), files)
+        else:
+            poses = _poses_in_names(files)
+            if poses and kind == 'walk':
+                kind = 'mixed'  # in the order of positions, which is not that of the walk
+        images = [partial(read_image, file) for file in files]
+        yield Walk(images, kind, group, np.array(poses) if poses else None)
+
+
+def _folders(data: Path, path: str) -> list[Path]:
+    """The folder of that path, or all that the pattern fits."""
+    if (data / path).is_dir():
+        return [data / path]
+    pattern = Path(path)
+    anchor = Path(pattern.anchor) if pattern.is_absolute() else data
+    return sorted(anchor.glob(str(pattern.relative_to(pattern.anchor))))
+
+
+# ---- bags ---------------------------------------------------------------------------------------
+
+def _is_due(stamp_ns: int, pose: Pose | None, last: tuple[int, Pose | None] | None) -> bool:
+    """Whether the robot, or the clock where nothing tells of the robot, has moved on."""
+    if last is None:
+        return True
+    if pose is None or last[1] is None:
+        return stamp_ns - last[0] >= BAG_SPACING_S * 1e9
+    return bool(np.linalg.norm(pose.translation_m - last[1].translation_m) >= BAG_SPACING_M)
+
+
+def _store(image: np.ndarray) -> np.ndarray:
+    """Compress an image (H, W, 3), shrunk to what a model can use, to the bytes of a JPEG."""
+    scale = STORED_SIDE / min(image.shape[:2])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.imencode('.jpg', image[..., ::-1], (cv2.IMWRITE_JPEG_QUALITY, STORED_QUALITY))[1]
+
+
+def _restore(jpeg: np.ndarray) -> np.ndarray:
+    image = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
+    assert image is not None
+    return np.ascontiguousarray(image[..., ::-1])
+
+
+def _planar(pose: Pose | None) -> XyYaw:
+    if pose is None:
+        return np.nan, np.nan, np.nan
+    return float(pose.translation_m[0]), float(pose.translation_m[1]), pose.yaw_rad
+
+
+def _pose_topic(bag: Bag, asked: str | None) -> Topic | None:
+    """What tells best where the camera was."""
+    truth = None if asked else choose_truth_topic(bag)
+    return truth or choose_odometry_topic(bag, asked)
+
+
+def _due_images(bag: Bag, source: Source) -> Iterator[tuple[np.ndarray, XyYaw]]:
+    """Images, (H, W, 3) uint8 RGB, wherever the robot has moved on; with their poses."""
+    topic, told = choose_image_topic(bag, source.image_topic), _pose_topic(bag, source.pose_topic)
+    track = PoseTrack(bag.poses(told.name) if told else ())
+    last: tuple[int, Pose | None] | None = None
+    for stamp_ns, message in tqdm(
+            bag.images(topic.name), total=topic.count, desc=f'reading {bag.name}'):
+        pose = track.at(stamp_ns)
+        if (told and pose is None) or not _is_due(stamp_ns, pose, last):
+            continue
+        try:
+            yield decode(message), _planar(pose)
+        except ImageError as error:
+            logger.warning('image at %d ns skipped: %s', stamp_ns, error)
+            continue
+        last = stamp_ns, pose
+
+
+def _bag_walk(path: Path, source: Source) -> Walk:
+    """One image every `BAG_SPACING_M`, kept in memory; poses where the bag tells of them.
+
+    Raises:
+        SettingError: no image has a pose.
+        BagError: the bag cannot be read, or leaves a choice of topics.
+    """
+    images, poses = [], []
+    with Bag(path) as bag:
+        for image, pose in _due_images(bag, source):
+            images.append(partial(_restore, _store(image)))
+            poses.append(pose)
+    if not images:
+        raise SettingError(f'{path}: no image can be used: none has a pose within half a second '
+                           "of odometry on both sides, or none can be decoded; pose_topic 'none' "
+                           'does without poses')
+    return Walk(images, 'walk', source.group or str(path), np.array(poses))
+
+
+# ---- the simulated world ------------------------------------------------------------------------
+
+
+def _render(source: Source, cache: Path) -> list[Path]:
+    """Folders with the towns of an entry, rendered unless they are there."""
+    from selavpr_ros.training.simulated import SimulatedPlaces, write_world
+
+    seeds = range(source.seed, source.seed + source.worlds)
+    root = (cache / 'simulated').resolve()
+    folders = [root / f'town_{seed}_{source.visits}' for seed in seeds]
+    for seed, folder in zip(tqdm(seeds, desc='rendering', unit='town'), folders, strict=True):
+        write_world(folder, SimulatedPlaces(), seed, source.visits)
+    return folders
+
+
+# ---- all of them --------------------------------------------------------------------------------
+
+
+def find_walks(data: Path, source: Source, cache: Path) -> list[Walk]:
+    """Find the walks of one entry of a recipe.
+
+    Args:
+        data: folder that relative paths start from.
+        source: the entry.
+        cache: folder where simulated towns are rendered to.
+
+    Raises:
+        SettingError: unknown kind, no image there, or an image without a row in its table.
+        GroundTruthError: a table of poses cannot be read, or has other columns.
+        BagError: the bag cannot be read.
+    """
+    if source.kind == 'bag':
+        return [_bag_walk(data / source.path, source)]
+    if source.kind == 'simulated':
+        folders = _render(source, cache)
+        source = replace(source, kind='walk')
+    elif source.kind in KINDS:
+        folders = _folders(data, source.path)
+    else:
+        raise SettingError(f"kind '{source.kind}' of {source.path}: take one of "
+                           f"{', '.join(KINDS)}, bag, simulated")
+    walks = [walk for folder in folders for walk in _folder_walks(folder, source)]
+    if not walks:
+        raise SettingError(f'{data / source.path}: no .jpg or .png in it, nor another image that '
+                           'is not left out')
+    return walks
