@@ -40,8 +40,8 @@ def _held_out(poses: np.ndarray, side_m: float) -> np.ndarray:
 
 def _near(poses: np.ndarray, others: np.ndarray, radius_m: float) -> np.ndarray:
     """Which of (N, 3) poses have one of the others within a radius."""
-    steps = poses[:, None, :2] - others[None, :, :2]
-    return (np.linalg.norm(steps, axis=-1) <= radius_m).any(axis=1)
+    return np.array([
+        (np.linalg.norm(others[:, :2] - pose[:2], axis=1) <= radius_m).any() for pose in poses])
 
 
 def _part(walk: Walk, kept: np.ndarray) -> Walk:

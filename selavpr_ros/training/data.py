@@ -149,8 +149,9 @@ class Places(Dataset[torch.Tensor]):
     ) -> torch.Tensor:
         """Which images were taken together with the queries, and are too easy to recognise.
 
-        The frames just before and after; in a walk also those of slow driving, as long as all
-        frames up to them show the place; without an order, all of the place in the same walk.
+        In a walk the frames just before and after, and those of slow driving, as long as all
+        frames up to them show the place; without an order, all of the place in the same walk; of
+        a place, the image alone.
 
         Args:
             query: (A,) indices.
@@ -165,8 +166,9 @@ class Places(Dataset[torch.Tensor]):
         stayed = same & (left == left.gather(1, torch.searchsorted(match, query)[:, None]))
         soon = (query[:, None] - match).abs() <= self.rules.other_beyond
         kind = self.kind[query][:, None]
-        ordered = soon | (stayed & (kind == KINDS.index('walk')))
-        return same_walk & torch.where(kind == KINDS.index('mixed'), same, ordered)
+        in_order = (soon | stayed) & (kind == KINDS.index('walk'))
+        itself = query[:, None] == match
+        return same_walk & torch.where(kind == KINDS.index('mixed'), same, in_order | itself)
 
     def positives(self, index: int) -> torch.Tensor:
         """Other images of an image's place; where some are of another visit, only those.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
+from selavpr_ros.errors import SettingError
 from selavpr_ros.models import choose_device
 from selavpr_ros.models.base import VprModel
 from selavpr_ros.models.checkpoints import METADATA
@@ -24,7 +26,7 @@ from selavpr_ros.training.operating_point import measure_operating_point
 from selavpr_ros.training.recipe import Recipe
 from selavpr_ros.training.sources import Source, find_walks
 from selavpr_ros.training.start import start_model
-from selavpr_ros.training.train import Trainer
+from selavpr_ros.training.train import Trainer, processes
 from selavpr_ros.training.validation import Validation
 
 VIEWS_LARGER = 1.25  # images that views are cut from, so that a crop keeps its pixels
@@ -76,6 +78,17 @@ def join_processes(device: str) -> torch.device:
     return chosen
 
 
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Let the first process do alone what leaves files behind, towns to render for one."""
+    rank, world = processes()
+    if rank:
+        dist.barrier()
+    yield
+    if world > 1 and rank == 0:
+        dist.barrier()
+
+
 def train(recipe: Recipe, data: Path, output: Path, device: str = 'auto') -> Trainer:
     """Train as a recipe says, or go on where a training into `output` was stopped.
 
@@ -96,8 +109,9 @@ def train(recipe: Recipe, data: Path, output: Path, device: str = 'auto') -> Tra
     output.mkdir(parents=True, exist_ok=True)
     model = start_model(recipe).to(chosen)
     larger = VIEWS_LARGER if recipe.method == 'views' else 1.0
-    places = load_places(recipe.data, data, output, recipe, model, larger)
-    held_out = load_places(recipe.held_out, data, output, recipe, model)
+    with first_process_first():
+        places = load_places(recipe.data, data, output, recipe, model, larger)
+        held_out = load_places(recipe.held_out, data, output, recipe, model)
     method = METHODS[recipe.method](model, places, recipe).to(chosen)
     trainer = Trainer(method, recipe, Validation(held_out) if len(held_out) else None, output)
     trainer.run()
@@ -110,7 +124,10 @@ def description(trainer: Trainer, name: str) -> dict[str, Any]:
         'name': name, 'images': len(trainer.method.places), 'steps': trainer.step,
         'seed': trainer.recipe.seed, 'recalls': trainer.recalls[-1:]}
     model = trainer.method.model
-    if isinstance(trainer.validate, Validation) and model.max_local_features:
+    if not (isinstance(trainer.validate, Validation) and model.max_local_features):
+        return {'training': told}
+    try:
         point = measure_operating_point(model, trainer.validate.places)
-        return {'training': told, 'operating_point': asdict(point)}
-    return {'training': told}
+    except SettingError:  # no pairs among the held-out images: a training must not end in that
+        return {'training': told}
+    return {'training': told, 'operating_point': asdict(point)}

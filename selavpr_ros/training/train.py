@@ -89,7 +89,8 @@ class Trainer:
     ) -> None:
         self.method, self.recipe, self.validate, self.output = method, recipe, validate, output
         self.optimizers = make_optimizers(method, recipe)
-        self.scaler = torch.amp.GradScaler(enabled=recipe.precision == 'fp16')
+        self.scaler = torch.amp.GradScaler(
+            method.model.device.type, enabled=recipe.precision == 'fp16')
         self.rank, self.world = processes()
         whole = recipe.accumulate * self.world
         self.batches_a_round = max(1, recipe.batches // whole) * whole
