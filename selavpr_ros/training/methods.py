@@ -323,8 +323,11 @@ class Views(Method):
             return {}
         tokens, descriptor, local = self.teacher(clean)
         assert described.local_features is not None
+        # As GeM sees them. What is negative counts as nothing there, and half of the channels are
+        # at each patch: room for what the local features need beside.
+        seen = functional.normalize(patches.float().relu(), dim=-1)
         return {
-            'tokens': imitation_loss(functional.normalize(patches.float(), dim=-1), tokens),
+            'tokens': imitation_loss(seen, tokens),
             'descriptor': imitation_loss(described.global_descriptor, descriptor),
             'local': imitation_loss(described.local_features, local),
         }
