@@ -8,7 +8,6 @@ from models_support import full_size
 
 from selavpr_ros.models.catalogue import SYSTEMS, build
 from selavpr_ros.models.families import family_of
-from selavpr_ros.models.fol import FoL
 from selavpr_ros.models.hub import BACKBONES
 
 LISTINGS = {'SelaVPR': 'selavpr', 'SelaVPR, registers': 'selavpr_reg', 'CricaVPR': 'cricavpr',
@@ -50,7 +49,8 @@ def test_networks_have_the_published_keys_and_shapes(shared, system):
 @every_system
 def test_descriptors_have_the_stated_sizes(system, monkeypatch):
     # How many local features FoL has depends on values.
-    monkeypatch.setattr(FoL, '_local', lambda self, patches, chosen: self.local_head(patches))
+    monkeypatch.setattr(
+        'selavpr_ros.models.fol.chosen_features', lambda features, chosen, grid: features)
     model = _shape_of(system)
     assert model.why_not(system.image_size) == ''
     descriptors = model(torch.empty(1, 3, *system.image_size, device='meta'))
