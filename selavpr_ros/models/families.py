@@ -54,6 +54,7 @@ def _selavpr_sizes(state: StateDict) -> Sizes:
         'local_hidden': _side(state, 'LocalAdapt.upconv1.weight', 1),
         'local_dim': _side(state, 'LocalAdapt.upconv2.weight', 1),
         'registers': _side(state, 'backbone.register_tokens', 1, 0),
+        'conv_stem': 'backbone.patch_embed.conv.weight' in state,
     }
 
 

@@ -19,6 +19,8 @@ class SelaVPR(VprModel):
         width, depth, num_heads, registers: of the transformer.
         adapter_hidden: bottleneck of both adapters of a block.
         local_hidden, local_dim: channels of the two up-convolutions.
+        conv_stem: whether patches are embedded by a convolutional network, as in the embedded
+            model; the published ones do it by a single layer.
     """
 
     family = 'selavpr'
@@ -32,9 +34,10 @@ class SelaVPR(VprModel):
         local_hidden: int,
         local_dim: int,
         registers: int = 0,
+        conv_stem: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone = Backbone(width, depth, num_heads, registers)
+        self.backbone = Backbone(width, depth, num_heads, registers, conv_stem=conv_stem)
         add_selavpr_adapters(self.backbone, adapter_hidden)
         self.aggregation = GeM()
         self.local_head = UpConvLocalFeatures(width, local_hidden, local_dim)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from selavpr_ros.errors import SettingError
 from selavpr_ros.models import DTYPES
 from selavpr_ros.models.base import Descriptors, VprModel
+from selavpr_ros.models.conv_stem import ConvStem
 from selavpr_ros.models.cricavpr import CricaVPR
 from selavpr_ros.models.fol import FoL
 from selavpr_ros.models.selavpr import SelaVPR
@@ -39,7 +40,7 @@ from selavpr_ros.training.views import (
     warp,
 )
 
-FIT_IMAGES = 250  # that the teacher's scales and components come from
+FIT_IMAGES = 250  # that the stem's scales and components come from
 TRIES = 10  # to find another place for a batch, or another image for a place
 Batches = list[list[int]]
 
@@ -276,8 +277,8 @@ class Views(Method):
     """Each image with a warped and relit copy of itself: for images without any pairs.
 
     The pixels' true correspondence is known, so the local features are asked to find their
-    counterparts. With a teacher, which sees the undisturbed views, tokens and local features
-    imitate its own: this is how a network learns from scratch on few images.
+    counterparts. A network with a convolutional stem has a teacher, too, which sees the
+    undisturbed views: tokens and local features imitate its own.
     """
 
     model: SelaVPR
@@ -290,14 +291,18 @@ class Views(Method):
         if model.image_size[0] != model.image_size[1]:
             raise SettingError(f'method views needs square images, image_size is '
                                f'{list(model.image_size)}')
+        stem = model.backbone.patch_embed
         self.teacher = None
-        if recipe.teacher:
-            local_dim = model.local_head.upconv2.out_channels
-            self.teacher = Teacher(
-                recipe.teacher, recipe.teacher_weights, model.backbone.embed_dim, local_dim)
-            some = torch.randperm(len(places))[:FIT_IMAGES].tolist()
-            images = [places[i] for i in tqdm(some, desc='fitting the teacher', unit='image')]
-            self.teacher.fit(self._resize(torch.stack(images)))
+        if isinstance(stem, ConvStem):
+            self.teacher = Teacher(stem, model.local_head.upconv2.out_channels)
+            self.teacher.fit(self._some_images())
+            if recipe.architecture:  # a new model
+                stem.load_state_dict(self.teacher.stem.state_dict())
+
+    def _some_images(self) -> torch.Tensor:
+        some = torch.randperm(len(self.places))[:FIT_IMAGES].tolist()
+        images = [self.places[i] for i in tqdm(some, desc='fitting the stem', unit='image')]
+        return self._resize(torch.stack(images))
 
     def _resize(self, images: torch.Tensor) -> torch.Tensor:
         return functional.interpolate(

@@ -67,8 +67,8 @@ class Recipe:
         negatives: of a query, for triplets.
         pool: images among which a round looks for negatives.
         images_a_place: for multi_similarity.
-        teacher: timm's name of an EfficientNet, for views; '' is without.
-        teacher_weights: an installed package of weights or a file; '' takes timm's own.
+        stem_weights: what an architecture with `conv_stem` begins with: an installed package of
+            weights of tf_efficientnet_lite0, or a file; '' takes timm's own.
         points: pairs of local features that a pair of views is judged by.
         near: distance in [-1, 1] image coordinates under which two points are the same.
         temperature: of the contrast between views.
@@ -104,8 +104,7 @@ class Recipe:
     negatives: int = 2
     pool: int = 1000
     images_a_place: int = 4
-    teacher: str = ''
-    teacher_weights: str = ''
+    stem_weights: str = ''
     points: int = 256
     near: float = 0.08
     temperature: float = 0.07

