@@ -90,6 +90,7 @@ def load_untrained(
     model.name = f'untrained{seed}'
     model.fingerprint = _fingerprint(model)
     model.image_size, model.resize = trained.image_size, trained.resize
+    model.local_stride = trained.local_stride
     return model.eval().requires_grad_(False)
 
 

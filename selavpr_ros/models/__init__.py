@@ -81,6 +81,7 @@ def _load_file(
     # The embedded weights still say it the older way.
     told = 'area' if metadata.get('antialias') else model.resize
     model.resize = metadata.get('resize', told)
+    model.local_stride = metadata.get('local_stride', model.local_stride)
     if 'operating_point' in metadata:
         model.operating_point = OperatingPoint(**metadata['operating_point'])
     return model

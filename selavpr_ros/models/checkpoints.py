@@ -33,8 +33,8 @@ ALLOWED_GLOBALS: list[Any] = [
 # Key of this package's own metadata in a safetensors file: a JSON object. What of it is read back:
 METADATA = 'selavpr_ros'
 METADATA_KINDS: dict[str, type] = {
-    'num_heads': int, 'image_size': list, 'resize': str, 'antialias': bool, 'source_name': str,
-    'source_sha256': str, 'operating_point': dict}
+    'num_heads': int, 'image_size': list, 'resize': str, 'antialias': bool, 'local_stride': int,
+    'source_name': str, 'source_sha256': str, 'operating_point': dict}
 
 OPERATING_POINT = {field.name for field in fields(OperatingPoint)}
 
@@ -64,6 +64,8 @@ def _checked(metadata: dict[str, Any]) -> dict[str, Any]:
     sides = metadata.get('image_size', [0, 0])
     if [type(side) for side in sides] != [int, int]:
         raise ValueError(f'its metadata say image_size = {sides}')
+    if metadata.get('local_stride', 1) < 1:
+        raise ValueError(f'its metadata say local_stride = {metadata["local_stride"]}')
     if 'operating_point' in metadata and {*metadata['operating_point']} != OPERATING_POINT:
         raise ValueError(f'its metadata say operating_point = {metadata["operating_point"]}')
     return metadata

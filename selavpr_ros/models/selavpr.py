@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.nn import functional
 
 from selavpr_ros.models.adapters import add_selavpr_adapters
 from selavpr_ros.models.aggregation import GeM
-from selavpr_ros.models.backbone import PATCH, Backbone
+from selavpr_ros.models.backbone import PATCH, Backbone, patch_grid
 from selavpr_ros.models.base import Descriptors, VprModel
 from selavpr_ros.models.local_features import UpConvLocalFeatures
 
@@ -44,15 +46,22 @@ class SelaVPR(VprModel):
 
     @property
     def max_local_features(self) -> int:
-        rows, columns = UpConvLocalFeatures.grid(
+        grid = UpConvLocalFeatures.grid(
             (self.image_size[0] // PATCH, self.image_size[1] // PATCH))
-        return rows * columns
+        return math.prod(-(-side // self.local_stride) for side in grid)
 
     def forward(self, images: torch.Tensor) -> Descriptors:
         """Describe images (B, 3, H, W), normalised, H and W multiples of 14."""
-        return self.heads(self.backbone(images)[1])
+        described = self.heads(self.backbone(images)[1])
+        if self.local_stride == 1:
+            return described
+        grid = UpConvLocalFeatures.grid(patch_grid(images))
+        assert described.local_features is not None
+        local = described.local_features.unflatten(1, grid)
+        kept = local[:, :: self.local_stride, :: self.local_stride].flatten(1, 2)
+        return Descriptors(described.global_descriptor, kept)
 
     def heads(self, patches: torch.Tensor) -> Descriptors:
-        """What becomes of patch tokens (B, H/14, W/14, D)."""
+        """What becomes of patch tokens (B, H/14, W/14, D): the whole grid of local features."""
         global_descriptor = functional.normalize(self.aggregation(patches), dim=-1)
         return Descriptors(global_descriptor, self.local_head(patches))

@@ -24,9 +24,9 @@ OPTIMIZERS = ('adamw', 'muon')
 SCHEDULES = ('constant', 'cosine', 'linear')
 PRECISIONS = ('fp32', 'fp16', 'bf16')
 # The least that a setting may be, and what it has to be above.
-AT_LEAST = {'rounds': 1, 'batches': 1, 'batch': 1, 'accumulate': 1, 'negatives': 1, 'pool': 1,
-            'images_a_place': 2, 'points': 1, 'weight_decay': 0, 'warm_up': 0, 'clip': 0,
-            'patience': 0, 'seed': 0, 'near': 0, 'workers': 0}
+AT_LEAST = {'local_stride': 1, 'rounds': 1, 'batches': 1, 'batch': 1, 'accumulate': 1,
+            'negatives': 1, 'pool': 1, 'images_a_place': 2, 'points': 1, 'weight_decay': 0,
+            'warm_up': 0, 'clip': 0, 'patience': 0, 'seed': 0, 'near': 0, 'workers': 0}
 ABOVE_ZERO = ('learning_rate', 'temperature')
 
 
@@ -43,6 +43,7 @@ class Recipe:
         architecture: family and sizes of a new model. Neither weights nor backbone: all of it is
             trained, from scratch.
         image_size: (H, W) in pixels; of the weights where None.
+        local_stride: what a new model keeps of its local features, see `VprModel`.
         method: 'triplets' (SelaVPR), 'multi_similarity' (CricaVPR, SALAD, FoL) or 'views' (every
             image with a warped and relit copy of itself, for images without any pairs).
         terms: weight of each loss term by name; as published if not named, and 0 leaves a term
@@ -82,6 +83,7 @@ class Recipe:
     backbone: str = ''
     architecture: dict[str, Any] = field(default_factory=dict)
     image_size: tuple[int, int] | None = None
+    local_stride: int = 1
     method: str = 'triplets'
     terms: dict[str, float] = field(default_factory=dict)
     augment: str = 'none'

@@ -58,7 +58,8 @@ def write_weights(model: VprModel, target: Path, told: dict[str, Any], half: boo
     check_target(target, overwrite=True)
     metadata = {
         'family': model.family, 'num_heads': sizes_of(model)['num_heads'],
-        'image_size': model.image_size, 'resize': model.resize, **told}
+        'image_size': model.image_size, 'resize': model.resize,
+        'local_stride': model.local_stride, **told}
     tensors = published_tensors(model)
     if half:
         tensors = {name: tensor.half() for name, tensor in tensors.items()}
@@ -125,7 +126,7 @@ def description(trainer: Trainer, name: str) -> dict[str, Any]:
     """What a weights file tells of its making, with the gates measured on the held-out places."""
     told: dict[str, Any] = {
         'name': name, 'images': len(trainer.method.places), 'steps': trainer.step,
-        'seed': trainer.recipe.seed, 'recalls': trainer.recalls[-1:]}
+        'seed': trainer.recipe.seed, 'recall': trainer.best}
     model = trainer.method.model
     if not (isinstance(trainer.validate, Validation) and model.max_local_features):
         return {'training': told}

@@ -118,7 +118,7 @@ def start_model(recipe: Recipe) -> VprModel:
         model = load_model(recipe.weights, image_size=recipe.image_size)
     else:
         model = _on_backbone(recipe) if recipe.backbone else _from_scratch(recipe)
-        model.resize = 'area'
+        model.resize, model.local_stride = 'area', recipe.local_stride
         model.image_size = recipe.image_size or model.image_size
         reason = model.why_not(model.image_size)
         if reason:

@@ -51,6 +51,21 @@ def test_number_of_local_features(small, size, count):
     assert features.shape[1] == small.max_local_features == count
 
 
+@pytest.mark.parametrize(('stride', 'rows', 'columns'), [(2, 15, 21), (3, 10, 14), (4, 8, 11)])
+def test_every_so_many_th_row_and_column_can_be_kept(stride, rows, columns):
+    model, images = make('selavpr'), torch.randn(2, 3, 112, 154)
+    model.image_size = (112, 154)
+    whole = model(images)
+    assert torch.equal(whole.local_features, model.heads(model.backbone(images)[1]).local_features)
+    model.local_stride = stride
+    thinned = model(images)
+    assert torch.equal(thinned.global_descriptor, whole.global_descriptor)
+    assert thinned.local_features.shape[1] == model.max_local_features == rows * columns
+    assert torch.equal(thinned.local_features[:, 1], whole.local_features[:, stride])
+    assert torch.equal(thinned.local_features[:, columns], whole.local_features[:, stride * 41])
+    assert torch.equal(model.heads(model.backbone(images)[1]).local_features, whole.local_features)
+
+
 def test_sides_that_are_no_multiple_of_14_are_refused(small):
     with pytest.raises(ImageError, match='multiples of 14, got 224x225'):
         small(torch.zeros(1, 3, 224, 225))

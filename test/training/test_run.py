@@ -26,6 +26,16 @@ def test_trained_weights_load_and_describe_alike(trained, tmp_path):
     torch.testing.assert_close(model(images), expected)
 
 
+def test_a_file_tells_how_much_of_the_local_features_is_kept(trained, tmp_path):
+    trained.method.model.local_stride = 2
+    try:
+        write_weights(trained.method.model, tmp_path / 'w.safetensors', {}, half=False)
+    finally:
+        trained.method.model.local_stride = 1
+    model = load_model(tmp_path / 'w.safetensors')
+    assert (model.local_stride, model.max_local_features) == (2, 7 * 7)
+
+
 def test_weights_may_be_stored_in_half_the_bytes(trained, tmp_path):
     sizes = []
     for half in (False, True):
@@ -39,7 +49,7 @@ def test_weights_may_be_stored_in_half_the_bytes(trained, tmp_path):
 def test_the_file_tells_of_its_making_and_its_gates(trained, tmp_path):
     told = description(trained, 'small')
     assert told['training'] == {
-        'name': 'small', 'images': 24, 'steps': 4, 'seed': 0, 'recalls': [trained.best]}
+        'name': 'small', 'images': 24, 'steps': 4, 'seed': 0, 'recall': trained.best}
     write_weights(trained.method.model, tmp_path / 'small.safetensors', told, half=True)
     point = load_model(tmp_path / 'small.safetensors').operating_point
     assert 0 <= point.min_local_score <= 1
@@ -63,5 +73,7 @@ def test_a_folder_without_images_is_named(tmp_path):
         train(tiny_recipe(data=(Source('nothing'),)), tmp_path, tmp_path / 'run', 'cpu')
 
 
-def test_the_log_is_there_for_tensorboard(trained):
+def test_the_log_is_there_for_tensorboard_and_as_a_picture(trained):
     assert list(trained.output.glob('events.out.tfevents.*'))
+    assert {'curves.png', 'losses.csv', 'validation.csv'} <= {
+        file.name for file in trained.output.iterdir()}
