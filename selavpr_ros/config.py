@@ -97,9 +97,9 @@ class ModelSettings(_Checked):
     """Which model, and where it runs."""
 
     weights: str = setting(
-        'hog', "'embedded', 'hog' (no weights), the path of a checkpoint of SelaVPR, CricaVPR, "
-        "SALAD, FoL or DINOv2, or timm's name of a DINOv2 backbone; family and sizes are read "
-        'from the file')
+        'embedded', "'embedded', 'hog' (no weights), the path of a checkpoint of SelaVPR, "
+        "CricaVPR, SALAD, FoL or DINOv2, or timm's name of a DINOv2 backbone; family and sizes "
+        'are read from the file')
     weights_sha256: str = setting('', 'Refuse weights with another SHA-256 (64 hex digits)')
     device: str = setting('auto', "'auto' (GPU if torch can use one), 'cpu', 'cuda', 'cuda:N'")
     precision: str = setting(

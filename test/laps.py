@@ -14,6 +14,7 @@ LAP_NS = PLACES * SECOND_NS
 
 # The baseline on tiny images, with gates that two short laps can pass.
 SETTINGS = {
+    'model.weights': 'hog',
     'model.input_size': [96, 128],
     'model.warmup_iters': 0,
     'keyframe.max_similarity': 1.0,

@@ -233,6 +233,7 @@ class LiveNode(Spinner):
     """A VprNode of this process, activated."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
+        parameters = {'model.weights': 'hog', **parameters}  # starts at once
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
         super().__init__(
             lambda context: VprNode(context=context, parameter_overrides=overrides))

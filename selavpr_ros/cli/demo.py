@@ -34,8 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--bag', type=Path, metavar='BAG',
                         help='rosbag2 to play (default: simulate a drive)')
     parser.add_argument('--topic', metavar='T', help="images (default: the bag's only ones)")
-    parser.add_argument('--weights', default='hog', metavar='W',
-                        help="'hog' (no weights), 'embedded', or a checkpoint (default: hog)")
+    parser.add_argument('--weights', default='embedded', metavar='W',
+                        help="'embedded', 'hog' (no weights), or a checkpoint (default: "
+                        'embedded)')
     parser.add_argument('--rate', type=float, default=2.0,
                         help='how many times faster than recorded (default: %(default)g)')
     parser.add_argument('--seed', type=int, default=0, help='which town (default: 0)')

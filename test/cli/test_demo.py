@@ -19,7 +19,7 @@ def test_demo_closes_the_loop_and_leaves_a_picture(tmp_path, capsys):
     assert main(['demo', '--length', '60', '--rate', '4', '-o', str(tmp_path / 'out')]) == 0
     lines = dict(
         line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.strip())
-    assert lines['model'].startswith('hog/')
+    assert lines['model'].startswith('embedded/')
     true, false = (int(part.split()[0]) for part in lines['by'].split('truth')[1].split(',')[:2])
     assert true >= 20
     assert false == 0

@@ -133,7 +133,7 @@ def test_its_settings_file_repeats_a_run(bag, replay, tmp_path):
 
 def test_without_a_name_the_folder_is_called_after_the_bag(bag, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(['replay', str(bag), '--set', 'model.input_size=[96, 128]',
+    assert main(['replay', str(bag), '--weights', 'hog', '--set', 'model.input_size=[96, 128]',
                  '--set', 'query.max_rate=0.2']) == 0
     (folder,) = (tmp_path / 'vpr_results').iterdir()
     assert folder.name.startswith('two_laps_2')

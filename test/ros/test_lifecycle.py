@@ -16,7 +16,7 @@ from selavpr_msgs.msg import VprStatus
 def test_it_starts_by_itself_and_ends_on_sigint(listener, start_process):
     process = start_process('-p', 'query.max_rate:=3')  # an integer where 3.0 is meant
     status = listener.wait_for_state(VprStatus.ACTIVE)
-    assert status.model_id.startswith('hog/')
+    assert status.model_id.startswith('embedded/')
     assert (status.device, status.precision, status.last_error) == ('cpu', 'fp32', '')
     wait_until(lambda: 'listening to' in process.log, 'the line that names the topics')
     assert '/image (sensor_msgs/msg/Image, 0 publishers)' in process.log

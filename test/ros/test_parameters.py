@@ -64,7 +64,7 @@ def test_an_unconfigured_node_only_checks():
 
 
 def test_what_is_not_live_stays_as_it_is():
-    same = [Parameter('model.weights', value='hog')]
+    same = [Parameter('model.weights', value='embedded')]
     assert change(Settings(), same) == Settings()
     with pytest.raises(SettingError, match='deactivate it and clean'):
         change(Settings(), [Parameter('model.weights', value='x.pth')])
