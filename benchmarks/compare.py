@@ -44,7 +44,7 @@ from selavpr_ros.replay.report import versions
 ROOT = Path(__file__).parents[1]
 PAGE, CHART = ROOT / 'docs/comparison.md', ROOT / 'docs/comparison.png'
 BEGIN, END = '<!-- written by benchmarks/compare.py: -->', '<!-- up to here -->'
-SEEDS = 5
+SEEDS = 3
 
 # Recall@1, 5 and 10 of one row on one set.
 Recalls = tuple[float, ...]

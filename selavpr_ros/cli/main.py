@@ -43,8 +43,8 @@ def make_parser(verb: str | None) -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; known errors become one line and exit code 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # As in vpr_node: torch's threads shall not spin where others want the cores.
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+    # As in vpr_node: torch's threads shall not spin long where others want the cores.
+    os.environ.setdefault('GOMP_SPINCOUNT', '100000')
     verb = next((word for word in arguments if not word.startswith('-')), None)
     parsed = make_parser(verb).parse_args(arguments)
     try:

@@ -78,9 +78,7 @@ def _load_file(
     model.name = metadata.get('source_name', path.stem)
     model.fingerprint = metadata.get('source_sha256') or sha256(path)
     model.image_size = image_size or tuple(metadata.get('image_size', model.image_size))
-    # The embedded weights still say it the older way.
-    told = 'area' if metadata.get('antialias') else model.resize
-    model.resize = metadata.get('resize', told)
+    model.resize = metadata.get('resize', model.resize)
     model.local_stride = metadata.get('local_stride', model.local_stride)
     if 'operating_point' in metadata:
         model.operating_point = OperatingPoint(**metadata['operating_point'])

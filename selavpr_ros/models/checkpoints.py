@@ -33,7 +33,7 @@ ALLOWED_GLOBALS: list[Any] = [
 # Key of this package's own metadata in a safetensors file: a JSON object. What of it is read back:
 METADATA = 'selavpr_ros'
 METADATA_KINDS: dict[str, type] = {
-    'num_heads': int, 'image_size': list, 'resize': str, 'antialias': bool, 'local_stride': int,
+    'num_heads': int, 'image_size': list, 'resize': str, 'local_stride': int,
     'source_name': str, 'source_sha256': str, 'operating_point': dict}
 
 OPERATING_POINT = {field.name for field in fields(OperatingPoint)}

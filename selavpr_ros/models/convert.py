@@ -47,7 +47,7 @@ def published_tensors(model: VprModel) -> StateDict:
 def facts(model: VprModel, told: dict[str, Any]) -> dict[str, Any]:
     """What cannot be read from the tensors, beside what the source file told itself."""
     return {
-        **{key: value for key, value in told.items() if key != 'antialias'},
+        **told,
         'family': model.family,
         'num_heads': sizes_of(model)['num_heads'],
         'image_size': model.image_size,

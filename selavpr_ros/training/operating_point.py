@@ -16,7 +16,7 @@ from selavpr_ros.training.data import Places
 from selavpr_ros.training.describe import describe
 
 SAME_LOST = 0.05  # share of neighbouring frames that may fall below the similarity
-OTHER_PASSED = 0.01  # share of other places' most similar images that may pass by their matches
+OTHER_PASSED = 0.05  # share of other places' most similar images that may pass by their matches
 
 Triple = tuple[int, int, int]
 
@@ -44,6 +44,9 @@ def find_triple(rows: torch.Tensor, places: Places, query: int) -> Triple | None
     """
     neighbour = find_neighbour(places, query)
     different = places.different(torch.tensor([query]), torch.arange(len(places)))[0]
+    elsewhere = different & (places.walk != places.walk[query])
+    if places.poses[query, :2].isnan().any() and elsewhere.any():
+        different = elsewhere  # the walk itself may come back to this place
     if neighbour is None or not different.any():
         return None
     similarities = (rows @ rows[query]).masked_fill(~different, -torch.inf)

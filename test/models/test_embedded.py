@@ -6,6 +6,8 @@ import torch
 
 from selavpr_ros.models import load_model
 from selavpr_ros.models.selavpr import SelaVPR
+from selavpr_ros.preprocess import preprocess
+from selavpr_ros.training.sources import read_image
 
 
 def test_it_loads_without_any_argument():
@@ -15,7 +17,8 @@ def test_it_loads_without_any_argument():
     assert model.model_id.endswith('/area224x224')
     assert sum(parameter.numel() for parameter in model.parameters()) < 8e6
     descriptors = model(torch.zeros(1, 3, *model.image_size))
-    assert descriptors.local_features.shape == (1, 61 * 61, 128)
+    assert descriptors.local_features.shape == (1, 31 * 31, 128)
+    assert model.max_local_features == 31 * 31
     assert float(descriptors.global_descriptor.norm()) > 0.999
 
 
@@ -23,3 +26,18 @@ def test_it_says_what_it_was_measured_with():
     measured = load_model('embedded').operating_point
     assert 0 < measured.min_local_score < 1
     assert len(measured.provenance) > 20
+
+
+def test_it_finds_places_better_than_hog(shared):
+    """A quarter of Gardens Point; all of it is in docs/comparison.md."""
+    left, right = (shared / 'data' / 'gardenspoint' / side for side in ('day_left', 'day_right'))
+    database = sorted(left.iterdir())[::4]
+    queries = sorted(right.iterdir())[::4]
+    rows = []
+    model = load_model('embedded')
+    for paths in (database, queries):
+        images = [preprocess(read_image(path), model.image_size, model.resize) for path in paths]
+        with torch.inference_mode():
+            rows.append(torch.cat([model(image[None]).global_descriptor for image in images]))
+    found = (rows[1] @ rows[0].T).argmax(dim=1)
+    assert (found == torch.arange(len(queries))).float().mean() > 0.9
