@@ -90,7 +90,7 @@ BUILT_IN = (
     System(
         'hog', 'hog', '', '', 'Apache-2.0', 'no weights', (240, 320), 384, '999 x 128', {}, {}),
     System(
-        'embedded', 'selavpr', '', '', 'Apache-2.0', 'Apache-2.0', (224, 224), 256, '3721 x 128',
+        'embedded', 'selavpr', '', '', 'Apache-2.0', 'Apache-2.0', (224, 224), 320, '961 x 128',
         {}, {}),
 )
 

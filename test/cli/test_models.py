@@ -124,18 +124,18 @@ def test_rows_of_the_built_in_models_are_true(row):
 def test_show_tells_all_of_the_embedded_model(capsys):
     told = show(capsys, 'embedded')
     assert told['family'] == 'selavpr'
-    assert told['network'] == ('width 256, depth 6, adapter hidden 64, local hidden 192, '
-                               'local dim 128, registers 0, num heads 4')
-    assert told['parameters'] == '6,304,833, stored in float16'
+    assert told['network'] == ('width 320, depth 3, adapter hidden 64, local hidden 128, '
+                               'local dim 128, registers 0, conv stem True, num heads 5')
+    assert told['parameters'] == '7,415,281, stored in float16'
     assert told['model id'] == load_model('embedded').model_id
     assert told['input'].startswith('224x224')
-    assert told['global descriptor'] == '256 numbers'
-    assert told['local features'] == '3721 x 128 numbers'
-    assert told['bytes per keyframe'].startswith(f'{256 * 6 + 3721 * 128 * 2:,} = ')
+    assert told['global descriptor'] == '320 numbers'
+    assert told['local features'] == '961 x 128 numbers'
+    assert told['bytes per keyframe'].startswith(f'{320 * 6 + 961 * 128 * 2:,} = ')
     assert 'similarity at least 0.8' in told['operating point']
-    assert 'images 8082' in told['training']
+    assert 'images 9376' in told['training']
     assert len(told['SHA-256']) == 64
-    assert told['file'].endswith('embedded.safetensors, 12.6 MB, safetensors')
+    assert told['file'].endswith('embedded.safetensors, 14.9 MB, safetensors')
 
 
 def test_show_tells_that_hog_has_no_file(capsys):
@@ -269,8 +269,8 @@ def test_the_embedded_model_keeps_its_precision_and_what_it_tells(tmp_path):
     embedded, converted = load_model('embedded'), load_model(target)
     assert converted.model_id == embedded.model_id
     assert converted.operating_point == embedded.operating_point
-    assert metadata(target)['training']['images'] == 8082
-    assert target.stat().st_size < 13e6
+    assert metadata(target)['training']['images'] == 9376
+    assert target.stat().st_size < 15e6
     assert_same_descriptors(embedded, converted)
 
 

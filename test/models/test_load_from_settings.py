@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from tiny_checkpoints import make, write
@@ -11,20 +13,21 @@ from selavpr_ros.models.hog import Hog
 
 def test_defaults_give_the_model_as_it_is():
     model = load_from_settings(ModelSettings(device='cpu'))
-    assert (model.family, model.image_size, model.dtype) == ('hog', (240, 320), torch.float32)
+    assert (model.family, model.image_size, model.dtype) == ('selavpr', (224, 224), torch.float32)
 
 
 def test_size_and_precision_are_applied():
     model = load_from_settings(
-        ModelSettings(device='cpu', precision='bf16', input_size=(96, 128)))
+        ModelSettings(weights='hog', device='cpu', precision='bf16', input_size=(96, 128)))
     assert (model.image_size, model.dtype) == ((96, 128), torch.bfloat16)
 
 
 def test_the_sum_of_the_weights_is_checked():
     right = Hog().fingerprint
-    assert load_from_settings(ModelSettings(device='cpu', weights_sha256=right.upper()))
+    settings = ModelSettings(weights='hog', device='cpu', weights_sha256=right.upper())
+    assert load_from_settings(settings)
     with pytest.raises(CheckpointError, match=f'is {right}, but .* asks for 00000'):
-        load_from_settings(ModelSettings(device='cpu', weights_sha256='0' * 64))
+        load_from_settings(replace(settings, weights_sha256='0' * 64))
 
 
 def test_the_sum_of_a_file_is_checked_before_it_is_read(tmp_path):
@@ -51,7 +54,8 @@ def test_a_device_that_is_not_there():
 
 
 def test_warming_up_runs_so_many_images():
-    model = load_from_settings(ModelSettings(device='cpu', input_size=(96, 128)))
+    model = load_from_settings(
+        ModelSettings(weights='hog', device='cpu', input_size=(96, 128)))
     shapes = []
     model.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
     warm_up(model, 2)

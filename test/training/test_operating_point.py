@@ -40,12 +40,12 @@ def brighter(*walks, **rules):
 
 
 def test_the_neighbour_and_the_most_similar_image_of_another_place_are_found():
-    places = brighter(range(12), range(12))
     rows = torch.eye(24)
-    rows[5, 0], rows[2, 0], rows[9, 0] = 0.1, 0.9, 0.05  # 2 is too near to be another place
-    assert find_triple(rows, places, 0) == (0, 1, 5)
-    rows[13, 0] = 0.2  # of another walk
-    assert find_triple(rows, places, 0) == (0, 1, 13)
+    rows[5, 0], rows[2, 0] = 0.3, 0.9  # 2 is too near to be another place
+    assert find_triple(rows[:12, :12], brighter(range(12)), 0) == (0, 1, 5)
+    rows[13, 0] = 0.2
+    # Without poses a walk may come back to its places, so another walk is asked if there is one.
+    assert find_triple(rows, brighter(range(12), range(12)), 0) == (0, 1, 13)
 
 
 def test_the_neighbour_shows_the_same_place():
