@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--weights', default='embedded', metavar='W',
                         help="'embedded', 'hog' (no weights), or a checkpoint (default: "
                         'embedded)')
-    parser.add_argument('--rate', type=float, default=2.0,
+    parser.add_argument('--rate', type=float, default=1.0,
                         help='how many times faster than recorded (default: %(default)g)')
     parser.add_argument('--seed', type=int, default=0, help='which town (default: 0)')
     parser.add_argument('--length', type=float, default=160.0, metavar='M',
