@@ -6,8 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 SHARED = Path(__file__).parents[2] / 'shared'
+
+
+@pytest.fixture(autouse=True, scope='session')
+def _one_thread():
+    """Tests are small, and share the cores with node processes: a second thread is a quarrel."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='session')

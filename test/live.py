@@ -246,7 +246,7 @@ class NodeProcess:
     def __init__(self, log: Path, arguments: Sequence[str] = ()) -> None:
         self._log = log
         command = [sys.executable, '-m', 'selavpr_ros.ros.vpr_node', '--ros-args', *arguments]
-        # The same arithmetic as `one_thread` here, and no quarrel over the cores.
+        # The same arithmetic as with one thread here, and no quarrel over the cores.
         environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
         with log.open('w') as output:
             self._process = subprocess.Popen(

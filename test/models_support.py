@@ -73,3 +73,10 @@ def full_size(listing: Path) -> dict[str, torch.Tensor]:
     return {key: torch.empty([int(side) for side in shape.split(',') if side.strip()],
                              dtype=getattr(torch, kind), device='meta')
             for key, shape, kind in lines}
+
+
+def pictures(count: int, height: int = 112, width: int = 112, seed: int = 0) -> torch.Tensor:
+    """(count, 3, height, width) normalised: six by six soft spots of colour."""
+    torch.manual_seed(seed)
+    coarse = torch.rand(count, 3, 6, 6) * 255
+    return normalise(torch.nn.functional.interpolate(coarse, (height, width), mode='bicubic'))

@@ -29,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selavpr_ros.cli import add_output, positive
 from selavpr_ros.config import Settings
 from selavpr_ros.errors import SettingError
 
@@ -51,22 +52,12 @@ def _at_least(least: int) -> Callable[[str], int]:
     return number
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0.0):
-        raise argparse.ArgumentTypeError(f'{text} is not above zero')
-    return value
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `vpr evaluate`."""
     _add_set(parser)
     _add_truth(parser)
     _add_methods(parser)
-    parser.add_argument('-o', '--output', type=Path, metavar='OUT',
-                        help='folder for the results (default: vpr_results/evaluate-<set>_<time>)')
-    parser.add_argument('--overwrite', action='store_true',
-                        help='write into a folder that is not empty')
+    add_output(parser, 'vpr_results/evaluate-<set>_<time>')
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
@@ -87,11 +78,11 @@ def _add_truth(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('what counts as the same place')
     group.add_argument('--tolerance', type=_at_least(0), metavar='N',
                        help=f'--frames: at most so many frames off (default: {truth.TOLERANCE})')
-    group.add_argument('--radius', type=_positive, metavar='M',
+    group.add_argument('--radius', type=positive, metavar='M',
                        help='--positions: at most so many metres apart (default: '
                        f'{POSITIVE_RADIUS_M:g}; {truth.PUBLISHED_RADIUS_M:g} for positions '
                        'in names)')
-    group.add_argument('--heading', type=_positive, metavar='DEG',
+    group.add_argument('--heading', type=positive, metavar='DEG',
                        help='--positions: and turned by at most so much; 180 ignores it (default: '
                        f'{math.degrees(POSITIVE_HEADING_RAD):.0f}, where it is known)')
     group.add_argument('--exclude', type=_at_least(0), metavar='N',

@@ -27,6 +27,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selavpr_ros.cli import add_output, positive
+
 if TYPE_CHECKING:
     from selavpr_ros.config import Settings
     from selavpr_ros.place_recognizer import PlaceRecognizer
@@ -38,22 +40,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def _positive(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value > 0.0):
-        raise argparse.ArgumentTypeError(f'{text} is not above zero')
-    return value
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `vpr replay`."""
     parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder or file')
     _add_topics(parser)
     _add_settings(parser)
-    parser.add_argument('-o', '--output', type=Path, metavar='OUT',
-                        help='folder for the results (default: vpr_results/<bag>_<time>)')
-    parser.add_argument('--overwrite', action='store_true',
-                        help='write into a folder that is not empty')
+    add_output(parser, 'vpr_results/<bag>_<time>')
 
 
 def _add_topics(parser: argparse.ArgumentParser) -> None:
@@ -64,9 +56,9 @@ def _add_topics(parser: argparse.ArgumentParser) -> None:
     topics.add_argument('--ground-truth', metavar='T|FILE',
                         help='topic or TUM file with true poses (default: /ground_truth/odom, '
                         'if there is one; none: without)')
-    topics.add_argument('--positive-radius', type=_positive, default=5.0, metavar='M',
+    topics.add_argument('--positive-radius', type=positive, default=5.0, metavar='M',
                         help='same place: at most so many metres apart (default: %(default)g)')
-    topics.add_argument('--positive-heading', type=_positive, default=45.0, metavar='DEG',
+    topics.add_argument('--positive-heading', type=positive, default=45.0, metavar='DEG',
                         help='and turned by at most so much; 180 ignores it '
                         '(default: %(default)g)')
 

@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional
 
 from selavpr_ros.errors import ImageError
-from selavpr_ros.models.conv_stem import ConvStem
 
 PATCH = 14
 # DINOv2 was trained at 518 pixels: every checkpoint stores 37 x 37 position embeddings.
@@ -52,13 +51,12 @@ class Backbone(VisionTransformer):
     """DINOv2 ViT: patches of 14 pixels, class token, optional registers, LayerScale.
 
     timm's transformer with two differences: the position embedding is resized as in DINOv2, and
-    registers enter after it (timm would give them their own rows of the table). With `conv_stem`
-    patches are embedded by a convolutional network.
+    registers enter after it (timm would give them their own rows of the table).
     """
 
     def __init__(
         self, width: int, depth: int, num_heads: int, registers: int = 0,
-        antialias_positions: bool = False, conv_stem: bool = False,
+        antialias_positions: bool = False,
     ) -> None:
         super().__init__(
             img_size=PATCH * TRAINED_GRID,
@@ -72,8 +70,6 @@ class Backbone(VisionTransformer):
             dynamic_img_size=True,
         )
         self.antialias_positions = antialias_positions
-        if conv_stem:
-            self.patch_embed = ConvStem(width)
         self.register_tokens = (
             nn.Parameter(torch.zeros(1, registers, width)) if registers else None
         )

@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval
 
+from selavpr_ros.models.backbone import patch_grid
 from selavpr_ros.preprocess import denormalise
 
 NETWORK = 'tf_efficientnet_lite0'
@@ -109,5 +110,4 @@ class ConvStem(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Tokens (B, H/14, W/14, width) of images (B, 3, H, W), normalised."""
-        grid = images.shape[-2] // 14, images.shape[-1] // 14
-        return self.proj(self.patches(self.maps(images), grid))
+        return self.proj(self.patches(self.maps(images), patch_grid(images)))

@@ -11,6 +11,7 @@ from selavpr_ros.models.adapters import add_selavpr_adapters
 from selavpr_ros.models.aggregation import GeM
 from selavpr_ros.models.backbone import PATCH, Backbone, patch_grid
 from selavpr_ros.models.base import Descriptors, VprModel
+from selavpr_ros.models.conv_stem import ConvStem
 from selavpr_ros.models.local_features import UpConvLocalFeatures
 
 
@@ -39,7 +40,9 @@ class SelaVPR(VprModel):
         conv_stem: bool = False,
     ) -> None:
         super().__init__()
-        self.backbone = Backbone(width, depth, num_heads, registers, conv_stem=conv_stem)
+        self.backbone = Backbone(width, depth, num_heads, registers)
+        if conv_stem:
+            self.backbone.patch_embed = ConvStem(width)
         add_selavpr_adapters(self.backbone, adapter_hidden)
         self.aggregation = GeM()
         self.local_head = UpConvLocalFeatures(width, local_hidden, local_dim)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from selavpr_ros.errors import SettingError
-from selavpr_ros.models.backbone import Backbone
+from selavpr_ros.models.backbone import Backbone, patch_grid
 from selavpr_ros.models.checkpoints import read_checkpoint
 from selavpr_ros.models.conv_stem import NETWORK, ConvStem, Scale, fuse
 
@@ -88,8 +88,7 @@ def fit_stem(stem: ConvStem, images: torch.Tensor) -> None:
     for scale, stage in zip(stem.scales, maps, strict=True):
         assert isinstance(scale, Scale)
         scale.fit(stage)
-    grid = images.shape[-2] // 14, images.shape[-1] // 14
-    rows = stem.patches(maps, grid)[..., stem.detail_width :].flatten(0, 2)
+    rows = stem.patches(maps, patch_grid(images))[..., stem.detail_width :].flatten(0, 2)
     mean, components = principal_components(rows, stem.proj.out_features // 2)
     components /= ((rows - mean) @ components).std()  # a transformer expects numbers about 1
     both = torch.cat([components, -components], dim=1)

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from selavpr_ros.models.aggregation import GeM
-from selavpr_ros.models.backbone import PATCH
+from selavpr_ros.models.backbone import PATCH, patch_grid
 from selavpr_ros.models.conv_stem import CHANNELS, ConvStem, unit
 from selavpr_ros.training.initial import fit_stem, principal_components
 
@@ -75,7 +75,7 @@ class Teacher(nn.Module):
             descriptors (B, width), and local features (B, N, local_dim), all unit rows.
         """
         maps, side = self.stem.maps(images), images.shape[-1]
-        patches = self.stem.patches(maps, (side // PATCH, side // PATCH))
+        patches = self.stem.patches(maps, patch_grid(images))
         tokens = functional.normalize(self.stem.proj(patches).relu(), dim=-1)
         local = (self._between(maps, side) - self.local_mean) @ self.local_components
         descriptor = functional.normalize(self.pool(tokens), dim=-1)

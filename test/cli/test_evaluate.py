@@ -12,21 +12,11 @@ from pathlib import Path
 import cv2
 import laps
 import pytest
-import torch
 
 from selavpr_ros.cli.main import main
 
 HOG = ['--weights', 'hog', '--input-size', '96', '128']
 PICTURE = 'hits_and_misses_hog_63bf8e946667_area96x128.png'
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Images are tiny: a second thread would only be waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def write_walk(folder: Path, places: list[int], lap: int) -> Path:

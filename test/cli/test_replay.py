@@ -10,7 +10,6 @@ from pathlib import Path
 import laps
 import pytest
 import tiny_checkpoints
-import torch
 import yaml
 from bags import (
     COMPRESSED_TOPIC,
@@ -29,15 +28,6 @@ from selavpr_ros.replay.ground_truth import PoseTruth
 
 FILES = ['candidates.csv', 'keyframes.csv', 'log.txt', 'metrics.json', 'queries.csv',
          'settings.yaml', 'similarity_matrix.png', 'trajectory.png']
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Images are tiny: a second thread would only be waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='session')

@@ -50,15 +50,6 @@ def image_of(degrees: int, first: int = 0, blue: int = 0) -> np.ndarray:
     return np.full((8, 8, 3), (degrees, first, blue), np.uint8)
 
 
-@pytest.fixture(autouse=True, scope='session')
-def _one_thread():
-    """Images are tiny: a second thread would only be waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def told() -> type[ToldModel]:
     return ToldModel

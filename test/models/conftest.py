@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 from models_support import Golden
 
 
@@ -21,12 +20,3 @@ def golden(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
         return Golden(shared / 'goldens' / f'{name}_tiny.pt', folder / f'{name}.pth')
 
     return load
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Tiny networks lose more by waiting for a second thread than they win."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

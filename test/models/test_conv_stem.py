@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from models_support import pictures
 
 from selavpr_ros.models.conv_stem import CHANNELS, NETWORK, ConvStem, Scale, fuse, unit
 from selavpr_ros.models.families import build_model, sizes_of
@@ -12,12 +13,6 @@ from selavpr_ros.models.selavpr import SelaVPR
 from selavpr_ros.preprocess import normalise
 
 WIDTH = 24
-
-
-def pictures(count, height=112, width=112, seed=0):
-    torch.manual_seed(seed)
-    coarse = torch.rand(count, 3, 6, 6) * 255
-    return normalise(torch.nn.functional.interpolate(coarse, (height, width), mode='bicubic'))
 
 
 @pytest.fixture(scope='module')

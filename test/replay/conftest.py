@@ -3,21 +3,11 @@ from __future__ import annotations
 import laps
 import numpy as np
 import pytest
-import torch
 
 from selavpr_ros.config import make_settings
 from selavpr_ros.models import load_from_settings
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose
-
-
-@pytest.fixture(autouse=True, scope='session')
-def _one_thread():
-    """Images are tiny: a second thread would only be waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope='session')

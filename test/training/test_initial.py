@@ -5,12 +5,11 @@ import sys
 import pytest
 import timm
 import torch
-from torch.nn import functional
+from models_support import pictures
 
 from selavpr_ros.errors import CheckpointError, SettingError
 from selavpr_ros.models.conv_stem import NETWORK, ConvStem
 from selavpr_ros.models.selavpr import SelaVPR
-from selavpr_ros.preprocess import normalise
 from selavpr_ros.training.initial import (
     find_weights,
     fit_stem,
@@ -38,12 +37,6 @@ def weights(network, tmp_path_factory):
     path = tmp_path_factory.mktemp('weights') / 'lite0.pth'
     torch.save({f'port.{n}': t for n, t in enumerate(network.state_dict().values())}, path)
     return str(path)
-
-
-def pictures(count, seed=0):
-    torch.manual_seed(seed)
-    coarse = torch.rand(count, 3, 6, 6) * 255
-    return normalise(functional.interpolate(coarse, (SIDE, SIDE), mode='bicubic'))
 
 
 @pytest.fixture

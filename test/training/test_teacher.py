@@ -2,19 +2,13 @@
 
 import pytest
 import torch
+from models_support import pictures
 
 from selavpr_ros.models.conv_stem import ConvStem
 from selavpr_ros.models.selavpr import SelaVPR
-from selavpr_ros.preprocess import normalise
 from selavpr_ros.training.teacher import Teacher
 
 WIDTH, DIM, SIDE = 32, 16, 112
-
-
-def pictures(count, seed=0, side=SIDE):
-    torch.manual_seed(seed)
-    coarse = torch.rand(count, 3, 6, 6) * 255
-    return normalise(torch.nn.functional.interpolate(coarse, (side, side), mode='bicubic'))
 
 
 @pytest.fixture(scope='module')
@@ -55,7 +49,7 @@ def assert_unit(rows):
 
 @pytest.mark.parametrize('side', [SIDE, 140])
 def test_targets_are_unit_rows_on_the_students_grids(teacher, side):
-    tokens, descriptor, local = teacher(pictures(3, side=side))
+    tokens, descriptor, local = teacher(pictures(3, side, side))
     patches = side // 14
     assert tokens.shape == (3, patches, patches, WIDTH)
     assert descriptor.shape == (3, WIDTH)
@@ -92,7 +86,7 @@ def test_other_images_have_other_targets(teacher):
 
 def test_a_target_belongs_to_its_patch(teacher):
     """What moves by two patches moves by eight local features, too."""
-    wide = pictures(1, seed=3, side=SIDE + 28)
+    wide = pictures(1, SIDE + 28, SIDE + 28, seed=3)
     first, second = wide[..., :SIDE, :SIDE], wide[..., 28:, 28:]
     grid = 4 * (SIDE // 14) - 3
     before, after = (teacher(part)[2][0].unflatten(0, (grid, grid)) for part in (first, second))
