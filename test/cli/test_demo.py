@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def test_demo_closes_the_loop_and_leaves_a_picture(tmp_path, capsys):
-    assert main(['demo', '--length', '60', '--rate', '4', '-o', str(tmp_path / 'out')]) == 0
+    assert main(['demo', '--length', '60', '--rate', '2', '-o', str(tmp_path / 'out')]) == 0
     lines = dict(
         line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line.strip())
     assert lines['model'].startswith('embedded/')
