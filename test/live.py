@@ -223,10 +223,18 @@ class Listener(Spinner):
         return self.call(SetParameters, '/vpr/set_parameters', request).results[0]
 
     def transition(self, label: str) -> bool:
-        """Success of `ros2 lifecycle set`."""
-        request = ChangeState.Request()
+        """Success of `ros2 lifecycle set`.
+
+        A busy machine's DDS may lose the answer, too; then the state tells.
+        """
+        request, before = ChangeState.Request(), self.status and self.status.state
         request.transition.label = label
-        return self.call(ChangeState, '/vpr/change_state', request).success
+        try:
+            return self.call(ChangeState, '/vpr/change_state', request).success
+        except AssertionError:
+            if self.status and self.status.state != before:
+                return True
+            raise
 
 
 class LiveNode(Spinner):
