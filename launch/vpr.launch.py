@@ -2,6 +2,7 @@
 
 ros2 launch selavpr_ros vpr.launch.py --show-args
 ros2 launch selavpr_ros vpr.launch.py image_topic:=/camera/image_raw odom_topic:=/odom
+ros2 launch selavpr_ros vpr.launch.py image_topic:=/camera/image_raw map:=~/office.vprmap
 ros2 launch selavpr_ros vpr.launch.py image_topic:=/camera/image_raw bag:=drive.mcap rviz:=true
 """
 
@@ -41,6 +42,8 @@ ARGUMENTS = {
     'odom_topic': "Odometry; '' is 'odom' in the namespace",
     'image_transport': "'raw' or 'compressed'",
     'weights': "'embedded', 'hog' (no weights) or a checkpoint",
+    'map': "File that the map lives in, e.g. office.vprmap; '' is gone when the node ends",
+    'mode': "'mapping' keeps keyframes, 'localization' only looks for places in the map",
     'device': "'auto', 'cpu', 'cuda' or 'cuda:N'",
     'precision': "'auto', 'fp32', 'fp16' or 'bf16'",
     'robot_id': 'Part of every keyframe id',
@@ -62,6 +65,8 @@ ARGUMENTS = {
 PARAMETERS = {
     'image_transport': 'image_transport',
     'weights': 'model.weights',
+    'map': 'map.path',
+    'mode': 'map.mode',
     'device': 'model.device',
     'precision': 'model.precision',
     'robot_id': 'robot_id',

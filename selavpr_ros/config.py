@@ -134,6 +134,15 @@ class QosSettings(_Checked):
 
 
 @dataclass(frozen=True)
+class FramesSettings(_Checked):
+    """Names of coordinate frames that no message tells."""
+
+    map: str = setting(
+        'map', 'Frame of the poses in a map that no back-end has optimised: what the first '
+        "session's odometry was in")
+
+
+@dataclass(frozen=True)
 class QuerySettings(_Checked):
     """Which images are asked about."""
 
@@ -160,23 +169,49 @@ class KeyframeSettings(_Checked):
         0.95, 'Without odometry: more similar to the last keyframe is no new one', low=-1.0,
         high=1.0, live=True)
     min_interval: float = setting(0.5, 'Seconds since the last keyframe', low=0.0, live=True)
+    duplicate_similarity: float = setting(
+        0.98, 'What was recognised and is more similar than that to the keyframe of the map is '
+        'not stored again; 1 stores it', low=-1.0, high=1.0, live=True)
 
 
 @dataclass(frozen=True)
 class MapSettings(_Checked):
     """The keyframe map."""
 
+    path: str = setting(
+        '', 'File that the map lives in, e.g. office.vprmap: what is in it is loaded, and every '
+        'keyframe is durable at once; without one the map is gone at the end')
+    mode: str = setting(
+        'mapping', 'mapping keeps keyframes, localization only looks for places in the map',
+        choices=('mapping', 'localization'), live=True)
+    read_only: bool = setting(
+        False, 'Open the file without ever writing to it, e.g. while another node does')
     max_keyframes: int = setting(
-        20000, 'A full map takes no more keyframes, and says so', low=1, high=10_000_000,
-        live=True)
+        20000, 'Keyframes that the map holds at most', low=1, high=10_000_000, live=True)
+    eviction: str = setting(
+        'reject_new', 'What a full map does: reject_new takes no more keyframes, oldest_session '
+        'forgets the oldest session, densest forgets the hundredth that looks most like the '
+        'keyframe before it', choices=('reject_new', 'oldest_session', 'densest'), live=True)
     local_codec: str = setting(
-        'float16', "How local features are kept; 'none' turns re-ranking off",
-        choices=('none', 'float16'))
+        'float16', 'How local features are kept in a new map (one that exists keeps its own): '
+        "float16, int8 takes a half of it, binary a sixteenth; 'none' turns re-ranking off",
+        choices=('none', 'float16', 'int8', 'binary'))
+    local_cache_mib: int = setting(
+        1024, 'MiB of memory for local features, of which the file holds all; and for keyframes '
+        'while the file cannot be written', low=1, high=1_000_000)
+    thumbnails: bool = setting(True, 'Keep a JPEG of each keyframe, 160 pixels wide')
 
 
 @dataclass(frozen=True)
 class IndexSettings(_Checked):
     """Retrieval by the global descriptor."""
+
+    type: str = setting(
+        'auto', 'flat compares with every keyframe; hnsw is a graph; ivf is cells; auto is flat '
+        'up to 20 000 keyframes and hnsw above', choices=('auto', 'flat', 'hnsw', 'ivf'))
+    session_filter: str = setting(
+        'all', 'Candidates of this session (intra), of other ones (inter), or all',
+        choices=('all', 'intra', 'inter'), live=True)
 
     top_k: int = setting(
         20, 'Candidates per query; 20 gives close to what 100 give', low=1, high=200, live=True)
@@ -225,6 +260,20 @@ class GateSettings(_Checked):
 
 
 @dataclass(frozen=True)
+class RelocalizationSettings(_Checked):
+    """When the robot knows where it is in another session's map, and how well."""
+
+    min_consistent: int = setting(
+        3, 'Accepted candidates that have to agree on where the robot is', low=1, high=100,
+        live=True)
+    keyframe_sigma_xy: float = setting(
+        2.0, "Metres: standard deviation of the robot's position from the recognised keyframe's",
+        low=0.01, high=100.0, live=True)
+    keyframe_sigma_yaw: float = setting(
+        0.6, 'Radians: the same of its heading', low=0.01, high=math.pi, live=True)
+
+
+@dataclass(frozen=True)
 class StatusSettings(_Checked):
     """Status and diagnostics."""
 
@@ -251,12 +300,14 @@ class Settings(_Checked):
     model: ModelSettings = field(default_factory=ModelSettings)
     image: ImageSettings = field(default_factory=ImageSettings)
     qos: QosSettings = field(default_factory=QosSettings)
+    frames: FramesSettings = field(default_factory=FramesSettings)
     query: QuerySettings = field(default_factory=QuerySettings)
     keyframe: KeyframeSettings = field(default_factory=KeyframeSettings)
     map: MapSettings = field(default_factory=MapSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
     verify: VerifySettings = field(default_factory=VerifySettings)
     gates: GateSettings = field(default_factory=GateSettings)
+    relocalization: RelocalizationSettings = field(default_factory=RelocalizationSettings)
     status: StatusSettings = field(default_factory=StatusSettings)
 
     def flat(self) -> dict[str, Value]:
@@ -301,3 +352,12 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     single: dict[str, Any] = checked.pop('', {})
     kinds = dict(_groups())
     return Settings(**single, **{name: kinds[name](**part) for name, part in checked.items()})
+
+
+def replace_setting(settings: Settings, name: str, value: Value) -> Settings:
+    """The same settings but for one, by its dotted name.
+
+    Raises:
+        SettingError: unknown name, wrong type, or out of range.
+    """
+    return make_settings({**settings.flat(), name: value})

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from selavpr_ros.config import GateSettings
-from selavpr_ros.keyframe_map import Keyframe, KeyframeId
+from selavpr_ros.keyframe import Keyframe, KeyframeId
 
 
 class Decision(IntEnum):

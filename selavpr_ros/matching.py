@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import faiss as _faiss
+import numpy as np
 import torch
+
+from selavpr_ros.local_codec import BINARY, MIN_SIGN_SIMILARITY, EncodedFeatures, encode
+
+faiss: Any = _faiss  # its type hints know a part of it
 
 # Similarities computed at once: small enough for a CPU's cache, large enough to fill a GPU.
 _TILE_BYTES = {'cpu': 8 << 20, 'cuda': 128 << 20}
 
 
-def nearest_neighbours(
+def best_similarities(
     query: torch.Tensor, match: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Find each feature's most similar one on the other side; the first index wins a tie.
+    """Find each query feature's most similar one, and how near each of the others comes.
 
     The similarity matrix is made in tiles of rows, so that it never leaves the cache and never
     needs memory for all N x M values.
@@ -23,23 +31,38 @@ def nearest_neighbours(
         match: (M, d) unit rows, M >= 1.
 
     Returns:
-        nearest_match (N,) int64, its similarity (N,), and nearest_query (M,) int64.
+        nearest_match (N,) int64, where the first index wins a tie; its similarity (N,); and
+        the highest similarity (M,) of each match feature to any query feature.
     """
     rows = max(1, _TILE_BYTES.get(query.device.type, 8 << 20) // (4 * len(match)))
     tiles = query.split(rows)
     buffer = query.new_empty(len(tiles[0]), len(match))
     best_query = query.new_full((len(match),), -torch.inf)
-    nearest_query = torch.zeros(len(match), dtype=torch.int64, device=query.device)
     row_maxima = []
-    for number, tile in enumerate(tiles):
+    for tile in tiles:
         similarities = torch.mm(tile, match.T, out=buffer[: len(tile)])
         row_maxima.append(similarities.max(dim=1))
-        column_best, column_row = similarities.max(dim=0)
-        better = column_best > best_query
-        best_query = torch.where(better, column_best, best_query)
-        nearest_query = torch.where(better, column_row + number * rows, nearest_query)
+        # Without its index, the highest of a column is found several times faster.
+        best_query = torch.maximum(best_query, similarities.amax(dim=0))
     nearest_match = torch.cat([maximum.indices for maximum in row_maxima])
-    return nearest_match, torch.cat([maximum.values for maximum in row_maxima]), nearest_query
+    return nearest_match, torch.cat([maximum.values for maximum in row_maxima]), best_query
+
+
+def _pairs(
+    nearest_match: torch.Tensor, similarity: torch.Tensor, best_query: torch.Tensor,
+    min_similarity: float | None,
+) -> torch.Tensor:
+    """(P, 2): the query features that nobody comes nearer to their match than; the first of a
+    match, if several come equally near.
+    """
+    mutual = similarity == best_query[nearest_match]
+    if min_similarity is not None:
+        mutual &= similarity > min_similarity
+    index = mutual.nonzero()[:, 0]
+    match = nearest_match[index]
+    first = torch.full_like(best_query, len(nearest_match), dtype=torch.int64)
+    first = first.scatter_reduce(0, match, index, 'amin')
+    return torch.stack([index, match], dim=1)[first[match] == index]
 
 
 def mutual_matches(
@@ -57,12 +80,58 @@ def mutual_matches(
     """
     if len(query) == 0 or len(match) == 0:
         return torch.empty(0, 2, dtype=torch.int64, device=query.device)
-    nearest_match, similarity, nearest_query = nearest_neighbours(query, match.to(query))
-    index = torch.arange(len(query), device=query.device)
-    mutual = nearest_query[nearest_match] == index
-    if min_similarity is not None:
-        mutual &= similarity > min_similarity
-    return torch.stack([index, nearest_match], dim=1)[mutual]
+    return _pairs(*best_similarities(query, match.to(query)), min_similarity)
+
+
+# Rows of distances that are made at once: they stay in the cache of one core.
+_HAMMING_ROWS = 128
+
+
+def _close_pairs(
+    query: np.ndarray, match: np.ndarray, limit: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Query index, match index and distance (P,) of all pairs below a Hamming distance.
+
+    Tile by tile, by query index. They are few, which makes what follows fast.
+    """
+    width = query.shape[1]
+    buffer = np.empty((_HAMMING_ROWS, len(match)), np.int32)
+    for start in range(0, len(query), _HAMMING_ROWS):
+        rows = query[start : start + _HAMMING_ROWS]
+        faiss.hammings(faiss.swig_ptr(rows), faiss.swig_ptr(match), len(rows), len(match), width,
+                       faiss.swig_ptr(buffer))
+        distances = buffer[: len(rows)].reshape(-1)
+        found = np.flatnonzero(distances < limit)
+        index, match_index = np.divmod(found, len(match))
+        yield start + index, match_index, distances[found]
+
+
+def mutual_matches_binary(
+    query: np.ndarray, match: np.ndarray, min_similarity: float = MIN_SIGN_SIMILARITY
+) -> np.ndarray:
+    """List the pairs of binary features that choose each other by Hamming distance.
+
+    Args:
+        query: (N, b) uint8, bits packed; b is a multiple of 8.
+        match: (M, b) uint8.
+        min_similarity: keep only pairs above it; 1 is equal, 0 is half of the bits.
+
+    Returns:
+        (P, 2) int64: index into query, index into match; the first ones win a tie.
+    """
+    limit = math.ceil(4 * query.shape[1] * (1.0 - min_similarity))
+    best_match = np.full(len(query), np.iinfo(np.int32).max, np.int32)
+    best_query = np.full(len(match), np.iinfo(np.int32).max, np.int32)
+    nearest = []
+    for index, match_index, distance in _close_pairs(query, match, limit):
+        np.minimum.at(best_query, match_index, distance)
+        np.minimum.at(best_match, index, distance)
+        own = np.flatnonzero(distance == best_match[index])
+        own = own[np.unique(index[own], return_index=True)[1]]
+        nearest.append(np.stack([index[own], match_index[own]], axis=1))
+    pairs = np.concatenate(nearest) if nearest else np.empty((0, 2), np.int64)
+    mutual = pairs[best_match[pairs[:, 0]] == best_query[pairs[:, 1]]]
+    return mutual[np.sort(np.unique(mutual[:, 1], return_index=True)[1])]
 
 
 @torch.no_grad()
@@ -86,6 +155,52 @@ def count_mutual_matches(
     """
     counts = [len(mutual_matches(query, match, min_similarity)) for match in matches]
     return torch.tensor(counts, dtype=torch.int64, device=query.device)
+
+
+def binary_similarity(similarity: float) -> float:
+    """Cosine of the signs of two features whose own cosine is `similarity` (Charikar 2002)."""
+    return 1.0 - 2.0 * math.acos(max(-1.0, min(similarity, 1.0))) / math.pi
+
+
+@torch.no_grad()
+def count_encoded_matches(
+    query: torch.Tensor, matches: Sequence[EncodedFeatures | None],
+    min_similarity: float | None = None,
+) -> torch.Tensor:
+    """`count_mutual_matches` with candidates as the map keeps them.
+
+    Binary ones are compared with the signs of the query, by Hamming distance on a CPU.
+
+    Args:
+        query: (N, d) unit rows, float32.
+        matches: K candidates; None has no local features, and no matches.
+        min_similarity: count only pairs strictly above it.
+
+    Returns:
+        (K,) int64 on the query's device.
+    """
+    needs_signs = any(match and match.codec == BINARY for match in matches)
+    signs = encode(query, BINARY) if needs_signs else None
+    counts = [0 if match is None
+              else _count_binary(signs, match, query.device, min_similarity)
+              if signs and match.codec == BINARY
+              else len(mutual_matches(query, match.decode(), min_similarity))
+              for match in matches]
+    return torch.tensor(counts, dtype=torch.int64, device=query.device)
+
+
+def _count_binary(
+    query: EncodedFeatures, match: EncodedFeatures, device: torch.device,
+    min_similarity: float | None,
+) -> int:
+    least = MIN_SIGN_SIMILARITY
+    if min_similarity is not None:
+        least = max(least, binary_similarity(min_similarity))
+    if device.type == 'cpu':
+        return len(mutual_matches_binary(query.data, match.data, least))
+    signs = query.signs().to(device)
+    # Whole numbers tie where equally many bits differ, as by Hamming distance.
+    return len(mutual_matches(signs, match.signs().to(device), least * signs.shape[1]))
 
 
 def rank_by_matches(counts: torch.Tensor) -> torch.Tensor:

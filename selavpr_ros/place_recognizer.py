@@ -12,11 +12,15 @@ import torch
 from selavpr_ros.config import Settings
 from selavpr_ros.decision import Candidate, ClosureDecision, Decision, Match, Thresholds
 from selavpr_ros.errors import DescriptorError, StampError
-from selavpr_ros.keyframe_map import Keyframe, KeyframeId, KeyframeMap, Retrieval
-from selavpr_ros.matching import count_mutual_matches, rank_by_matches
+from selavpr_ros.keyframe import Keyframe, KeyframeId, NewKeyframe, Session, SessionId
+from selavpr_ros.keyframe_index import Rows
+from selavpr_ros.keyframe_map import REJECT_NEW, KeyframeMap, Retrieval
+from selavpr_ros.local_codec import NONE, encode
+from selavpr_ros.matching import count_encoded_matches, rank_by_matches
 from selavpr_ros.models import VprModel
 from selavpr_ros.pose import TIME_JUMP_NS, Pose
-from selavpr_ros.preprocess import preprocess
+from selavpr_ros.preprocess import make_thumbnail, preprocess
+from selavpr_ros.relocalization import Relocalization, Relocalizer
 
 # Without measured gates: half of all features match between unrelated images (SelaVPR), so ask
 # for clearly more.
@@ -45,6 +49,14 @@ class Query:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """Where the robot may be: within `radius_m` of `position_m` (3,), in the keyframes' frame."""
+
+    position_m: np.ndarray
+    radius_m: float
+
+
+@dataclass(frozen=True)
 class Recognition:
     """What came out for one image.
 
@@ -57,6 +69,8 @@ class Recognition:
         reranked: whether the candidates are in the order of their mutual matches, not of
             similarity alone.
         stage_ms: milliseconds of each of STAGES.
+        relocalization: where this is in another session's map; None without an accepted
+            candidate there.
     """
 
     query: Query
@@ -66,6 +80,7 @@ class Recognition:
     searched: int
     reranked: bool
     stage_ms: tuple[float, ...]
+    relocalization: Relocalization | None = None
 
 
 class _Laps:
@@ -90,7 +105,13 @@ class PlaceRecognizer:
     Args:
         model: from `load_model`.
         settings: may be replaced at any time between two images.
-        keyframe_map: to go on with; empty if None.
+        keyframe_map: to go on with; empty, and in memory alone, if None.
+
+    Attributes:
+        pose_frame: odometry frame of the poses.
+        pose_covariance: (36,) of the poses, or None.
+        hint: where the robot may be; then only keyframes there are candidates.
+        only_other_sessions: whether `index.session_filter` is 'inter' for now.
     """
 
     def __init__(
@@ -99,11 +120,20 @@ class PlaceRecognizer:
     ) -> None:
         self.model = model
         self.settings = settings or Settings()
-        self.keyframe_map = KeyframeMap() if keyframe_map is None else keyframe_map
+        self.pose_frame = 'odom'
+        self.pose_covariance: np.ndarray | None = None
+        self.only_other_sessions = False
         self._decision = ClosureDecision()
-        newest = self.keyframe_map.newest
-        self.session_id = newest.id.session_id if newest else 0
-        self.start_session()
+        self._relocalizer = Relocalizer()
+        self.adopt(KeyframeMap(index=self.settings.index.type) if keyframe_map is None
+                   else keyframe_map)
+
+    def adopt(self, keyframe_map: KeyframeMap, label: str = '') -> None:
+        """Go on with another map, in a session of its own that people call `label`."""
+        self.keyframe_map = keyframe_map
+        self.hint: Hint | None = None
+        self.session_id = 0
+        self.start_session(label)
 
     @property
     def why_not_reranked(self) -> str:
@@ -112,19 +142,29 @@ class PlaceRecognizer:
             return f'{self.model.family} has no local features'
         if not self.settings.verify.enabled:
             return 'verify.enabled is off'
-        return 'map.local_codec is none' if self.settings.map.local_codec == 'none' else ''
+        return 'map.local_codec is none' if self.codec == NONE else ''
 
-    def start_session(self, after_time_jump: bool = False) -> int:
+    @property
+    def codec(self) -> str:
+        """How local features are kept: as in the map's file, else by the settings."""
+        return self.keyframe_map.codec or self.settings.map.local_codec
+
+    def start_session(self, label: str = '', *, after_time_jump: bool = False) -> int:
         """Begin a new recording with its own odometry frame.
 
         Args:
+            label: what a person calls it.
             after_time_jump: the stamps jumped, the robot perhaps not: then the newest keyframes
                 of the session before are too recent to be candidates, too.
 
         Returns:
             The new session's id.
         """
-        self.session_id += 1
+        robot_id = self.settings.robot_id
+        known = [session.session_id for session in self.keyframe_map.sessions
+                 if session.robot_id == robot_id]
+        self.session_id = max(self.session_id, *known, 0) + 1
+        self._label = label
         self._session_keyframes = 0
         self._after_time_jump = after_time_jump
         self._behind_ns: int | None = None
@@ -133,8 +173,18 @@ class PlaceRecognizer:
         self._last_query: Query | None = None
         self._last_view: Query | None = None
         self._last_keyframe: Keyframe | None = None
-        self._decision.reset()
+        self.restart_relocalization()
         return self.session_id
+
+    def restart_relocalization(self) -> None:
+        """Forget where the last candidates saw the robot: it may have been carried."""
+        self._decision.reset()
+        self._relocalizer.reset()
+
+    @property
+    def session(self) -> SessionId:
+        """The running session."""
+        return SessionId(self.session_id, self.settings.robot_id)
 
     def is_due(self, stamp_ns: int, pose: Pose | None = None) -> bool:
         """Tell whether an image is to be processed, by `query.*`; costs nothing."""
@@ -170,18 +220,19 @@ class PlaceRecognizer:
         laps.lap()
         searched = self._count_old_enough(query)
         retrievals = self.keyframe_map.search(
-            query.global_descriptor, self.settings.index.top_k, searched)
+            query.global_descriptor, self.settings.index.top_k, self._comparable(searched))
         laps.lap()
         matches = self._rerank(query, retrievals)
         laps.lap()
         candidates = self._judge(query, matches)
         laps.lap()
         closure = next((c for c in candidates if c.decision is Decision.ACCEPTED), None)
-        keyframe = self._keep(query) if self._is_new(query) else None
+        relocalization = self._relocalize(query, closure)
+        keyframe = self._keep(query, image) if self._is_new(query, closure) else None
         self._last_query = query
         return Recognition(
             query, candidates, closure, keyframe, searched, not self.why_not_reranked,
-            tuple(laps.stage_ms))
+            tuple(laps.stage_ms), relocalization)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -206,7 +257,7 @@ class PlaceRecognizer:
         back_ns = self._last_query.stamp_ns - stamp_ns
         if back_ns > TIME_JUMP_NS:
             if before_ns is not None and stamp_ns > before_ns:
-                self.start_session(after_time_jump=True)
+                self.start_session(self._label, after_time_jump=True)
                 return
             self._behind_ns = stamp_ns
         raise StampError(f'image stamp {stamp_ns} is {back_ns * 1e-9:.3f} s before the last '
@@ -231,21 +282,29 @@ class PlaceRecognizer:
         """Count the keyframes, from the oldest on, that a query may be compared with."""
         settings, keyframe_map = self.settings.index, self.keyframe_map
         count = keyframe_map.first_recent(
-            self.session_id, query.stamp_ns, query.travelled_m if query.pose else 0.0,
+            self.session, query.stamp_ns, query.travelled_m if query.pose else 0.0,
             settings.exclude_recent_keyframes, settings.exclude_recent_seconds,
             settings.exclude_recent_distance)
         if self._after_time_jump:
             count = min(count, len(keyframe_map) - settings.exclude_recent_keyframes)
         return max(0, count)
 
+    def _comparable(self, old_enough: int) -> Rows:
+        """Rows of the keyframes that a query is compared with."""
+        start = min(self.keyframe_map.session_start(self.session), old_enough)
+        wanted = 'inter' if self.only_other_sessions else self.settings.index.session_filter
+        rows = range(start if wanted == 'intra' else 0, start if wanted == 'inter' else old_enough)
+        if self.hint is None:
+            return rows
+        near = self.keyframe_map.near(self.hint.position_m, self.hint.radius_m)
+        return near[(near >= rows.start) & (near < rows.stop)]
+
     def _rerank(self, query: Query, retrievals: list[Retrieval]) -> list[Match]:
         local = query.local_features
         if local is None or self.why_not_reranked:
             return [Match(r.keyframe, r.rank, r.similarity, 0, math.nan) for r in retrievals]
-        nothing = local[:0]  # a keyframe of a map without local features matches nothing
-        features = [r.keyframe.local_features for r in retrievals]
-        counts = count_mutual_matches(
-            local, [nothing if f is None else f for f in features], self.model.match_similarity)
+        features = [self.keyframe_map.local_features(r.keyframe.id) for r in retrievals]
+        counts = count_encoded_matches(local, features, self.model.match_similarity)
         most = self.model.max_local_features
         matches = [
             Match(r.keyframe, r.rank, r.similarity, count, count / most)
@@ -270,24 +329,49 @@ class PlaceRecognizer:
         similarity = float(query.global_descriptor @ last.global_descriptor)
         return similarity <= self.settings.keyframe.max_similarity + 1e-6
 
-    def _is_new(self, query: Query) -> bool:
+    def _relocalize(self, query: Query, closure: Candidate | None) -> Relocalization | None:
+        if closure is None or closure.match.keyframe.id.session == self.session:
+            return None
+        return self._relocalizer.update(closure, query.pose, self.settings.relocalization)
+
+    def _is_new(self, query: Query, closure: Candidate | None) -> bool:
+        """Tell whether a query becomes a keyframe."""
         last, settings = self._last_keyframe, self.settings.keyframe
-        if len(self.keyframe_map) >= self.settings.map.max_keyframes:
+        if self.keyframe_map.unsaved:
+            self.keyframe_map.flush()  # a disk that was full may have room again
+        if self.settings.map.mode == 'localization' or self.keyframe_map.why_closed:
+            return False
+        # What was recognised and looks the same as what is stored teaches the map nothing.
+        duplicate = settings.duplicate_similarity
+        if closure and closure.match.similarity > duplicate and duplicate < 1.0:
             return False
         if last is None:
-            return True
+            return self._has_room()
         if (query.stamp_ns - last.stamp_ns) * 1e-9 < settings.min_interval:
             return False
-        return self._differs(last, query, settings.min_translation, settings.min_rotation)
+        return self._differs(
+            last, query, settings.min_translation, settings.min_rotation) and self._has_room()
 
-    def _keep(self, query: Query) -> Keyframe:
-        local = query.local_features if self.settings.map.local_codec != 'none' else None
+    def _has_room(self) -> bool:
+        """Tell whether the map can take a keyframe; make room by `map.eviction` if it is full."""
+        settings, keyframe_map = self.settings.map, self.keyframe_map
+        if len(keyframe_map) >= settings.max_keyframes and settings.eviction != REJECT_NEW:
+            keyframe_map.evict(settings.eviction, self.session)
+        return len(keyframe_map) < settings.max_keyframes
+
+    def _keep(self, query: Query, image: np.ndarray) -> Keyframe:
+        settings, local = self.settings.map, query.local_features
+        encoded = None if local is None else encode(local, self.codec)
         self._session_keyframes += 1
         keyframe = Keyframe(
-            KeyframeId(self.session_id, self._session_keyframes), query.stamp_ns,
-            query.global_descriptor, None if local is None else local.half().cpu(), query.pose,
-            query.travelled_m)
-        self.keyframe_map.add(keyframe)
+            KeyframeId(self.session_id, self._session_keyframes, self.settings.robot_id),
+            query.stamp_ns, query.global_descriptor, query.pose, query.travelled_m,
+            has_local=encoded is not None)
+        session = Session(
+            self.session, self._label, query.stamp_ns, self.pose_frame, self.model.model_id)
+        self.keyframe_map.add(NewKeyframe(
+            keyframe, session, encoded, make_thumbnail(image) if settings.thumbnails else b'',
+            self.pose_covariance))
         self._last_keyframe = keyframe
         return keyframe
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +110,43 @@ class Pose:
         turned = _nearer_sign(self.rotation, other.rotation)
         return (np.array_equal(self.translation_m, other.translation_m)
                 and np.array_equal(self.rotation, turned))
+
+
+def _multiply(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Product of two quaternions (x, y, z, w): first `second` turns, then `first`."""
+    vector, scalar = first[:3], first[3]
+    other_vector, other_scalar = second[:3], second[3]
+    return np.append(
+        scalar * other_vector + other_scalar * vector + np.cross(vector, other_vector),
+        scalar * other_scalar - vector @ other_vector)
+
+
+def _rotate(rotation: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    across = 2.0 * np.cross(rotation[:3], vector)
+    return vector + rotation[3] * across + np.cross(rotation[:3], across)
+
+
+def relative_pose(start: Pose, end: Pose) -> Pose:
+    """Where `end` is, seen from `start`; both in the same frame."""
+    back = start.rotation * np.array([-1.0, -1.0, -1.0, 1.0])
+    return Pose(
+        _rotate(back, end.translation_m - start.translation_m), _multiply(back, end.rotation))
+
+
+def compose(start: Pose, step: Pose) -> Pose:
+    """Where `step`, seen from `start`, is in the frame of `start`; undoes `relative_pose`."""
+    return Pose(
+        start.translation_m + _rotate(start.rotation, step.translation_m),
+        _multiply(start.rotation, step.rotation))
+
+
+def mean_pose(poses: Sequence[Pose]) -> Pose:
+    """Mean of poses that lie close together: of positions, and of quaternions on one side."""
+    reference = poses[0].rotation
+    rotation = np.sum([_nearer_sign(reference, pose.rotation) for pose in poses], axis=0)
+    return Pose(
+        np.mean([pose.translation_m for pose in poses], axis=0),
+        rotation / np.linalg.norm(rotation))
 
 
 def _between(first: Pose, second: Pose, fraction: float) -> Pose:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -13,6 +14,9 @@ from selavpr_ros.errors import ImageError, SettingError
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RESIZES = ('stretch', 'area', 'pillow')
+
+THUMBNAIL_WIDTH = 160
+THUMBNAIL_QUALITY = 80  # of JPEG, in percent
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
@@ -67,3 +71,12 @@ def preprocess(image: np.ndarray, size: tuple[int, int], resize: str = 'stretch'
     if resize not in RESIZES:
         raise SettingError(f"resize '{resize}' is none of {', '.join(RESIZES)}")
     return normalise(_resize(image, size, resize))[0]
+
+
+def make_thumbnail(image: np.ndarray) -> bytes:
+    """A small JPEG of an (H, W, 3) uint8 RGB image, for people who look at a map."""
+    height, width = image.shape[:2]
+    size = (THUMBNAIL_WIDTH, max(1, round(THUMBNAIL_WIDTH * height / width)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    options = [cv2.IMWRITE_JPEG_QUALITY, THUMBNAIL_QUALITY]
+    return cv2.imencode('.jpg', small[:, :, ::-1], options)[1].tobytes()

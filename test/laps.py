@@ -18,6 +18,7 @@ SETTINGS = {
     'model.input_size': [96, 128],
     'model.warmup_iters': 0,
     'keyframe.max_similarity': 1.0,
+    'keyframe.duplicate_similarity': 1.0,
     'gates.min_local_matches': 90,  # of 117; two different textures share about 50
     'index.exclude_recent_keyframes': 3,
     'index.exclude_recent_seconds': 3.0,

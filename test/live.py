@@ -304,3 +304,20 @@ def place(number: int, height: int = 240, width: int = 320) -> np.ndarray:
     """A picture of a place that exists nowhere: (H,W,3) uint8 RGB, unlike all other numbers."""
     coarse = np.random.default_rng(number).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+# Every image is a query and a keyframe, and one look is enough for a loop closure.
+EAGER = {
+    'query.max_rate': 60.0, 'keyframe.min_interval': 0.0, 'keyframe.max_similarity': 1.0,
+    'index.exclude_recent_seconds': 0.0, 'index.exclude_recent_keyframes': 0,
+    'index.exclude_recent_distance': 0.0, 'gates.temporal_min': 1, 'pose_source': 'none',
+    'gates.min_local_matches': 600, 'keyframe.duplicate_similarity': 1.0,
+    'status.period': 0.1, 'qos.image_reliability': 'reliable'}
+
+
+def send_places(listener, numbers, first_s=1):
+    """Show one place a second; waits for each answer."""
+    before = len(listener.candidates)
+    for count, number in enumerate(numbers):
+        listener.send('/image', raw_message(place(number), (first_s + count) * SECOND))
+        listener.wait_for_candidates(before + count + 1)

@@ -7,7 +7,7 @@ import pytest
 
 from selavpr_ros.config import GateSettings
 from selavpr_ros.decision import ClosureDecision, Decision, Match, Thresholds, name_outcome
-from selavpr_ros.keyframe_map import Keyframe, KeyframeId
+from selavpr_ros.keyframe import Keyframe, KeyframeId
 
 THRESHOLDS = Thresholds(min_similarity=0.5, min_local_score=0.3, use_local=True)
 GATES = GateSettings(temporal_window=5, temporal_min=3, temporal_reach=2)
@@ -17,7 +17,7 @@ def _match(
     keyframe_id: int, similarity: float = 0.9, score: float = 0.5, session: int = 1
 ) -> Match:
     descriptor = np.ones(1, np.float32)
-    keyframe = Keyframe(KeyframeId(session, keyframe_id), 0, descriptor, None, None, 0)
+    keyframe = Keyframe(KeyframeId(session, keyframe_id), 0, descriptor, None, 0)
     return Match(keyframe, 0, similarity, int(score * 1000), score)
 
 

@@ -1,4 +1,4 @@
-"""Stage 3: the map and its search."""
+"""Stage 3: the map in memory, its search, and what it does with a store that fails."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from selavpr_ros.errors import MapError
-from selavpr_ros.keyframe_map import Keyframe, KeyframeId, KeyframeMap
+from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, NewKeyframe, Session, SessionId
+from selavpr_ros.keyframe_map import KeyframeMap, LocalCache
+from selavpr_ros.local_codec import encode
+from selavpr_ros.pose import Pose
 
 SECOND = 1_000_000_000
 
@@ -17,10 +20,13 @@ def _unit_rows(count: int, dim: int = 32, seed: int = 0) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def _keyframe(number: int, descriptor: np.ndarray, session: int = 1) -> Keyframe:
+def _keyframe(number: int, descriptor: np.ndarray, session: int = 1) -> NewKeyframe:
     """Keyframe n at n seconds, after n / 2 metres."""
-    return Keyframe(KeyframeId(session, number), number * SECOND, descriptor,
-                    torch.zeros(10, 4, dtype=torch.float16), None, number * 0.5)
+    local = encode(torch.full((10, 4), number / 1000), 'float16')
+    keyframe = Keyframe(
+        KeyframeId(session, number), number * SECOND, descriptor,
+        Pose.planar(number * 0.5, 0.0, 0.0), number * 0.5, has_local=True)
+    return NewKeyframe(keyframe, Session(keyframe.id.session, started_ns=SECOND), local)
 
 
 @pytest.fixture
@@ -51,12 +57,13 @@ def test_a_keyframe_finds_itself_first(filled):
 def test_empty_map_and_nothing_old_enough(filled):
     query = _unit_rows(1)[0]
     assert KeyframeMap().search(query, top_k=5) == []
-    assert filled.search(query, top_k=5, among_first=0) == []
+    assert filled.search(query, top_k=5, among=range(0)) == []
 
 
-def test_fewer_keyframes_than_asked(filled):
-    found = filled.search(_unit_rows(1, seed=3)[0], top_k=20, among_first=4)
-    assert sorted(r.keyframe.id.keyframe_id for r in found) == [1, 2, 3, 4]
+@pytest.mark.parametrize('among', [range(1, 5), np.array([1, 2, 3, 4])])
+def test_fewer_keyframes_than_asked(filled, among):
+    found = filled.search(_unit_rows(1, seed=3)[0], top_k=20, among=among)
+    assert sorted(r.keyframe.id.keyframe_id for r in found) == [2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(('keyframes', 'seconds', 'metres', 'expected'), [
@@ -68,14 +75,18 @@ def test_fewer_keyframes_than_asked(filled):
     (200, 0.0, 0.0, 0),
 ])
 def test_recent_keyframes_are_excluded(filled, keyframes, seconds, metres, expected):
-    count = filled.first_recent(1, 101 * SECOND, 50.5, keyframes, seconds, metres)
+    count = filled.first_recent(
+        SessionId(1), 101 * SECOND, 50.5, keyframes, seconds, metres)
     assert count == expected
 
 
 def test_other_sessions_are_never_recent(filled):
     filled.add(_keyframe(1, _unit_rows(1)[0], session=2))
-    assert filled.first_recent(2, 2 * SECOND, 1.0, 20, 30.0, 10.0) == 100
-    assert filled.first_recent(3, 0, 0.0, 20, 30.0, 10.0) == 101
+    assert filled.first_recent(SessionId(2), 2 * SECOND, 1.0, 20, 30.0, 10.0) == 100
+    assert filled.first_recent(SessionId(3), 0, 0.0, 20, 30.0, 10.0) == 101
+    assert filled.session_start(SessionId(2)) == 100
+    assert filled.session_start(SessionId(3)) == 101
+    assert list(filled.sessions) == [SessionId(1), SessionId(2)]
 
 
 def test_ids_stay_and_are_found(filled):
@@ -85,10 +96,13 @@ def test_ids_stay_and_are_found(filled):
         filled[KeyframeId(2, 1)]
 
 
-def test_ids_must_grow(filled):
+def test_ids_must_grow_and_sessions_stay_together(filled):
     with pytest.raises(MapError, match='keyframe 1:100 comes after 1:100'):
         filled.add(_keyframe(100, _unit_rows(1)[0]))
-    assert len(filled) == 100
+    filled.add(_keyframe(1, _unit_rows(1)[0], session=2))
+    with pytest.raises(MapError, match='keyframe 1:101 comes after 2:1'):
+        filled.add(_keyframe(101, _unit_rows(1)[0]))
+    assert len(filled) == 101
 
 
 def test_another_model_is_refused(filled):
@@ -100,3 +114,70 @@ def test_another_model_is_refused(filled):
 def test_bytes_are_counted(filled):
     per_keyframe = 32 * 4 + 32 * 2 + 10 * 4 * 2  # float32, its float16 in the index, local float16
     assert filled.nbytes == 100 * per_keyframe
+    assert filled.keyframes_with_local == 100
+
+
+def test_what_is_removed_is_gone_everywhere(filled):
+    gone = [KeyframeId(1, 1), KeyframeId(1, 50), KeyframeId(9, 9)]
+    assert filled.remove(gone) == 2
+    assert filled.remove(gone) == 0
+    assert len(filled) == 98
+    assert KeyframeId(1, 50) not in filled
+    for keyframe in filled:
+        assert filled.search(keyframe.global_descriptor, 1)[0].keyframe is keyframe
+        assert filled[keyframe.id] is keyframe
+    assert filled.local_features(KeyframeId(1, 50)) is None
+    assert filled.local_features(KeyframeId(1, 51)).data[0, 0] == np.float16(0.051)
+
+
+def test_poses_of_the_back_end_move_keyframes(filled):
+    poses = {KeyframeId(1, 3): MapPose('map', Pose.planar(7.0, 0.0, 0.0)),
+             KeyframeId(4, 4): MapPose('map', Pose.planar(0.0, 0.0, 0.0))}
+    assert filled.set_map_poses(poses) == 1
+    assert filled[KeyframeId(1, 3)].place.translation_m[0] == 7.0
+    assert filled[KeyframeId(1, 3)].pose.translation_m[0] == 1.5
+    assert filled.near(np.array([7.0, 0.0, 0.0]), 0.6).tolist() == [2, 12, 13, 14]
+
+
+def test_the_oldest_session_goes_first(filled):
+    filled.add(_keyframe(1, _unit_rows(1)[0], session=2))
+    assert filled.evict('reject_new', SessionId(2)) == 0
+    assert filled.evict('oldest_session', SessionId(2)) == 100
+    assert [str(k.id) for k in filled] == ['2:1']
+    assert filled.evict('oldest_session', SessionId(2)) == 0
+    assert filled.session_start(SessionId(2)) == 0
+
+
+def test_where_it_is_densest_keyframes_go_first():
+    keyframe_map, rows = KeyframeMap(), _unit_rows(200)
+    rows[10] = rows[9]
+    rows[60] = rows[59]
+    for number, row in enumerate(rows, start=1):
+        keyframe_map.add(_keyframe(number, row))
+    assert keyframe_map.evict('densest', SessionId(1)) == 2
+    assert KeyframeId(1, 11) not in keyframe_map
+    assert KeyframeId(1, 61) not in keyframe_map
+
+
+def test_the_cache_keeps_what_was_used_last():
+    features = {n: encode(torch.zeros(10, 4), 'float16') for n in range(4)}  # 80 bytes each
+    cache = LocalCache(limit=240)
+    for n in (0, 1, 2):
+        cache.put(KeyframeId(1, n), features[n])
+    assert cache.get(KeyframeId(1, 0)) is features[0]
+    cache.put(KeyframeId(1, 3), features[3])
+    assert cache.get(KeyframeId(1, 1)) is None
+    assert cache.get(KeyframeId(1, 0)) is features[0]
+    assert cache.nbytes == 240
+    cache.put(KeyframeId(1, 0), features[0])
+    assert cache.nbytes == 240
+    cache.drop(KeyframeId(1, 0))
+    cache.drop(KeyframeId(1, 0))
+    assert cache.nbytes == 160
+
+
+def test_a_map_without_a_file_cannot_be_saved(filled, tmp_path):
+    with pytest.raises(MapError, match='in memory alone'):
+        filled.save_to(tmp_path / 'map.vprmap')
+    assert filled.thumbnail(KeyframeId(1, 1)) == b''
+    assert (filled.codec, filled.why_closed, filled.unsaved) == (None, '', 0)

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from selavpr_ros import matching
-from selavpr_ros.matching import count_mutual_matches, mutual_matches, rank_by_matches
+from selavpr_ros.local_codec import encode
+from selavpr_ros.matching import (
+    binary_similarity,
+    count_encoded_matches,
+    count_mutual_matches,
+    mutual_matches,
+    mutual_matches_binary,
+    rank_by_matches,
+)
 
 SELAVPR_CASES = [
     'random_16x16x32_k10', 'nonsquare_7x9x16_k4', 'full_61x61x128_k3_seed13',
@@ -114,3 +123,56 @@ def test_temporary_memory_does_not_grow_with_the_candidates():
         script_peak.append(peak)
     assert 0 < script_peak[1] < 256 << 20
     assert script_peak[1] < 2 * script_peak[0]
+
+
+def _signs(count, bits=128, seed=0):
+    return np.packbits(np.random.default_rng(seed).random((count, bits)) > 0.5, axis=1)
+
+
+def _plain_binary(query, match, limit):
+    """The formula, all at once."""
+    distance = (np.unpackbits(query, axis=1)[:, None] != np.unpackbits(match, axis=1)[None]).sum(2)
+    nearest, back = distance.argmin(1), distance.argmin(0)
+    return [(i, j) for i, j in enumerate(nearest.tolist())
+            if distance[i, j] < limit and distance[:, j].min() == distance[i, j]
+            and (back[j] == i or nearest[back[j]] != j)]
+
+
+def test_binary_pairs_equal_the_plain_formula():
+    query, match = _signs(300), _signs(280, seed=1)
+    match[:100] = query[50:150]  # equal
+    match[100:150, 0] = query[200:250, 0]
+    for min_similarity, limit in ((0.55, 28.8), (0.2, 51.2), (-1.0, 129)):
+        pairs = mutual_matches_binary(query, match, min_similarity)
+        assert pairs.tolist() == [list(p) for p in _plain_binary(query, match, limit)]
+    assert len(mutual_matches_binary(query, match)) == 100
+
+
+def test_equal_binary_features_count_once():
+    query = np.repeat(_signs(1), 200, axis=0)
+    assert mutual_matches_binary(query, query).tolist() == [[0, 0]]
+    assert len(mutual_matches_binary(query[:0], query)) == 0
+    assert len(mutual_matches_binary(query, query[:0])) == 0
+
+
+@pytest.mark.parametrize('codec', ['float16', 'int8', 'binary'])
+def test_encoded_candidates_count_as_they_are_kept(codec):
+    query, other = _unit(300, 128), _unit(300, 128, seed=1)
+    near = functional.normalize(query + 0.03 * _unit(300, 128, seed=2), dim=1)
+    candidates = [encode(near, codec), None, encode(other, codec), encode(query[:0], codec)]
+    counts = count_encoded_matches(query, candidates)
+    assert counts.dtype == torch.int64
+    assert counts[0] == 300
+    assert counts[1] == counts[3] == 0
+    assert counts[2] < (5 if codec == 'binary' else 200)
+
+
+def test_a_threshold_of_cosines_becomes_one_of_signs():
+    assert binary_similarity(1.0) == 1.0
+    assert binary_similarity(0.0) == pytest.approx(0.0)
+    assert binary_similarity(0.5) == pytest.approx(1 / 3)
+    query = _unit(300, 128)
+    near = functional.normalize(query + 0.2 * _unit(300, 128, seed=2), dim=1)  # cosine 0.98
+    encoded = [encode(near, 'binary')]
+    assert count_encoded_matches(query, encoded, 0.8)[0] == 300
+    assert count_encoded_matches(query, encoded, 0.9999)[0] == 0

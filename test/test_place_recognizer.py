@@ -9,19 +9,19 @@ import cv2
 import numpy as np
 import pytest
 import tiny_checkpoints
-import torch
 
-from selavpr_ros.config import make_settings
+from selavpr_ros.config import make_settings, replace_setting
 from selavpr_ros.decision import Decision
 from selavpr_ros.errors import DescriptorError, ImageError, StampError
-from selavpr_ros.keyframe_map import KeyframeId
+from selavpr_ros.keyframe import KeyframeId
 from selavpr_ros.models import OperatingPoint, load_model
-from selavpr_ros.place_recognizer import STAGES, UNCALIBRATED_LOCAL_SCORE, PlaceRecognizer
+from selavpr_ros.place_recognizer import STAGES, UNCALIBRATED_LOCAL_SCORE, Hint, PlaceRecognizer
 from selavpr_ros.pose import Pose
 
 SECOND = 1_000_000_000
 QUICK = {'index.exclude_recent_keyframes': 3, 'index.exclude_recent_seconds': 0.0,
-         'index.exclude_recent_distance': 0.0, 'keyframe.min_interval': 0.0}
+         'index.exclude_recent_distance': 0.0, 'keyframe.min_interval': 0.0,
+         'keyframe.duplicate_similarity': 1.0}
 
 
 @pytest.fixture(scope='module')
@@ -117,15 +117,82 @@ def test_travelled_distance_is_along_the_way(model):
     assert result.query.travelled_m == pytest.approx(5.0)
 
 
-def test_local_features_are_kept_in_float16_or_not_at_all(model):
-    keyframe = _drive(_recognizer(model), [0])[0].keyframe
-    assert keyframe.local_features.dtype == torch.float16
+@pytest.mark.parametrize('codec', ['float16', 'int8', 'binary'])
+def test_local_features_are_kept_and_compared_in_every_codec(model, codec):
+    recognizer = _recognizer(model, **{'map.local_codec': codec})
+    results = _drive(recognizer, [*range(5), *range(5)])
+    kept = recognizer.keyframe_map.local_features(results[0].keyframe.id)
+    assert kept.codec == codec
+    assert results[-1].loop_closure.match.keyframe.id.keyframe_id == 5
+    assert results[-1].loop_closure.match.local_score > 0.9
+
+
+def test_without_local_features_similarity_decides(model):
     recognizer = _recognizer(
         model, **{'map.local_codec': 'none', 'gates.min_similarity': 0.9})
     results = _drive(recognizer, [*range(5), *range(5)])
-    assert results[0].keyframe.local_features is None
+    assert not results[0].keyframe.has_local
     assert results[-1].candidates[0].match.local_matches == 0
     assert results[-1].loop_closure is not None
+
+
+def test_what_is_in_the_map_already_is_not_stored_again(model):
+    stored = _drive(
+        _recognizer(model, **{'keyframe.duplicate_similarity': 0.98}), [*range(5), *range(5)])
+    kept = [r.keyframe is not None for r in stored]
+    assert kept == [True] * 7 + [False] * 2 + [True]  # the last one's place is too recent
+    assert stored[8].loop_closure.match.similarity > 0.98
+    assert all(r.keyframe for r in _drive(_recognizer(model), [*range(5), *range(5)]))
+
+
+def test_localization_keeps_nothing(model):
+    recognizer = _recognizer(model)
+    _drive(recognizer, range(6))
+    recognizer.settings = replace_setting(recognizer.settings, 'map.mode', 'localization')
+    recognizer.start_session()
+    results = _drive(recognizer, range(6))
+    assert len(recognizer.keyframe_map) == 6
+    assert results[-1].keyframe is None
+    assert results[-1].loop_closure.match.keyframe.id.session_id == 1
+    assert results[-1].relocalization.success
+
+
+@pytest.mark.parametrize(('wanted', 'sessions'), [
+    ('all', {1, 2}), ('intra', {2}), ('inter', {1})])
+def test_candidates_of_this_or_of_other_sessions(model, wanted, sessions):
+    recognizer = _recognizer(model, **{'index.session_filter': wanted})
+    _drive(recognizer, range(5))
+    recognizer.start_session()
+    results = _drive(recognizer, [*range(5), *range(5)])
+    found = {c.match.keyframe.id.session_id for c in results[-1].candidates}
+    assert found == sessions
+
+
+def test_a_hint_leaves_only_what_is_near(model):
+    recognizer = _recognizer(model)
+    for i in range(8):
+        recognizer.recognize(_place(i), i * SECOND, Pose.planar(10.0 * i, 0.0, 0.0))
+    recognizer.start_session()
+    recognizer.hint = Hint(np.array([30.0, 0.0, 0.0]), 11.0)
+    result = recognizer.recognize(_place(7), 9 * SECOND)
+    assert sorted(c.match.keyframe.id.keyframe_id for c in result.candidates) == [3, 4, 5]
+
+
+def test_robots_count_their_own_sessions(model):
+    recognizer = _recognizer(model, **{'robot_id': 7})
+    _drive(recognizer, range(3))
+    assert str(recognizer.keyframe_map.newest.id) == '7/1:3'
+    assert recognizer.start_session('evening') == 2
+
+
+def test_a_full_map_forgets_its_oldest_session(model):
+    recognizer = _recognizer(model, **{
+        'map.max_keyframes': 5, 'map.eviction': 'oldest_session'})
+    _drive(recognizer, range(5))
+    recognizer.start_session()
+    results = _drive(recognizer, range(10, 13))
+    assert all(result.keyframe for result in results)
+    assert [str(k.id) for k in recognizer.keyframe_map] == ['2:1', '2:2', '2:3']
 
 
 def test_verification_can_be_switched_while_running(model):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from selavpr_ros.errors import PoseError
-from selavpr_ros.pose import Pose, PoseBuffer
+from selavpr_ros.pose import Pose, PoseBuffer, compose, mean_pose, relative_pose
 
 HALF = math.sqrt(0.5)
 SECOND = 1_000_000_000
@@ -258,3 +258,26 @@ def test_number_of_poses_is_bounded():
 def test_settings_out_of_range(settings):
     with pytest.raises(ValueError, match='got'):
         PoseBuffer(**settings)
+
+
+def test_a_step_and_back():
+    start = Pose(np.array([1.0, -2.0, 0.5]), np.array([0.1, 0.2, 0.3, 0.927]))
+    end = Pose(np.array([-4.0, 3.0, 2.0]), np.array([-0.4, 0.1, 0.2, 0.889]))
+    step = relative_pose(start, end)
+    again = compose(start, step)
+    np.testing.assert_allclose(again.translation_m, end.translation_m, atol=1e-12)
+    assert again.angle_to(end) == pytest.approx(0.0, abs=1e-7)
+
+
+def test_a_known_step():
+    start = Pose.planar(1.0, 1.0, math.pi / 2)
+    end = compose(start, Pose.planar(2.0, 0.5, math.pi / 4))
+    np.testing.assert_allclose(end.translation_m, [0.5, 3.0, 0.0], atol=1e-12)
+    assert end.yaw_rad == pytest.approx(0.75 * math.pi)
+
+
+def test_the_mean_of_poses():
+    turned = Pose(np.array([2.0, 0.0, 0.0]), -Pose.planar(0.0, 0.0, 0.2).rotation)
+    mean = mean_pose([Pose.planar(0.0, 0.0, 0.0), turned])
+    np.testing.assert_allclose(mean.translation_m, [1.0, 0.0, 0.0])
+    assert mean.yaw_rad == pytest.approx(0.1)

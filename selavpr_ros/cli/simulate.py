@@ -2,6 +2,9 @@
 
 The bag holds camera images, camera info, drifting odometry and ground truth. The second lap runs
 beside the first one, in another light.
+
+  vpr simulate monday.bag --laps 1
+  vpr simulate tuesday.bag --laps 1 --session 2    the same town, at another time of day
 """
 
 from __future__ import annotations
@@ -12,6 +15,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from selavpr_ros.simulation import Camera, Trajectory, World
+
+
+DAY_NS = 86_400_000_000_000
+START_SHARE = 0.4  # of a lap, that each session starts further on
+SEEDS_BETWEEN = 1000  # the noise of a session
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -82,6 +90,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default='sqlite3',
         help='kind of bag (default: %(default)s)',
     )
+    parser.add_argument(
+        '--session',
+        type=lap_count,
+        default=1,
+        metavar='N',
+        help='the N-th day in the same town: in the light of the N-th lap, from another start, '
+        'with an odometry of its own (default: 1)',
+    )
     parser.add_argument('--compressed', action='store_true', help='JPEG images, not raw ones')
     parser.add_argument('--picture', type=Path, metavar='OUT.png', help='also draw an overview')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing bag')
@@ -99,8 +115,15 @@ def run(args: argparse.Namespace) -> None:
         raise VprError('--picture compares two laps: drive at least --laps 2')
     world = World.generate(args.seed, args.length)
     camera = Camera(width=args.size[0], height=args.size[1])
-    settings = DriveSettings(laps=args.laps, speed_m_per_s=args.speed, image_rate_hz=args.rate)
-    trajectory = drive(world.route, settings, args.seed)
+    later = args.session - 1
+    settings = DriveSettings(
+        laps=args.laps,
+        speed_m_per_s=args.speed,
+        image_rate_hz=args.rate,
+        start_ns=DriveSettings.start_ns + later * DAY_NS,
+        start_m=later * START_SHARE * world.route.length_m,
+    )
+    trajectory = drive(world.route, settings, args.seed + later * SEEDS_BETWEEN)
     record(args, world, camera, trajectory)
     print(f'{args.bag}: {len(trajectory.image_stamps_ns)} images, {args.laps} laps')
     if args.picture:
@@ -113,9 +136,13 @@ def record(args: argparse.Namespace, world: World, camera: Camera, trajectory: T
     from tqdm import tqdm
 
     from selavpr_ros.simulation import take_images, write_bag
+    from selavpr_ros.simulation.light import LAP_LIGHTS
 
+    later = args.session - 1
+    first = later % len(LAP_LIGHTS)
+    lights = LAP_LIGHTS[first:] + LAP_LIGHTS[:first]
     frames = tqdm(
-        take_images(world, camera, trajectory, seed=args.seed),
+        take_images(world, camera, trajectory, lights, args.seed + later * SEEDS_BETWEEN),
         total=len(trajectory.image_stamps_ns),
         unit='image',
         desc=f'{args.laps} laps of {world.route.length_m:.0f} m',

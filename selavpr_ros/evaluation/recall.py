@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +14,8 @@ from tqdm import tqdm
 from selavpr_ros.config import Settings
 from selavpr_ros.errors import DescriptorError, ImageError, SettingError
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
-from selavpr_ros.matching import count_mutual_matches, rank_by_matches
+from selavpr_ros.local_codec import FLOAT16, EncodedFeatures, encode
+from selavpr_ros.matching import count_encoded_matches, rank_by_matches
 from selavpr_ros.models import VprModel
 from selavpr_ros.preprocess import preprocess
 
@@ -96,12 +97,12 @@ class Described:
 
     Attributes:
         global_descriptors: (N, D) float32 unit rows.
-        local_features: N tensors (n, d) float16, as a keyframe map holds them; None where the
-            model has none or they were not asked for.
+        local_features: of N images, as a keyframe map holds them; None where the model has none
+            or they were not asked for.
     """
 
     global_descriptors: torch.Tensor
-    local_features: list[torch.Tensor] | None
+    local_features: list[EncodedFeatures] | None
 
 
 def read_image(image: Path | np.ndarray) -> np.ndarray:
@@ -135,26 +136,30 @@ def _describe_one(
 
 @torch.inference_mode()
 def describe(
-    model: VprModel, images: Images, *, local: bool = True, progress: bool = False
+    model: VprModel, images: Images, *, local: bool = True, codec: str = FLOAT16,
+    progress: bool = False,
 ) -> Described:
     """Describe images one by one, as a robot does.
 
     Args:
         model: as it is: in training, call `model.eval()` before.
         images: paths, or (H, W, 3) uint8 RGB arrays.
-        local: keep local features: SelaVPR's take 0.95 MB an image.
+        local: keep local features: SelaVPR's take 0.95 MB an image in float16.
+        codec: how they are kept, one of `local_codec.CODECS`.
         progress: show a bar.
 
     Raises:
         ImageError: a file cannot be read, or an array is no image.
         DescriptorError: a descriptor is not finite.
+        SettingError: no such codec.
     """
     global_descriptors, kept = [], []
     for image in tqdm(images, desc='describing', unit='image', leave=False, disable=not progress):
         global_descriptor, features = _describe_one(model, image)
         global_descriptors.append(global_descriptor)
-        if local and features is not None:
-            kept.append(features.half().cpu())
+        encoded = encode(features, codec) if local and features is not None else None
+        if encoded is not None:
+            kept.append(encoded)
     return Described(torch.stack(global_descriptors), kept or None)
 
 
@@ -175,7 +180,7 @@ def retrieve(similarities: torch.Tensor, comparable: np.ndarray, top_k: int) -> 
 
 
 def rerank(
-    retrieved: Ranking, query: torch.Tensor, database: Sequence[torch.Tensor],
+    retrieved: Ranking, query: torch.Tensor, database: Sequence[EncodedFeatures],
     min_similarity: float | None = None,
 ) -> Ranking:
     """Order what was retrieved by mutual matches with the query.
@@ -183,33 +188,54 @@ def rerank(
     Args:
         retrieved: the most similar images.
         query: (n, d) local features.
-        database: those of all images, (m, d) each.
-        min_similarity: as in `count_mutual_matches`.
+        database: those of all images.
+        min_similarity: as in `count_encoded_matches`.
     """
     candidates = [database[i] for i in retrieved.database]
-    counts = count_mutual_matches(query.float(), candidates, min_similarity)
+    counts = count_encoded_matches(query.float(), candidates, min_similarity)
     order = rank_by_matches(counts).tolist()
     return Ranking(tuple(retrieved.database[i] for i in order),
                    tuple(counts[order].tolist()))
 
 
+# Index, global descriptor (D,) and local features (n, d).
+DescribedQuery = tuple[int, torch.Tensor, torch.Tensor | None]
+
+
 def _described_queries(
     model: VprModel, evaluation_set: EvaluationSet, database: Described
-) -> Iterator[tuple[int, torch.Tensor, torch.Tensor | None]]:
-    """Index, global descriptor and local features of every answerable query."""
+) -> Iterator[DescribedQuery]:
+    """Describe every answerable query, but none twice."""
     itself = evaluation_set.queries is evaluation_set.database
     for query in evaluation_set.answerable:
         if itself:
             local = database.local_features
-            yield query, database.global_descriptors[query], local[query] if local else None
+            features = local[query].decode() if local else None
+            yield query, database.global_descriptors[query], features
         else:
             yield query, *_describe_one(model, evaluation_set.queries[query])
+
+
+def _ask(
+    model: VprModel, evaluation_set: EvaluationSet, top_k: int, database: Described,
+    queries: Iterable[DescribedQuery],
+) -> Evaluation:
+    rankings: dict[str, list[Ranking]] = {GLOBAL: []}
+    for query, global_descriptor, local in queries:
+        similarities = database.global_descriptors @ global_descriptor
+        retrieved = retrieve(similarities, evaluation_set.comparable(query), top_k)
+        rankings[GLOBAL].append(retrieved)
+        if local is not None and database.local_features is not None:
+            rankings.setdefault(RERANKED, []).append(rerank(
+                retrieved, local.to(model.device), database.local_features,
+                model.match_similarity))
+    return Evaluation(model.model_id, evaluation_set, top_k, rankings)
 
 
 @torch.inference_mode()
 def evaluate(
     model: VprModel, evaluation_set: EvaluationSet, top_k: int = TOP_K, *,
-    reranking: bool = True, progress: bool = False,
+    reranking: bool = True, codec: str = FLOAT16, progress: bool = False,
 ) -> Evaluation:
     """Ask a model all queries that can be answered.
 
@@ -219,6 +245,8 @@ def evaluate(
         top_k: images that are ranked, and re-ranked.
         reranking: also by mutual matches, where the model has local features. They are the
             larger part of the time and nearly all of the memory.
+        codec: how local features are kept; 'none' leaves re-ranking out. A recording that is
+            compared with itself asks with what is kept, too.
         progress: show bars.
 
     Returns:
@@ -227,21 +255,35 @@ def evaluate(
     Raises:
         ImageError: a file cannot be read, or an array is no image.
         DescriptorError: a descriptor is not finite.
+        SettingError: no such codec.
     """
-    database = describe(model, evaluation_set.database, local=reranking, progress=progress)
+    database = describe(
+        model, evaluation_set.database, local=reranking, codec=codec, progress=progress)
     queries = _described_queries(model, evaluation_set, database)
     bar = tqdm(queries, total=len(evaluation_set.answerable), desc='searching', unit='query',
                leave=False, disable=not progress)
-    rankings: dict[str, list[Ranking]] = {GLOBAL: []}
-    for query, global_descriptor, local in bar:
-        similarities = database.global_descriptors @ global_descriptor
-        retrieved = retrieve(similarities, evaluation_set.comparable(query), top_k)
-        rankings[GLOBAL].append(retrieved)
-        if local is not None and database.local_features is not None:
-            rankings.setdefault(RERANKED, []).append(rerank(
-                retrieved, local.to(model.device), database.local_features,
-                model.match_similarity))
-    return Evaluation(model.model_id, evaluation_set, top_k, rankings)
+    return _ask(model, evaluation_set, top_k, database, bar)
+
+
+@torch.inference_mode()
+def evaluate_codecs(
+    model: VprModel, evaluation_set: EvaluationSet, codecs: Sequence[str], top_k: int = TOP_K, *,
+    progress: bool = False,
+) -> dict[str, Evaluation]:
+    """`evaluate` with every codec; the images are described once, and stay in memory."""
+    database = describe(model, evaluation_set.database, progress=progress)
+    bar = tqdm(_described_queries(model, evaluation_set, database), leave=False,
+               total=len(evaluation_set.answerable), unit='query', disable=not progress)
+    queries = list(bar)
+    evaluations = {}
+    for codec in codecs:
+        kept = [encode(local.decode(), codec) for local in database.local_features or ()]
+        local = [encoded for encoded in kept if encoded is not None]
+        evaluations[codec] = _ask(
+            model, evaluation_set, top_k, replace(database, local_features=local or None),
+            tqdm(queries, desc=f'searching, {codec}', unit='query', leave=False,
+                 disable=not progress))
+    return evaluations
 
 
 def recall(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from selavpr_ros.decision import Candidate, Decision
-from selavpr_ros.keyframe_map import KeyframeId
+from selavpr_ros.keyframe import KeyframeId
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose
 

@@ -30,7 +30,7 @@ import selavpr_ros
 from selavpr_ros.config import Settings
 from selavpr_ros.decision import Decision
 from selavpr_ros.errors import FolderError
-from selavpr_ros.keyframe_map import KeyframeId
+from selavpr_ros.keyframe import KeyframeId
 from selavpr_ros.place_recognizer import STAGES
 from selavpr_ros.pose import Pose
 from selavpr_ros.replay.ground_truth import GroundTruth

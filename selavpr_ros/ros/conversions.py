@@ -15,12 +15,15 @@ from std_msgs.msg import Header
 from selavpr_msgs.msg import Keyframe as KeyframeMessage
 from selavpr_msgs.msg import KeyframeId as KeyframeIdMessage
 from selavpr_msgs.msg import LoopClosure, PlaceMatch, PlaceMatchArray
+from selavpr_msgs.msg import Relocalization as RelocalizationMessage
 from selavpr_ros.decision import Candidate
 from selavpr_ros.image_decoding import KNOWN_ENCODINGS, decode
-from selavpr_ros.keyframe_map import Keyframe, KeyframeId
+from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose
+from selavpr_ros.relocalization import Relocalization
 
+MODES = {'mapping': PlaceMatchArray.MAPPING, 'localization': PlaceMatchArray.LOCALIZATION}
 NANOSECONDS = 1_000_000_000
 MAX_SECONDS = 2**31 - 1
 
@@ -37,16 +40,18 @@ class Origin:
 
     Attributes:
         header: of the image.
-        robot_id: of this robot.
-        session_id: of the running session.
+        session: the running one.
+        mode: 'mapping' or 'localization'.
         pose_frame: odometry frame.
+        map_frame: of what is relocalized in a session that no back-end has moved.
         covariance: (36,) of the odometry pose.
     """
 
     header: Header
-    robot_id: int
-    session_id: int
+    session: SessionId
+    mode: str
     pose_frame: str
+    map_frame: str
     covariance: np.ndarray
 
 
@@ -56,6 +61,11 @@ class Origin:
 def stamp_to_ns(stamp: Time) -> int:
     """Nanoseconds of a stamp."""
     return stamp.sec * NANOSECONDS + stamp.nanosec
+
+
+def id_from_message(message: KeyframeIdMessage) -> KeyframeId:
+    """The keyframe that a message names."""
+    return KeyframeId(message.session_id, message.keyframe_id, message.robot_id)
 
 
 def pose_from_message(message: PoseMessage) -> Pose:
@@ -118,45 +128,42 @@ def honest_covariance(covariance: np.ndarray) -> np.ndarray:
     return covariance if stated else DEFAULT_COVARIANCE
 
 
-def id_message(keyframe_id: KeyframeId, stamp_ns: int, robot_id: int) -> KeyframeIdMessage:
+def id_message(keyframe_id: KeyframeId, stamp_ns: int) -> KeyframeIdMessage:
     """Identity of a keyframe; `keyframe_id` 0 for a query that is none."""
     return KeyframeIdMessage(
-        robot_id=robot_id, session_id=keyframe_id.session_id,
+        robot_id=keyframe_id.robot_id, session_id=keyframe_id.session_id,
         keyframe_id=keyframe_id.keyframe_id, stamp=ns_to_stamp(stamp_ns))
 
 
 def _query_id(recognition: Recognition, origin: Origin) -> KeyframeIdMessage:
-    kept = recognition.keyframe
-    keyframe_id = kept.id if kept else KeyframeId(origin.session_id, 0)
-    return id_message(keyframe_id, recognition.query.stamp_ns, origin.robot_id)
-
-
-def _stored_id(keyframe: Keyframe, origin: Origin) -> KeyframeIdMessage:
-    return id_message(keyframe.id, keyframe.stamp_ns, origin.robot_id)
+    kept, session = recognition.keyframe, origin.session
+    keyframe_id = kept.id if kept else KeyframeId(session.session_id, 0, session.robot_id)
+    return id_message(keyframe_id, recognition.query.stamp_ns)
 
 
 def match_message(candidate: Candidate, origin: Origin) -> PlaceMatch:
     """One candidate with its evidence and its verdict."""
     match, keyframe = candidate.match, candidate.match.keyframe
     message = PlaceMatch(
-        match=_stored_id(keyframe, origin), rank_global=match.rank_global,
+        match=id_message(keyframe.id, keyframe.stamp_ns), rank_global=match.rank_global,
         similarity=match.similarity, local_matches=match.local_matches,
         local_score=match.local_score, temporal_support=candidate.temporal_support,
         decision=int(candidate.decision), distinctness=math.nan, probability=math.nan,
         reprojection_rmse=math.nan)
-    # The pose of another session is in that session's odometry frame.
-    if keyframe.pose and keyframe.id.session_id == origin.session_id:
+    # Without a back-end, the pose of another session is in that session's odometry frame.
+    moved, same = keyframe.map_pose, keyframe.id.session == origin.session
+    if keyframe.place and (moved or same):
         message.has_map_pose = True
-        header = Header(stamp=message.match.stamp, frame_id=origin.pose_frame)
-        message.map_pose = PoseStamped(header=header, pose=pose_message(keyframe.pose))
+        header = Header(
+            stamp=message.match.stamp, frame_id=moved.frame if moved else origin.pose_frame)
+        message.map_pose = PoseStamped(header=header, pose=pose_message(keyframe.place))
     return message
 
 
 def _outcome(recognition: Recognition, origin: Origin) -> int:
     if recognition.loop_closure is None:
         return PlaceMatchArray.NONE
-    session_id = recognition.loop_closure.match.keyframe.id.session_id
-    same = session_id == origin.session_id
+    same = recognition.loop_closure.match.keyframe.id.session == origin.session
     return PlaceMatchArray.LOOP if same else PlaceMatchArray.RELOCALIZED
 
 
@@ -166,7 +173,7 @@ def candidates_message(
     """The answer to one query; `now_ns` is the time of publishing."""
     return PlaceMatchArray(
         header=origin.header, query=_query_id(recognition, origin),
-        mode=PlaceMatchArray.MAPPING, outcome=_outcome(recognition, origin),
+        mode=MODES[origin.mode], outcome=_outcome(recognition, origin),
         matches=[match_message(candidate, origin) for candidate in recognition.candidates],
         reranked=recognition.reranked, age=ns_to_duration(now_ns - recognition.query.stamp_ns),
         stage_ms=np.array(recognition.stage_ms, np.float32), model_id=model_id)
@@ -176,19 +183,49 @@ def closure_message(recognition: Recognition, origin: Origin) -> LoopClosure:
     """The accepted candidate as an edge; has to be there."""
     assert recognition.loop_closure is not None
     match = recognition.loop_closure.match
+    session = match.keyframe.id.session
     return LoopClosure(
-        header=origin.header, keyframe_from=_stored_id(match.keyframe, origin),
+        header=origin.header, keyframe_from=id_message(match.keyframe.id, match.keyframe.stamp_ns),
         keyframe_to=_query_id(recognition, origin), probability=math.nan,
-        inter_session=match.keyframe.id.session_id != origin.session_id,
+        inter_session=session != origin.session,
+        inter_robot=session.robot_id != origin.session.robot_id,
         local_matches=match.local_matches)
 
 
-def keyframe_message(keyframe: Keyframe, origin: Origin) -> KeyframeMessage:
-    """A keyframe that was kept; where the camera sits on the robot is not known here."""
-    message = KeyframeMessage(header=origin.header, id=_stored_id(keyframe, origin))
-    if keyframe.pose:
+def keyframe_message(
+    keyframe: Keyframe, header: Header, frame: str, covariance: np.ndarray | None
+) -> KeyframeMessage:
+    """A keyframe of the map; where the camera sits on the robot is not known here.
+
+    Args:
+        keyframe: with `place` in `frame`.
+        header: of its image.
+        frame: of its pose.
+        covariance: (36,) of the pose; None or zeros are replaced, see `honest_covariance`.
+    """
+    message = KeyframeMessage(header=header, id=id_message(keyframe.id, keyframe.stamp_ns))
+    if keyframe.place:
         message.has_pose = True
-        message.pose_frame = origin.pose_frame
-        message.pose.pose = pose_message(keyframe.pose)
-        message.pose.covariance = honest_covariance(origin.covariance)
+        message.pose_frame = frame
+        message.pose.pose = pose_message(keyframe.place)
+        message.pose.covariance = honest_covariance(
+            np.zeros(36) if covariance is None else covariance)
+    return message
+
+
+def relocalization_message(
+    relocalization: Relocalization, origin: Origin
+) -> RelocalizationMessage:
+    """Where the robot is in another session's map."""
+    frame = relocalization.frame or origin.map_frame
+    message = RelocalizationMessage(
+        header=Header(stamp=origin.header.stamp, frame_id=frame),
+        success=relocalization.success, pose_source=RelocalizationMessage.POSE_NONE,
+        has_map_frame=bool(relocalization.frame),
+        best=match_message(relocalization.best, origin),
+        frames_used=relocalization.frames_used, hypotheses=relocalization.hypotheses)
+    message.pose.covariance = relocalization.covariance.ravel()
+    if relocalization.pose:
+        message.pose_source = RelocalizationMessage.POSE_KEYFRAME
+        message.pose.pose = pose_message(relocalization.pose)
     return message

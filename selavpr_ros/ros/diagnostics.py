@@ -11,8 +11,10 @@ import torch
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from selavpr_msgs.msg import VprStatus
+from selavpr_ros.keyframe_map import REJECT_NEW
 from selavpr_ros.models import VprModel
 from selavpr_ros.place_recognizer import PlaceRecognizer
+from selavpr_ros.ros.conversions import MODES
 from selavpr_ros.ros.statistics import INTERNAL_ERROR, Snapshot
 from selavpr_ros.ros.worker import OLD_IMAGE, PLAUSIBLE_AGE_S
 
@@ -149,12 +151,22 @@ def model_status(model: VprModel, seen: Snapshot, warn_latency_ms: float) -> Dia
 
 def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
     """How large the map is, and whether it still grows."""
-    keyframes, limit = len(recognizer.keyframe_map), recognizer.settings.map.max_keyframes
-    full = [(WARN, f'full: {keyframes} keyframes, map.max_keyframes is {limit}')]
-    return _status('Map', _worst(full if keyframes >= limit else [], f'{keyframes} keyframes'), {
-        'keyframes': keyframes, 'sessions': recognizer.session_id,
-        'bytes': recognizer.keyframe_map.nbytes,
-        'keyframes with local features': seen.counts['keyframes_with_local'],
+    keyframe_map, settings = recognizer.keyframe_map, recognizer.settings.map
+    keyframes, findings = len(keyframe_map), []
+    if keyframe_map.store_error:
+        findings.append((ERROR, f'{keyframe_map.store_error}; {keyframe_map.unsaved} keyframes '
+                         'are kept in memory until it can be written'))
+    if keyframe_map.why_closed and settings.mode == 'mapping':
+        findings.append((WARN, f'no keyframe is added: {keyframe_map.why_closed}'))
+    if keyframes >= settings.max_keyframes and settings.eviction == REJECT_NEW:
+        findings.append((WARN, f'full: {keyframes} keyframes, map.max_keyframes is '
+                         f'{settings.max_keyframes}'))
+    return _status('Map', _worst(findings, f'{keyframes} keyframes'), {
+        'keyframes': keyframes, 'sessions': len(keyframe_map.sessions),
+        'file': settings.path or 'none', 'mode': settings.mode,
+        'bytes': keyframe_map.nbytes, 'unsaved keyframes': keyframe_map.unsaved,
+        'keyframes with local features': keyframe_map.keyframes_with_local,
+        'local features are kept as': recognizer.codec,
         'keyframes with a pose': seen.counts['keyframes_with_pose']})
 
 
@@ -217,10 +229,13 @@ def fill_status(
     message.precision = PRECISIONS[model.dtype]
     message.why_not_reranked = recognizer.why_not_reranked
     message.keyframes = len(keyframe_map)
-    message.keyframes_with_local = counts['keyframes_with_local']
-    message.sessions = recognizer.session_id
-    message.map_bytes_gpu = counts['gpu_bytes']
-    message.map_bytes_ram = max(0, keyframe_map.nbytes - message.map_bytes_gpu)
+    message.keyframes_with_local = keyframe_map.keyframes_with_local
+    message.keyframes_unsaved = keyframe_map.unsaved
+    message.sessions = len({*keyframe_map.sessions, recognizer.session})
+    message.map_path = recognizer.settings.map.path
+    message.map_error = keyframe_map.store_error
+    message.map_bytes_ram = keyframe_map.nbytes
+    message.mode = MODES[recognizer.settings.map.mode]
     message.frames_received = counts['received']
     message.frames_processed = counts['processed']
     message.frames_dropped = counts['dropped']

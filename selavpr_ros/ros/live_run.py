@@ -20,13 +20,11 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from selavpr_msgs.msg import Keyframe, PlaceMatchArray, VprStatus
-from selavpr_msgs.msg import KeyframeId as KeyframeIdMessage
 from selavpr_ros.decision import Decision
 from selavpr_ros.errors import NodeError
-from selavpr_ros.keyframe_map import KeyframeId
 from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
 from selavpr_ros.ros.bag_player import play
-from selavpr_ros.ros.conversions import pose_from_message, stamp_to_ns
+from selavpr_ros.ros.conversions import id_from_message, pose_from_message, stamp_to_ns
 from selavpr_ros.ros.publications import reliable
 
 START_TIMEOUT_S = 120.0
@@ -36,13 +34,9 @@ QUIET_S = 2.0
 POLL_S = 0.05
 
 
-def _id(message: KeyframeIdMessage) -> KeyframeId:
-    return KeyframeId(message.session_id, message.keyframe_id)
-
-
 def _candidate(message: Any) -> CandidateRecord:
     return CandidateRecord(
-        _id(message.match), stamp_to_ns(message.match.stamp), message.similarity,
+        id_from_message(message.match), stamp_to_ns(message.match.stamp), message.similarity,
         message.local_matches, message.local_score, message.temporal_support,
         Decision(message.decision))
 
@@ -77,12 +71,12 @@ class Listener(Node):
         kept = message.query.keyframe_id
         records.queries.append(QueryRecord(
             stamp_to_ns(message.header.stamp), tuple(map(_candidate, message.matches)),
-            _id(message.query) if kept else None, stage_ms=tuple(message.stage_ms)))
+            id_from_message(message.query) if kept else None, stage_ms=tuple(message.stage_ms)))
 
     def _on_keyframe(self, message: Keyframe) -> None:
         pose = pose_from_message(message.pose.pose) if message.has_pose else None
         self.live.records.keyframes.append(
-            KeyframeRecord(_id(message.id), stamp_to_ns(message.id.stamp), pose))
+            KeyframeRecord(id_from_message(message.id), stamp_to_ns(message.id.stamp), pose))
 
     def _on_status(self, message: VprStatus) -> None:
         self.live.status = message

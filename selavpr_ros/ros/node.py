@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
 from collections.abc import Iterable
@@ -19,18 +20,20 @@ from selavpr_msgs.msg import VprStatus
 from selavpr_ros.config import Settings
 from selavpr_ros.errors import PoseError, SettingError, VprError
 from selavpr_ros.image_decoding import ImageReader
+from selavpr_ros.map_file import open_map
 from selavpr_ros.models import load_from_settings, warm_up
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.ros import diagnostics, parameters
 from selavpr_ros.ros.conversions import Origin, decode_with_fallback, stamp_to_ns
 from selavpr_ros.ros.diagnostics import Subscribed
+from selavpr_ros.ros.map_services import MapServices
 from selavpr_ros.ros.odometry import OdometryInbox
 from selavpr_ros.ros.publications import Publications, reliable
+from selavpr_ros.ros.relocalize_server import RelocalizeServer
 from selavpr_ros.ros.statistics import Snapshot, Statistics, error_kind
 from selavpr_ros.ros.subscriptions import Subscriptions
 from selavpr_ros.ros.worker import Arrival, InferenceWorker, milliseconds_since
 
-DEFAULT_ODOMETRY_FRAME = 'odom'
 DISCOVERY_MS = 900.0
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
@@ -42,10 +45,21 @@ class _Configured:
         self.read = ImageReader(settings.image, decode_with_fallback)
         model = load_from_settings(settings.model)
         warm_up(model, settings.model.warmup_iters)
-        self.recognizer = PlaceRecognizer(model, settings)
+        self.lock = threading.Lock()  # held by whoever works with the recognizer
+        self.recognizer = PlaceRecognizer(model, settings, open_map(settings, model.model_id))
         self.statistics = Statistics()
         self.odometry = OdometryInbox()
         self.publications = Publications(node, model.model_id)
+        self.services = MapServices(node, self.recognizer, self.lock)
+        self.relocalize = RelocalizeServer(node, self.recognizer, self.lock)
+
+    def free(self) -> None:
+        """Take everything off the graph, and close the map."""
+        self.relocalize.destroy()
+        self.services.destroy()
+        self.publications.destroy()
+        with self.lock:
+            self.recognizer.keyframe_map.close()
 
 
 class _Active:
@@ -58,7 +72,7 @@ class _Active:
         self.subscriptions = Subscriptions(node, settings, node.on_image, node.on_odometry)
         self.worker = InferenceWorker(
             configured.recognizer, configured.read, odometry, configured.statistics,
-            node.publish_result, alive=node.context.ok,
+            node.publish_result, lock=configured.lock, alive=node.context.ok,
             log_warning=lambda text: logger.warning(text),
             log_error=lambda text: logger.error(text))
         self.worker.start()
@@ -141,6 +155,7 @@ class VprNode(LifecycleNode):
             self._enter(VprStatus.INACTIVE)
             return FAILURE
         self.last_error = ''
+        self._configured.relocalize.is_active = True
         self._enter(VprStatus.ACTIVE)
         return super().on_activate(state)
 
@@ -185,12 +200,15 @@ class VprNode(LifecycleNode):
         if active:
             active.subscriptions.destroy()
             active.worker.stop()
+        if self._configured:
+            self._configured.relocalize.is_active = False
+            self._configured.relocalize.stop('the node was deactivated')
 
     def _free(self) -> None:
         self._stop()
         configured, self._configured = self._configured, None
         if configured:
-            configured.publications.destroy()
+            configured.free()
 
     def _enter(self, state: int) -> None:
         self._state = state
@@ -229,6 +247,7 @@ class VprNode(LifecycleNode):
         assert configured
         origin = self._origin(arrival.message.header)
         configured.publications.publish(recognition, origin, now_ns)
+        configured.relocalize.add(recognition, origin)
         age_ms = (now_ns - arrival.stamp_ns) * 1e-6 if arrival.age_is_plausible else float('nan')
         configured.statistics.recognized(
             recognition, milliseconds_since(arrival.received_s), age_ms)
@@ -236,15 +255,15 @@ class VprNode(LifecycleNode):
 
     def _origin(self, header: Header) -> Origin:
         assert self._configured
-        recognizer, odometry = self._configured.recognizer, self._configured.odometry
+        recognizer, settings = self._configured.recognizer, self._configured.recognizer.settings
         return Origin(
-            header, recognizer.settings.robot_id, recognizer.session_id,
-            odometry.frame_id or DEFAULT_ODOMETRY_FRAME, odometry.covariance)
+            header, recognizer.session, settings.map.mode, recognizer.pose_frame,
+            settings.frames.map, self._configured.odometry.covariance)
 
     def _log_closure(self, recognition: Recognition, origin: Origin) -> None:
         if recognition.loop_closure:
             match, kept = recognition.loop_closure.match, recognition.keyframe
-            query = kept.id if kept else f'{origin.session_id}:-'
+            query = kept.id if kept else f'{origin.session}:-'
             self.get_logger().info(
                 f'loop closure {query} -> {match.keyframe.id}: {match.local_matches} mutual '
                 f'matches, similarity {match.similarity:.2f}')

@@ -50,8 +50,8 @@ def measure_overheads_ms(height: int = 480, width: int = 640, count: int = 100) 
     finish = _Finish()
     worker = InferenceWorker(
         finish, ImageReader(ImageSettings(), decode_with_fallback),  # type: ignore[arg-type]
-        None, Statistics(), lambda *result: None, log_warning=lambda text: None,
-        log_error=lambda text: None)
+        None, Statistics(), lambda *result: None, lock=threading.Lock(),
+        log_warning=lambda text: None, log_error=lambda text: None)
     worker.start()
     times_ms = []
     try:

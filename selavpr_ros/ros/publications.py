@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from geometry_msgs.msg import PoseWithCovarianceStamped
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
-from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray
+from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray, Relocalization
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.ros.conversions import (
     Origin,
     candidates_message,
     closure_message,
     keyframe_message,
+    relocalization_message,
 )
 from selavpr_ros.ros.markers import MapMarkers
 
@@ -41,16 +43,29 @@ class Publications:
         self._candidates = publisher(PlaceMatchArray, '~/candidates', reliable(10))
         self._closures = publisher(LoopClosure, '~/loop_closures', reliable(100))
         self._keyframes = publisher(Keyframe, '~/keyframe', reliable(100))
+        self._relocalizations = publisher(Relocalization, '~/relocalization', reliable(10))
+        self._poses = publisher(
+            PoseWithCovarianceStamped, '~/relocalization_pose', reliable(1))
         self._markers = publisher(MarkerArray, '~/markers', reliable(1, latched=True))
 
     def publish(self, recognition: Recognition, origin: Origin, now_ns: int) -> None:
         """Send one image's results; the candidates come last, when all else is on its way."""
         if recognition.keyframe:
-            self._keyframes.publish(keyframe_message(recognition.keyframe, origin))
+            self._keyframes.publish(keyframe_message(
+                recognition.keyframe, origin.header, origin.pose_frame, origin.covariance))
         if recognition.loop_closure:
             self._closures.publish(closure_message(recognition, origin))
+        if recognition.relocalization:
+            self._publish_relocalization(
+                relocalization_message(recognition.relocalization, origin))
         self._candidates.publish(candidates_message(recognition, origin, self._model_id, now_ns))
         self._map_markers.add(recognition, Header(frame_id=origin.pose_frame))
+
+    def _publish_relocalization(self, message: Relocalization) -> None:
+        self._relocalizations.publish(message)
+        if message.success and message.pose_source != Relocalization.POSE_NONE:
+            self._poses.publish(
+                PoseWithCovarianceStamped(header=message.header, pose=message.pose))
 
     def publish_markers(self) -> None:
         """Send the map's picture if it changed."""
@@ -60,5 +75,6 @@ class Publications:
 
     def destroy(self) -> None:
         """Take the topics off the graph."""
-        for publisher in (self._candidates, self._closures, self._keyframes, self._markers):
+        for publisher in (self._candidates, self._closures, self._keyframes, self._markers,
+                          self._relocalizations, self._poses):
             self._node.destroy_publisher(publisher)

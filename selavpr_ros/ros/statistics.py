@@ -136,11 +136,7 @@ class Statistics:
             if answer == Decision.ACCEPTED.name:
                 self._last_accept_s = self._now_s()
             if keyframe:
-                local = keyframe.local_features
-                self._counts['keyframes_with_local'] += local is not None
                 self._counts['keyframes_with_pose'] += keyframe.pose is not None
-                if local is not None and local.device.type != 'cpu':
-                    self._counts['gpu_bytes'] += local.nbytes
 
     def snapshot(self) -> Snapshot:
         """A copy that stays as it is."""

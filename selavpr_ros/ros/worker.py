@@ -63,6 +63,7 @@ class InferenceWorker:
         odometry: where the poses come from; None for images without poses.
         statistics: counts everything.
         publish: called with each result, in this thread.
+        lock: held while the recognizer works, and by whoever else changes it or its map.
         log_warning, log_error: called with a text, in any thread.
         alive: False means that ROS is shutting down and errors are no news.
     """
@@ -70,6 +71,7 @@ class InferenceWorker:
     def __init__(
         self, recognizer: PlaceRecognizer, read: Callable[[Any], np.ndarray],
         odometry: OdometryInbox | None, statistics: Statistics, publish: Publish, *,
+        lock: threading.Lock,
         log_warning: Callable[[str], Any], log_error: Callable[[str], Any],
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -78,6 +80,7 @@ class InferenceWorker:
         self._odometry = odometry
         self._statistics = statistics
         self._publish = publish
+        self._lock = lock
         self._log_warning, self._log_error = log_warning, log_error
         self._alive = alive
         self._mailbox: Mailbox[Arrival] = Mailbox()
@@ -143,8 +146,15 @@ class InferenceWorker:
             self._statistics.count('not_due')
             return
         image = self._read(arrival.message)
-        recognition = self._recognizer.recognize(image, stamp_ns, pose)
+        with self._lock:
+            self._tell_of_odometry()
+            recognition = self._recognizer.recognize(image, stamp_ns, pose)
         self._publish(arrival, recognition)
+
+    def _tell_of_odometry(self) -> None:
+        if self._odometry and self._odometry.frame_id:
+            self._recognizer.pose_frame = self._odometry.frame_id
+            self._recognizer.pose_covariance = self._odometry.covariance
 
     def _find_pose(self, stamp_ns: int) -> Pose | None:
         last_ns, self._last_ns = self._last_ns, stamp_ns

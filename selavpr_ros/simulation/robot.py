@@ -28,6 +28,7 @@ class DriveSettings:
     image_rate_hz: float = 10.0
     odometry_rate_hz: float = 50.0
     start_ns: int = 1_700_000_000 * NANOSECONDS
+    start_m: float = 0.0  # along the route, where the first lap begins
     lateral_m: float = 0.7  # the second lap runs this much further left, the third further right
     change_lane_m: float = 8.0  # way on which the robot changes from one lap's lane to the next
     wander_m: float = 0.08  # slow swaying round the lane
@@ -92,7 +93,8 @@ def drive(route: Route, settings: DriveSettings | None = None, seed: int = 0) ->
     duration_s = settings.laps * route.length_m / settings.speed_m_per_s
     times_s = np.arange(0.0, duration_s, 1.0 / settings.odometry_rate_hz)
     way_m = np.maximum(times_s * settings.speed_m_per_s + 0.3 * _sway(rng, times_s), 0.0)
-    true_poses = route.poses(way_m, _lateral(route, settings, rng, times_s, way_m))
+    aside_m = _lateral(route, settings, rng, times_s, way_m)
+    true_poses = route.poses(settings.start_m + way_m, aside_m)
     true_poses[:, 2] += settings.wobble_rad * _sway(rng, times_s)
     images_s = np.arange(FIRST_IMAGE_S, times_s[-1], 1.0 / settings.image_rate_hz)
     return Trajectory(

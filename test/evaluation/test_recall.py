@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import normalize
 
 from selavpr_ros.errors import DescriptorError, ImageError, SettingError
 from selavpr_ros.evaluation.recall import (
@@ -12,11 +15,13 @@ from selavpr_ros.evaluation.recall import (
     Ranking,
     describe,
     evaluate,
+    evaluate_codecs,
     recall,
     rerank,
     retrieve,
 )
 from selavpr_ros.evaluation.truth import EvaluationSet, read_pairs
+from selavpr_ros.local_codec import encode
 from selavpr_ros.models import load_model
 
 
@@ -37,10 +42,20 @@ def test_shapes_of_descriptions(told, told_image):
     assert described.global_descriptors.shape == (3, 2)
     torch.testing.assert_close(described.global_descriptors[0], torch.tensor([0.0, 1.0]),
                                atol=1e-6, rtol=0)
-    assert [tuple(rows.shape) for rows in described.local_features] == [(8, 256)] * 3
-    assert described.local_features[0].dtype == torch.float16
+    assert [rows.data.shape for rows in described.local_features] == [(8, 256)] * 3
+    assert described.local_features[0].codec == 'float16'
     assert describe(told(), [told_image(0)], local=False).local_features is None
     assert describe(told(has_local=False), [told_image(0)]).local_features is None
+
+
+@pytest.mark.parametrize(('codec', 'shape'), [('int8', (8, 256)), ('binary', (8, 32))])
+def test_local_features_are_kept_as_a_map_keeps_them(told, told_image, codec, shape):
+    kept, = describe(told(), [told_image(0, 3)], codec=codec).local_features
+    assert (kept.codec, kept.dim, kept.data.shape) == (codec, 256, shape)
+    assert kept.decode().argmax(dim=1).tolist() == list(range(3, 11))
+    assert describe(told(), [told_image(0)], codec='none').local_features is None
+    with pytest.raises(SettingError, match="'zip' is none of none, float16"):
+        describe(told(), [told_image(0)], codec='zip')
 
 
 def test_files_and_arrays_are_described_alike(told, told_image, tmp_path):
@@ -48,7 +63,7 @@ def test_files_and_arrays_are_described_alike(told, told_image, tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), image[..., ::-1])
     from_file, from_array = (describe(told(), [i]) for i in (tmp_path / 'a.png', image))
     assert torch.equal(from_file.global_descriptors, from_array.global_descriptors)
-    assert torch.equal(from_file.local_features[0], from_array.local_features[0])
+    assert np.array_equal(from_file.local_features[0].data, from_array.local_features[0].data)
 
 
 def test_what_is_no_image(told, told_image, tmp_path):
@@ -80,9 +95,10 @@ def test_the_most_similar_come_first_and_ties_stay_in_order():
 
 def test_reranking_orders_by_mutual_matches_and_ties_by_similarity():
     rows = torch.eye(6)
-    database = [rows[:2].half(), rows[:0].half(), rows[1:3].half(), rows.half()]
-    found = rerank(Ranking((2, 0, 1, 3), (0.9, 0.8, 0.7, 0.6)), rows, database, 0.5)
-    assert found == Ranking((3, 2, 0, 1), (6, 2, 2, 0))
+    for codec in ('float16', 'int8', 'binary'):
+        database = [encode(some, codec) for some in (rows[:2], rows[:0], rows[1:3], rows)]
+        found = rerank(Ranking((2, 0, 1, 3), (0.9, 0.8, 0.7, 0.6)), rows, database, 0.5)
+        assert found == Ranking((3, 2, 0, 1), (6, 2, 2, 0))
 
 
 # ---- recall -------------------------------------------------------------------------------------
@@ -123,6 +139,36 @@ def test_global_only(told, half_right):
     assert list(evaluate(told(has_local=False), half_right).rankings) == [GLOBAL]
     assert recall(told(), half_right)[1] == 0.5
     assert recall(told(), half_right, reranking=True)[1] == 1.0
+
+
+def test_every_codec_is_asked_and_images_are_described_once(told, half_right):
+    model = told()
+    codecs = ('none', 'float16', 'int8', 'binary')
+    found = evaluate_codecs(model, half_right, codecs)
+    assert model.described == 4 + 2
+    assert tuple(found) == codecs
+    assert list(found['none'].rankings) == [GLOBAL]
+    for codec in codecs[1:]:
+        alone = evaluate(told(), half_right, codec=codec)
+        assert found[codec].rankings == alone.rankings
+        assert alone.recall_at(1, RERANKED) == 1.0
+    assert list(evaluate(told(), half_right, codec='none').rankings) == [GLOBAL]
+    assert list(evaluate_codecs(told(has_local=False), half_right, ['int8'])['int8'].rankings) == [
+        GLOBAL]
+
+
+def test_features_without_a_negative_number_have_signs_too(told, half_right):
+    """Signs are those of the rotated feature: without that, all of these would be equal."""
+    class Graded(told):
+        def forward(self, images):
+            described = super().forward(images)
+            return replace(described, local_features=normalize(
+                described.local_features + 0.02, dim=2))
+
+    found = evaluate_codecs(Graded(), half_right, ['float16', 'int8', 'binary'])
+    firsts = {codec: [ranking.scores[0] for ranking in one.rankings[RERANKED]]
+              for codec, one in found.items()}
+    assert firsts == {codec: [7, 7] for codec in ('float16', 'int8', 'binary')}
 
 
 def test_a_recording_is_described_once_and_asks_what_it_may(told, told_image):

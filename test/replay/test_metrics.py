@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from selavpr_ros.decision import Decision
-from selavpr_ros.keyframe_map import KeyframeId
+from selavpr_ros.keyframe import KeyframeId
 from selavpr_ros.pose import Pose
 from selavpr_ros.replay.ground_truth import PairTruth
 from selavpr_ros.replay.metrics import Latency, latencies, outcome, summarise

@@ -12,7 +12,7 @@ import pytest
 from bags import image_message
 
 from selavpr_ros.decision import Decision
-from selavpr_ros.keyframe_map import KeyframeId
+from selavpr_ros.keyframe import KeyframeId
 from selavpr_ros.pose import Pose
 from selavpr_ros.replay.ground_truth import PoseTruth
 from selavpr_ros.replay.plots import draw_similarity_matrix, draw_trajectory

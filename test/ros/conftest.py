@@ -46,3 +46,12 @@ def start_process(tmp_path):
     for process in processes:
         process.stop()
         print(process.log)  # shown by pytest when the test failed
+
+
+@pytest.fixture
+def eager(start_node):
+    """(parameters) -> an active node that turns every image into a query and a keyframe."""
+    from live import EAGER
+
+    return lambda **changes: start_node(**{**EAGER, **{
+        name.replace('__', '.'): value for name, value in changes.items()}})

@@ -1,5 +1,6 @@
 import math
 import sys
+from dataclasses import replace
 from types import ModuleType
 
 import numpy as np
@@ -10,17 +11,18 @@ from std_msgs.msg import Header
 from selavpr_msgs.msg import PlaceMatchArray
 from selavpr_ros.decision import Candidate, Decision, Match
 from selavpr_ros.errors import ImageError
-from selavpr_ros.keyframe_map import Keyframe, KeyframeId
+from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, SessionId
 from selavpr_ros.place_recognizer import Query, Recognition
 from selavpr_ros.pose import Pose
+from selavpr_ros.relocalization import Relocalization
 from selavpr_ros.ros import conversions
 from selavpr_ros.ros.conversions import Origin
 
 
 def keyframe(session_id, keyframe_id, pose=None):
     stamp_ns = keyframe_id * SECOND + 5
-    return Keyframe(KeyframeId(session_id, keyframe_id), stamp_ns, np.zeros(4, np.float32), None,
-                    pose, 0.0)
+    return Keyframe(KeyframeId(session_id, keyframe_id, robot_id=3), stamp_ns,
+                    np.zeros(4, np.float32), pose, 0.0)
 
 
 def recognition(match_session=1, *, kept=True):
@@ -33,7 +35,8 @@ def recognition(match_session=1, *, kept=True):
                        stage_ms=(1.0, 2.0, 3.0, 4.0, 5.0))
 
 
-ORIGIN = Origin(Header(frame_id='camera'), 3, 2, 'odom', np.zeros(36))
+ORIGIN = Origin(Header(frame_id='camera'), SessionId(2, robot_id=3), 'mapping', 'odom', 'map',
+                np.zeros(36))
 
 
 def test_stamps_survive_the_way_there_and_back():
@@ -61,6 +64,7 @@ def test_an_answer_holds_all_the_evidence():
     assert list(message.stage_ms) == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert (message.age.sec, message.age.nanosec) == (0, SECOND - 5)
     match = message.matches[0]
+    assert match.match.robot_id == 3
     assert (match.rank_global, match.local_matches, match.temporal_support) == (2, 600, 3)
     assert (match.similarity, match.local_score) == pytest.approx((0.75, 0.6))
     assert match.has_map_pose
@@ -82,19 +86,50 @@ def test_an_edge_into_another_session_says_so():
     assert answer.outcome == PlaceMatchArray.RELOCALIZED
 
 
+def test_a_robot_is_told_from_another():
+    other = recognition(match_session=2)
+    moved = replace(other.loop_closure.match.keyframe, id=KeyframeId(2, 1, robot_id=7),
+                    map_pose=MapPose('building', Pose.planar(8.0, 0.0, 0.0)))
+    accepted = Candidate(replace(other.loop_closure.match, keyframe=moved), Decision.ACCEPTED, 3)
+    edge = conversions.closure_message(
+        replace(other, candidates=[accepted], loop_closure=accepted), ORIGIN)
+    assert (edge.inter_session, edge.inter_robot) == (True, True)
+    assert (edge.keyframe_from.robot_id, edge.keyframe_to.robot_id) == (7, 3)
+    match = conversions.match_message(accepted, ORIGIN)
+    assert match.map_pose.header.frame_id == 'building'
+    assert match.map_pose.pose.position.x == 8.0
+
+
+def test_where_the_robot_is_in_another_session():
+    found = recognition().loop_closure
+    pose = Pose.planar(1.0, 2.0, 0.5)
+    message = conversions.relocalization_message(
+        Relocalization(True, '', pose, np.diag([4.0] * 6), found, 3, 1), ORIGIN)
+    assert message.header.frame_id == 'map'
+    assert (message.success, message.has_map_frame, message.frames_used) == (True, False, 3)
+    assert message.pose_source == message.POSE_KEYFRAME
+    assert message.pose.covariance.reshape(6, 6)[5, 5] == 4.0
+    assert conversions.pose_from_message(message.pose.pose) == pose
+    message = conversions.relocalization_message(
+        Relocalization(False, 'building', None, np.diag([4.0] * 6), found, 1, 2), ORIGIN)
+    assert (message.header.frame_id, message.has_map_frame) == ('building', True)
+    assert (message.pose_source, message.hypotheses) == (message.POSE_NONE, 2)
+
+
 def test_a_covariance_is_never_all_zero():
     stated = np.zeros(36)
     stated[0] = 0.3
     assert np.array_equal(conversions.honest_covariance(stated), stated)
     for unstated in (np.zeros(36), np.full(36, np.nan)):
         assert (np.diag(conversions.honest_covariance(unstated).reshape(6, 6)) > 0.0).all()
-    message = conversions.keyframe_message(keyframe(1, 1, Pose.planar(1.0, 0.0, 0.0)), ORIGIN)
+    message = conversions.keyframe_message(
+        keyframe(1, 1, Pose.planar(1.0, 0.0, 0.0)), Header(), 'odom', np.zeros(36))
     assert message.pose.covariance[0] > 0.0
     assert message.pose_frame == 'odom'
 
 
 def test_a_keyframe_without_a_pose_says_so():
-    message = conversions.keyframe_message(keyframe(1, 1), ORIGIN)
+    message = conversions.keyframe_message(keyframe(1, 1), Header(), 'odom', None)
     assert (message.has_pose, message.pose_frame) == (False, '')
 
 

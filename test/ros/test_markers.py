@@ -4,7 +4,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
 from selavpr_ros.decision import Candidate, Decision, Match
-from selavpr_ros.keyframe_map import Keyframe, KeyframeId
+from selavpr_ros.keyframe import Keyframe, KeyframeId
 from selavpr_ros.place_recognizer import Query, Recognition
 from selavpr_ros.pose import Pose
 from selavpr_ros.ros.markers import MAX_REJECTED, MapMarkers
@@ -14,7 +14,7 @@ DESCRIPTOR = np.zeros(4, np.float32)
 
 
 def keyframe(number, pose):
-    return Keyframe(KeyframeId(1, number), number * SECOND, DESCRIPTOR, None, pose, 0.0)
+    return Keyframe(KeyframeId(1, number), number * SECOND, DESCRIPTOR, pose, 0.0)
 
 
 def recognition(number, pose, decision=None):

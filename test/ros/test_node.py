@@ -10,33 +10,11 @@ import cv2
 import numpy as np
 import pytest
 import tiny_checkpoints
-from live import SECOND, compressed_message, place, raw_message, stamp_of, wait_until
+from live import SECOND, compressed_message, place, raw_message, send_places, stamp_of, wait_until
 from rclpy.parameter import Parameter
 from visualization_msgs.msg import Marker
 
 from selavpr_msgs.msg import PlaceMatch, PlaceMatchArray
-
-# Every image is a query and a keyframe, and one look is enough for a loop closure.
-EAGER = {
-    'query.max_rate': 60.0, 'keyframe.min_interval': 0.0, 'keyframe.max_similarity': 1.0,
-    'index.exclude_recent_seconds': 0.0, 'index.exclude_recent_keyframes': 0,
-    'index.exclude_recent_distance': 0.0, 'gates.temporal_min': 1, 'pose_source': 'none',
-    'gates.min_local_matches': 600, 'status.period': 0.1, 'qos.image_reliability': 'reliable'}
-
-
-@pytest.fixture
-def eager(start_node):
-    """(parameters) -> an active node that turns every image into a query and a keyframe."""
-    return lambda **changes: start_node(**{**EAGER, **{
-        name.replace('__', '.'): value for name, value in changes.items()}})
-
-
-def send_places(listener, numbers, first_s=1):
-    """Show one place a second; waits for each answer."""
-    before = len(listener.candidates)
-    for count, number in enumerate(numbers):
-        listener.send('/image', raw_message(place(number), (first_s + count) * SECOND))
-        listener.wait_for_candidates(before + count + 1)
 
 
 def test_every_query_is_answered_and_a_revisit_is_a_loop_closure(listener, eager):

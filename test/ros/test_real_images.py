@@ -27,7 +27,8 @@ from selavpr_ros.ros.bag_player import play
 
 # The stamps are made up: frame n at second n. Every frame is a keyframe, so keyframe n is frame n.
 SETTINGS = {
-    'keyframe.max_similarity': 1.0, 'keyframe.min_interval': 0.0,
+    'keyframe.max_similarity': 1.0, 'keyframe.duplicate_similarity': 1.0,
+    'keyframe.min_interval': 0.0,
     'index.exclude_recent_seconds': 0.0, 'pose_timeout': 5.0,
     'qos.image_reliability': 'reliable'}
 REVISITS = 44  # frames with an earlier frame of the same place

@@ -37,6 +37,8 @@ class Recognizer:
 class Odometry:
     """The pose at any time; notes jumps."""
 
+    frame_id, covariance = 'odom', np.zeros(36)
+
     def __init__(self):
         self.jumps = []
 
@@ -58,8 +60,8 @@ def bench():
             self.worker = InferenceWorker(
                 self.recognizer, self.read, self.odometry, self.statistics,
                 lambda arrival, recognition: self.done.append(arrival.stamp_ns),
-                log_warning=self.warnings.append, log_error=self.errors.append,
-                alive=lambda: self.alive)
+                lock=threading.Lock(), log_warning=self.warnings.append,
+                log_error=self.errors.append, alive=lambda: self.alive)
             self.worker.start()
 
         def read(self, message):

@@ -6,6 +6,7 @@ import pytest
 
 from selavpr_ros.cli import simulate
 from selavpr_ros.errors import BagError, VprError
+from selavpr_ros.replay.bag import Bag
 
 
 def parse(*words):
@@ -25,6 +26,22 @@ def test_writes_bag_and_picture(tmp_path, capsys):
     assert 'town.bag: ' in capsys.readouterr().out
     with pytest.raises(BagError, match='--overwrite'):
         simulate.run(parse(bag, *short))
+
+
+def test_another_day_is_the_same_town_in_another_light_from_another_start(tmp_path):
+    short = ('--length', 60, '--laps', 1, '--speed', 20, '--rate', 2, '--size', '64x48')
+    starts = []
+    for day in (1, 2):
+        path = tmp_path / f'{day}.bag'
+        simulate.run(parse(path, *short, '--session', day))
+        with Bag(path) as bag:
+            starts.append((bag.poses('/ground_truth/odom')[0], bag.poses('/odom')[0]))
+    (first_ns, first), (_, first_odometry) = starts[0]
+    (second_ns, second), (_, second_odometry) = starts[1]
+
+    assert second_ns - first_ns == 86_400_000_000_000
+    assert first.distance_to(second) > 10.0
+    assert first_odometry.distance_to(second_odometry) < 0.5
 
 
 def test_an_overview_of_one_lap_is_refused_before_anything_is_written(tmp_path):

@@ -1,0 +1,80 @@
+"""Two days in one town: the second finds itself in the first one's map."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from selavpr_ros.config import make_settings
+from selavpr_ros.keyframe import MapPose
+from selavpr_ros.map_file import open_map
+from selavpr_ros.models import load_model
+from selavpr_ros.place_recognizer import PlaceRecognizer
+from selavpr_ros.pose import Pose
+from selavpr_ros.simulation import Camera, DriveSettings, World, drive, take_images
+from selavpr_ros.simulation.light import EVENING, MORNING
+
+SIGMA_M = 2.0
+LENGTH_M = 60.0
+
+
+def pose(planar) -> Pose:
+    return Pose.planar(planar.x_m, planar.y_m, planar.yaw_rad)
+
+
+def frames(start_m, start_ns, light, seed):
+    """One lap; the odometry begins at zero wherever the robot does, and drifts."""
+    world = World.generate(3, LENGTH_M)
+    settings = DriveSettings(laps=1, image_rate_hz=2.0, start_m=start_m, start_ns=start_ns)
+    trajectory = drive(world.route, settings, seed)
+    yield from take_images(world, Camera(width=160, height=120), trajectory, (light,), seed)
+
+
+@pytest.fixture(scope='module')
+def model():
+    return load_model('hog', image_size=(120, 160))
+
+
+@pytest.fixture(scope='module')
+def town(tmp_path_factory, model):
+    """A map of the morning, with the poses that a back-end found."""
+    path = tmp_path_factory.mktemp('town') / 'town.vprmap'
+    settings = make_settings({'map.path': str(path), 'model.weights': 'hog'})
+    with closing(open_map(settings, model.model_id)) as keyframe_map:
+        recognizer = PlaceRecognizer(model, settings, keyframe_map)
+        found = {}
+        for frame in frames(0.0, 10**18, MORNING, 1):
+            keyframe = recognizer.recognize(
+                frame.image, frame.stamp_ns, pose(frame.odometry_pose)).keyframe
+            if keyframe:
+                found[keyframe.id] = MapPose('map', pose(frame.true_pose))
+        assert keyframe_map.set_map_poses(found) == len(keyframe_map) > 50
+    return settings
+
+
+def test_the_second_day_finds_itself_in_the_map_of_the_first(town, model):
+    errors_m, accepted, true = [], 0, 0
+    with closing(open_map(town, model.model_id)) as keyframe_map:
+        before = len(keyframe_map)
+        recognizer = PlaceRecognizer(model, town, keyframe_map)
+        for frame in frames(0.4 * LENGTH_M, 2 * 10**18, EVENING, 2):
+            found = recognizer.recognize(
+                frame.image, frame.stamp_ns, pose(frame.odometry_pose))
+            here = pose(frame.true_pose)
+            if found.loop_closure and found.relocalization:
+                accepted += 1
+                true += found.loop_closure.match.keyframe.place.distance_to(here) < 5.0
+            if found.relocalization and found.relocalization.success:
+                assert found.relocalization.frame == 'map'
+                errors_m.append(
+                    (found.relocalization.pose.translation_m - here.translation_m)[:2])
+                variance = np.diag(found.relocalization.covariance)
+                assert (variance[:2] >= SIGMA_M**2).all()
+        assert len(keyframe_map) > before
+        assert [str(session) for session in keyframe_map.sessions] == ['1', '2']
+    assert accepted >= 20
+    assert true == accepted
+    assert len(errors_m) >= 15
+    assert (np.abs(errors_m) < 2 * SIGMA_M).mean() > 0.95
