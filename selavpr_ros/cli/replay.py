@@ -21,7 +21,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -43,27 +43,34 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `vpr replay`."""
     parser.add_argument('bag', type=Path, metavar='BAG', help='rosbag2 folder or file')
-    _add_topics(parser)
-    _add_settings(parser)
+    add_topics(parser)
+    _add_truth(parser)
+    add_settings(parser)
     add_output(parser, 'vpr_results/<bag>_<time>')
 
 
-def _add_topics(parser: argparse.ArgumentParser) -> None:
+def add_topics(parser: argparse.ArgumentParser) -> None:
+    """Declare the topics; `vpr build-map` has the same."""
     topics = parser.add_argument_group('what to read')
     topics.add_argument('--topic', metavar='T', help='images, raw or compressed')
     topics.add_argument('--odom-topic', metavar='T',
                         help="odometry (default: the bag's own; none: without)")
-    topics.add_argument('--ground-truth', metavar='T|FILE',
-                        help='topic or TUM file with true poses (default: /ground_truth/odom, '
-                        'if there is one; none: without)')
-    topics.add_argument('--positive-radius', type=positive, default=5.0, metavar='M',
-                        help='same place: at most so many metres apart (default: %(default)g)')
-    topics.add_argument('--positive-heading', type=positive, default=45.0, metavar='DEG',
-                        help='and turned by at most so much; 180 ignores it '
-                        '(default: %(default)g)')
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
+def _add_truth(parser: argparse.ArgumentParser) -> None:
+    truth = parser.add_argument_group('what counts as the same place')
+    truth.add_argument('--ground-truth', metavar='T|FILE',
+                       help='topic or TUM file with true poses (default: /ground_truth/odom, '
+                       'if there is one; none: without)')
+    truth.add_argument('--positive-radius', type=positive, default=5.0, metavar='M',
+                       help='same place: at most so many metres apart (default: %(default)g)')
+    truth.add_argument('--positive-heading', type=positive, default=45.0, metavar='DEG',
+                       help='and turned by at most so much; 180 ignores it '
+                       '(default: %(default)g)')
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Declare the settings, for `settings_from`; `vpr build-map` has the same."""
     settings = parser.add_argument_group('how to recognise')
     settings.add_argument('--weights', metavar='W',
                           help="'hog' (no weights), 'embedded', or the path of a checkpoint")
@@ -74,10 +81,14 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
                           dest='assignments', help='any setting, e.g. index.top_k=5')
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def settings_from(
+    args: argparse.Namespace, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """The settings that the options name; `overrides`, by dotted name, win over all of them."""
     from selavpr_ros.replay.params import collect_settings
 
-    shortcuts = {'model.weights': args.weights, 'model.device': args.device}
+    shortcuts = {
+        'model.weights': args.weights, 'model.device': args.device, **(overrides or {})}
     given = {name: value for name, value in shortcuts.items() if value is not None}
     return collect_settings(args.params, args.assignments, given)
 
@@ -94,12 +105,20 @@ def _truth_file(args: argparse.Namespace) -> Path | None:
     return path if path.is_file() else None
 
 
-def _sources(args: argparse.Namespace, bag: Bag, settings: Settings) -> Sources:
+def topics_from(
+    args: argparse.Namespace, bag: Bag, settings: Settings, truth: str | None = None
+) -> Sources:
+    """The topics that the options and the settings name, else those that the bag has."""
     from selavpr_ros.replay.topics import NONE, choose_sources
 
     odometry = NONE if settings.pose_source == 'none' else args.odom_topic
-    truth = NONE if _truth_file(args) else args.ground_truth
     return choose_sources(bag, args.topic, odometry, truth)
+
+
+def _sources(args: argparse.Namespace, bag: Bag, settings: Settings) -> Sources:
+    from selavpr_ros.replay.topics import NONE
+
+    return topics_from(args, bag, settings, NONE if _truth_file(args) else args.ground_truth)
 
 
 def _read_truth(args: argparse.Namespace, bag: Bag, topic: Topic | None) -> PoseTruth | None:
@@ -154,19 +173,27 @@ def _run_all(queries: Iterable[QueryRecord], run: Run, images: int) -> BaseExcep
     return None
 
 
+def queries_of(
+    bag: Bag, sources: Sources, recognizer: PlaceRecognizer, record: Run
+) -> Iterator[QueryRecord]:
+    """Replay the images of a bag with its odometry; see `replay`."""
+    from selavpr_ros.replay.pose_track import PoseTrack
+    from selavpr_ros.replay.replay import replay
+
+    odometry = PoseTrack(bag.poses(sources.odometry.name) if sources.odometry else ())
+    return replay(bag.images(sources.images.name), recognizer, record, odometry)
+
+
 def _process(
     bag: Bag, sources: Sources, recognizer: PlaceRecognizer
 ) -> tuple[Run, BaseException | None]:
     """Replay the images; the second value is what ended it early."""
     from selavpr_ros.models import warm_up
-    from selavpr_ros.replay.pose_track import PoseTrack
     from selavpr_ros.replay.records import Run
-    from selavpr_ros.replay.replay import replay
 
-    odometry = PoseTrack(bag.poses(sources.odometry.name) if sources.odometry else ())
     warm_up(recognizer.model, recognizer.settings.model.warmup_iters)
     record = Run()
-    queries = replay(bag.images(sources.images.name), recognizer, record, odometry)
+    queries = queries_of(bag, sources, recognizer, record)
     stopped_by = _run_all(queries, record, sources.images.count)
     record.skipped += bag.skipped
     return record, stopped_by
@@ -189,7 +216,7 @@ def run(args: argparse.Namespace) -> None:
     from selavpr_ros.replay.bag import Bag
     from selavpr_ros.replay.metrics import summarise
 
-    settings = _settings(args)
+    settings = settings_from(args)
     with Bag(args.bag) as bag:
         sources = _sources(args, bag, settings)
         truth = _read_truth(args, bag, sources.truth)

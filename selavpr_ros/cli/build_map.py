@@ -1,0 +1,206 @@
+"""Build a map file from recorded bags, or add them to one.
+
+BAG is a rosbag2: a folder, or one of its .db3 or .mcap files. No ROS is needed. Each bag becomes
+a session of the map; a node that starts with map.path=OUT recognises the places in it.
+
+  vpr build-map monday.bag tuesday.bag -o office.vprmap
+      the only image topic, the odometry if there is one, the settings' model
+  vpr build-map wednesday.bag -o office.vprmap --label 'with new shelves'
+      one more session in the same map
+  vpr build-map office.bag -o small.vprmap --set map.local_codec=binary
+      a new map with local features in a sixteenth of the bytes
+
+Every keyframe is on the disk before the next image is read: Ctrl-C, or a power cut, keeps what
+was done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selavpr_ros.cli.map_info import size
+from selavpr_ros.cli.replay import (
+    add_settings,
+    add_topics,
+    queries_of,
+    settings_from,
+    topics_from,
+)
+
+if TYPE_CHECKING:
+    from selavpr_ros.config import Settings
+    from selavpr_ros.keyframe import KeyframeId
+    from selavpr_ros.keyframe_map import KeyframeMap
+    from selavpr_ros.place_recognizer import PlaceRecognizer
+    from selavpr_ros.replay.bag import Bag
+    from selavpr_ros.replay.topics import Sources
+
+Recording = tuple['Bag', 'Sources']
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `vpr build-map`."""
+    parser.add_argument('bags', type=Path, nargs='+', metavar='BAG',
+                        help='rosbag2 folders or files')
+    parser.add_argument('-o', '--output', type=Path, required=True, metavar='OUT',
+                        help='map file; one that exists is added to')
+    parser.add_argument('--label', metavar='L',
+                        help="what people call the sessions (default: each bag's name)")
+    parser.add_argument('--robot-id', type=int, metavar='N',
+                        help='of the robot that recorded the bags, where a map has several '
+                        '(default: 0)')
+    add_topics(parser)
+    add_settings(parser)
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    return settings_from(args, {
+        'map.path': str(args.output), 'map.mode': 'mapping', 'map.read_only': False,
+        'robot_id': args.robot_id})
+
+
+# ---- one bag -----------------------------------------------------------------------------------
+
+
+def _require_new(recording: Recording, recognizer: PlaceRecognizer) -> None:
+    """Refuse a bag that is in the map: its places would be recognised in themselves.
+
+    Stamps increase: no more of the bag is read than what may be as old as the map.
+    """
+    from selavpr_ros.errors import MapError
+
+    (bag, sources), settings = recording, recognizer.settings
+    known = {k.stamp_ns for k in recognizer.keyframe_map if k.id.robot_id == settings.robot_id}
+    newest_ns = max(known, default=-1)
+    for stamp_ns, _ in bag.images(sources.images.name):
+        if stamp_ns > newest_ns:
+            return
+        if stamp_ns in known:
+            raise MapError(
+                f'{settings.map.path}: it holds keyframes of robot {settings.robot_id} with the '
+                f'stamps of {bag.path} already, e.g. {stamp_ns} ns: leave this bag out, or pass '
+                '--robot-id if another robot recorded it')
+
+
+def _begin_session(recording: Recording, recognizer: PlaceRecognizer, label: str) -> None:
+    from selavpr_ros.keyframe import Session
+
+    bag, sources = recording
+    recognizer.adopt(recognizer.keyframe_map, label)
+    first = next(bag.images(sources.odometry.name), None) if sources.odometry else None
+    recognizer.pose_frame = first[1].header.frame_id if first else Session.frame
+
+
+def _require_room(recognizer: PlaceRecognizer) -> None:
+    """End the work when nothing more would be kept."""
+    from selavpr_ros.errors import MapError
+    from selavpr_ros.keyframe_map import REJECT_NEW
+
+    keyframe_map, settings = recognizer.keyframe_map, recognizer.settings.map
+    if keyframe_map.unsaved:
+        raise MapError(keyframe_map.store_error)
+    if len(keyframe_map) >= settings.max_keyframes and settings.eviction == REJECT_NEW:
+        raise MapError(f'{settings.path}: it is full with {len(keyframe_map)} keyframes: build it '
+                       f'anew with --set map.max_keyframes={2 * settings.max_keyframes}')
+
+
+def _count_sessions(ids: Iterable[KeyframeId]) -> int:
+    return len({keyframe_id.session for keyframe_id in ids})
+
+
+@dataclass
+class _Work:
+    """What was done.
+
+    Attributes:
+        keyframes: that were kept.
+        skipped: messages that were of no use, by reason.
+        start_s: when it began.
+    """
+
+    keyframes: list[KeyframeId] = field(default_factory=list)
+    skipped: Counter[str] = field(default_factory=Counter)
+    start_s: float = field(default_factory=time.perf_counter)
+
+    def lines(self, keyframe_map: KeyframeMap, path: Path) -> Iterator[str]:
+        """What became of the map."""
+        new, all_ids = self.keyframes, [keyframe.id for keyframe in keyframe_map]
+        yield f'keyframes  {len(new)} new, {len(all_ids)} in the map'
+        yield f'sessions   {_count_sessions(new)} new, {_count_sessions(all_ids)} in the map'
+        if self.skipped:
+            counts = ', '.join(f'{n} {why}' for why, n in self.skipped.most_common())
+            yield f'left out   {counts}'
+        yield f'map        {path}, {size(path.stat().st_size)}'
+        yield f'seconds    {time.perf_counter() - self.start_s:.1f}'
+
+
+def _add(recording: Recording, recognizer: PlaceRecognizer, work: _Work) -> None:
+    """Replay a bag into the map."""
+    from tqdm import tqdm
+
+    from selavpr_ros.replay.records import Run
+
+    bag, sources = recording
+    bag.skipped.clear()  # they are read again
+    record = Run()
+    with tqdm(desc=bag.name, total=sources.images.count, unit='image') as bar:
+        try:
+            for _ in queries_of(bag, sources, recognizer, record):
+                record.queries.clear()  # those of hours have no place in memory
+                bar.set_postfix(keyframes=len(record.keyframes), refresh=False)
+                bar.update(record.images - bar.n)
+                _require_room(recognizer)
+        finally:
+            bar.update(record.images - bar.n)
+            work.keyframes += [keyframe.id for keyframe in record.keyframes]
+            work.skipped += record.skipped + bag.skipped
+
+
+# ---- all bags ----------------------------------------------------------------------------------
+
+
+def _add_all(
+    recordings: Sequence[Recording], recognizer: PlaceRecognizer, label: str | None, work: _Work
+) -> BaseException | None:
+    """Replay the bags; return what ended it early, for what was done is told first."""
+    from selavpr_ros.errors import VprError
+
+    try:
+        for recording in recordings:
+            _require_new(recording, recognizer)  # in the bags before, too
+            _begin_session(recording, recognizer, recording[0].name if label is None else label)
+            _add(recording, recognizer, work)
+    except (KeyboardInterrupt, VprError) as error:
+        return error
+    return None
+
+
+def run(args: argparse.Namespace) -> None:
+    """Open everything, replay, print what the map has now."""
+    from selavpr_ros.map_file import open_map
+    from selavpr_ros.models import load_from_settings, warm_up
+    from selavpr_ros.place_recognizer import PlaceRecognizer
+    from selavpr_ros.replay.bag import Bag
+
+    settings = _settings(args)
+    with ExitStack() as opened:
+        bags = [opened.enter_context(Bag(path)) for path in args.bags]
+        recordings = [(bag, topics_from(args, bag, settings)) for bag in bags]
+        model = load_from_settings(settings.model)
+        with closing(open_map(settings, model.model_id)) as keyframe_map:
+            recognizer = PlaceRecognizer(model, settings, keyframe_map)
+            for recording in recordings:
+                _require_new(recording, recognizer)
+            work = _Work()
+            warm_up(model, settings.model.warmup_iters)
+            stopped_by = _add_all(recordings, recognizer, args.label, work)
+    print('\n'.join(work.lines(keyframe_map, args.output)))
+    if stopped_by:
+        raise stopped_by

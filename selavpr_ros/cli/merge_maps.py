@@ -1,0 +1,66 @@
+"""Merge map files into a new one, which has all their sessions and keyframes.
+
+  vpr merge-maps monday.vprmap tuesday.vprmap -o week.vprmap
+      maps of one model; they stay as they are
+  vpr merge-maps monday.vprmap tuesday.vprmap -o small.vprmap --codec binary
+      with local features in a sixteenth of the bytes; also with one map alone
+
+A session keeps its id where that is free, else it gets the next one of its robot; its origin,
+which `vpr map-info` shows, stays. The new map appears when it is complete.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from selavpr_ros.cli.map_info import size, table
+
+if TYPE_CHECKING:
+    from selavpr_ros.map_merge import MergedSession
+
+CODECS = ('float16', 'int8', 'binary', 'none')
+# Before, the bar would stand above a refusal.
+BAR_AFTER_S = 0.1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `vpr merge-maps`."""
+    parser.add_argument('maps', type=Path, nargs='+', metavar='MAP', help='map files')
+    parser.add_argument('-o', '--output', type=Path, required=True, metavar='OUT',
+                        help='map file to write')
+    parser.add_argument('--codec', choices=CODECS,
+                        help='how OUT keeps local features (default: as all MAPs do); never '
+                        'more than a MAP has')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing OUT')
+
+
+def _merge(args: argparse.Namespace) -> list[MergedSession]:
+    from tqdm import tqdm
+
+    from selavpr_ros.map_merge import merge_maps
+
+    with tqdm(unit='keyframe', delay=BAR_AFTER_S) as bar:
+        def on_progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return merge_maps(args.maps, args.output, codec=args.codec, overwrite=args.overwrite,
+                          progress=on_progress)
+
+
+def _rows(merged: Sequence[MergedSession]) -> list[tuple[str, ...]]:
+    heads = ('map', 'session', 'becomes', 'label', 'keyframes')
+    return [heads, *(
+        (session.source.name, str(session.old_id), str(session.session.id),
+         session.session.label or '-', str(session.keyframes)) for session in merged)]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Merge, print which session became which."""
+    merged = _merge(args)
+    keyframes = sum(session.keyframes for session in merged)
+    print(f'{table(_rows(merged))}\n\n{args.output}: {len(merged)} sessions, {keyframes} '
+          f'keyframes, {size(args.output.stat().st_size)}')
