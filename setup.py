@@ -32,7 +32,7 @@ setup(
     # scripts/ros_wheels.txt. torchvision has no line of its own: timm asks for it, and pip then
     # takes the build that fits torch.
     install_requires=[
-        'faiss-cpu>=1.7.3',
+        'faiss-cpu>=1.8',
         'matplotlib>=3.5',
         'numpy>=1.21',
         'opencv-python-headless>=4.5',
