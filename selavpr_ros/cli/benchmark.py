@@ -7,6 +7,12 @@ hold on other machines too, where the milliseconds do not. Stop other programs b
   vpr benchmark --weights hog embedded SelaVPR_msls.pth --device cuda
   vpr benchmark --models                    every system in full size, no files needed
   vpr benchmark --models --only SelaVPR hog --device cuda --precision fp16
+  vpr benchmark --map                       what a keyframe map costs: bytes, times, memory
+  vpr benchmark --map --frames day_left day_right --pairs loop/images loop/loops.csv
+      and what its codecs cost in recall on these images, as in `vpr evaluate`
+
+--map takes ten minutes, --map --quick two, and 4 GB on the disk of its folder, which it measures,
+too. The folder then holds map_costs.json and map_costs.png.
 """
 
 from __future__ import annotations
@@ -17,11 +23,19 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from selavpr_ros.cli import add_output
+from selavpr_ros.errors import SettingError
+
 if TYPE_CHECKING:
+    from selavpr_ros.evaluation.map_costs import Plan
+    from selavpr_ros.evaluation.truth import EvaluationSet
     from selavpr_ros.models.measure import Cost
 
+LEAST_SIZE = 100  # keyframes: 20 are looked for, and as many are too recent
+MAP_FOLDER = Path('results/map')
 REFERENCE = 'SelaVPR'  # the first of the systems; the others are compared with it
 COST_COLUMNS = (
     'system', 'input', 'M params', 'forward ms', 'relative', 'match ms', 'query ms', 'global kB',
@@ -39,21 +53,47 @@ class Row(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
-    parser.add_argument('--weights', nargs='*', default=['hog', 'embedded'],
-                        help='models to measure (default: hog embedded)')
+    parser.add_argument('--weights', nargs='*',
+                        help='models to measure (default: hog embedded; with --map: embedded)')
     parser.add_argument('--device', default='cpu', help='cpu, cuda, auto (default: cpu)')
     parser.add_argument('--keyframes', type=int, default=10_000,
                         help='size of the map that is searched (default: 10000)')
     parser.add_argument('--candidates', type=int, default=20,
                         help='candidates that are matched at once (default: 20)')
-    parser.add_argument('--models', action='store_true',
-                        help='instead: what every system costs, full size with random values')
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument('--models', action='store_true',
+                         help='instead: what every system costs, full size with random values')
+    instead.add_argument('--map', action='store_true',
+                         help='instead: what a keyframe map costs, by codec and by size')
     parser.add_argument('--only', nargs='+', metavar='SYSTEM', default=[],
                         help="with --models: those whose names start so, e.g. hog 'FoL, large'")
     parser.add_argument('--precision', choices=('auto', 'fp32', 'fp16', 'bf16'), default='fp32',
                         help='of the networks (default: fp32; auto: fp16 on a GPU)')
     parser.add_argument('--markdown', action='store_true',
                         help='with --models: print the table as Markdown')
+    _add_map(parser)
+
+
+def _size(text: str) -> int:
+    """A size of a map, for argparse."""
+    if int(text) < LEAST_SIZE:
+        raise argparse.ArgumentTypeError(f'{text} is below {LEAST_SIZE}')
+    return int(text)
+
+
+def _add_map(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group('with --map')
+    group.add_argument('--sizes', type=_size, nargs='+', metavar='N',
+                       help='keyframes of the maps (default: 1000 10000 100000)')
+    group.add_argument('--quick', action='store_true',
+                       help='two small maps, and no program of its own')
+    group.add_argument('--frames', type=Path, nargs=2, action='append', default=[],
+                       metavar=('DATABASE', 'QUERIES'),
+                       help='images for recall: two folders, same number, same place')
+    group.add_argument('--pairs', type=Path, nargs=2, action='append', default=[],
+                       metavar=('IMAGES', 'LOOPS.csv'),
+                       help='images for recall: one folder, and the pairs that show one place')
+    add_output(parser, f'{MAP_FOLDER}; only --map leaves results')
 
 
 def measure_forward(weights: list[str], device: str, precision: str) -> Iterator[Row]:
@@ -103,16 +143,15 @@ def measure_search(keyframes: int) -> Row:
     """A query in a map of 1024 numbers a keyframe, against numpy over all of them."""
     import numpy as np
 
-    from selavpr_ros.keyframe_map import Keyframe, KeyframeId, KeyframeMap
+    from selavpr_ros.keyframe_index import KeyframeIndex
     from selavpr_ros.models.measure import median_ms
 
     rows = np.random.default_rng(0).standard_normal((keyframes, 1024)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    keyframe_map = KeyframeMap()
-    for number, row in enumerate(rows, start=1):
-        keyframe_map.add(Keyframe(KeyframeId(1, number), number, row, None, None, 0.0))
+    index = KeyframeIndex(1024, 'flat')
+    index.add(rows)
     query = rows[keyframes // 2]
-    ours = median_ms(lambda: keyframe_map.search(query, 20, keyframes - 20), 51)
+    ours = median_ms(lambda: index.search(query, 20, range(keyframes - 20)), 51)
     plain = median_ms(lambda: np.argsort(-(rows @ query))[:20], 51)
     return Row('map search', ours, plain, f'{keyframes} keyframes of 1024 numbers')
 
@@ -191,14 +230,64 @@ def print_systems(args: argparse.Namespace) -> None:
         show(cost_cells(cost, reference_ms, args.candidates))
 
 
+def _read_sets(args: argparse.Namespace) -> list[EvaluationSet]:
+    from selavpr_ros.evaluation.truth import read_frames, read_pairs
+
+    return [*(read_frames(*folders) for folders in args.frames),
+            *(read_pairs(*files) for files in args.pairs)]
+
+
+def plan_map(args: argparse.Namespace) -> Plan:
+    """What --map measures; images are found and models loaded before anything is."""
+    from selavpr_ros.evaluation import map_costs
+    from selavpr_ros.models import load_model
+
+    sets = _read_sets(args)
+    if args.weights == []:
+        raise SettingError('--map needs a model: name --weights, or leave the option out')
+    weights = ['embedded'] if args.weights is None else args.weights
+    models = {name: load_model(name, device=args.device) for name in weights}
+    sizes = args.sizes or (map_costs.QUICK_SIZES if args.quick else map_costs.SIZES)
+    if args.quick:
+        return map_costs.Plan(models, sets, sizes, keyframes=50, repetitions=3,
+                              process_keyframes=0, progress=True)
+    return map_costs.Plan(models, sets, sizes, progress=True)
+
+
+def print_map(args: argparse.Namespace) -> None:
+    """Print a table after the other; leave the numbers and a picture in a folder."""
+    from selavpr_ros.evaluation.map_costs import MapCosts, measure_all
+    from selavpr_ros.evaluation.map_costs_picture import (
+        draw_costs,
+        format_part,
+        format_verdicts,
+        write_costs,
+    )
+    from selavpr_ros.replay.report import make_folder, versions
+
+    plan, costs = plan_map(args), MapCosts()
+    folder = make_folder(args.output or MAP_FOLDER, args.overwrite)
+    for part in measure_all(plan, folder, costs):
+        print(format_part(part, costs), flush=True)
+        # After each one, so that an interruption loses only what was not finished.
+        write_costs(folder / 'map_costs.json', costs, versions())
+    draw_costs(costs).savefig(folder / 'map_costs.png')
+    print(f'{format_verdicts(costs)}\nresults: {folder}, '
+          f'after {sum(costs.seconds.values()):.0f} s')
+
+
 def run(args: argparse.Namespace) -> None:
     """Print the table row by row."""
+    if args.map:
+        print_map(args)
+        return
     if args.models:
         print_systems(args)
         return
+    weights = ['hog', 'embedded'] if args.weights is None else args.weights
     print(f'{"":<24}{"ms":>10}{"plain ms":>12}{"ratio":>8}')
     rows = [
-        lambda: measure_forward(args.weights, args.device, args.precision),
+        lambda: measure_forward(weights, args.device, args.precision),
         lambda: [measure_matching(args.candidates, args.device)],
         lambda: [measure_search(args.keyframes)],
         measure_node,

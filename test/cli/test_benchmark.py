@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import laps
 import numpy as np
 import pytest
 import torch
@@ -15,15 +18,18 @@ import torch
 from selavpr_ros.cli.benchmark import (
     COST_COLUMNS,
     Row,
+    add_arguments,
     cost_cells,
     format_cells,
     format_row,
     measure_matching,
     measure_search,
     plain_counts,
+    plan_map,
 )
 from selavpr_ros.cli.main import main
-from selavpr_ros.errors import SettingError
+from selavpr_ros.errors import GroundTruthError, SettingError
+from selavpr_ros.evaluation.map_costs import Plan
 from selavpr_ros.models.footprint import Footprint
 from selavpr_ros.models.measure import Cost, measure_cost, median_ms, plan
 from selavpr_ros.models.random_values import build_random
@@ -128,6 +134,77 @@ def test_the_verb_prints_the_table_of_systems(capsys):
     assert header.split()[:2] == ['system', 'input']
     assert row.split()[:3] == ['hog', '240x320', '0.0']
     assert row.split()[-2:] == ['2.3', '255.7']
+
+
+# ---- vpr benchmark --map ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def walks(tmp_path_factory) -> list[str]:
+    """Two walks past four places, and the pairs of one that turns back."""
+    root = tmp_path_factory.mktemp('walks')
+    for lap, name in enumerate(('left', 'right')):
+        (root / name).mkdir()
+        for place in range(4):
+            assert cv2.imwrite(f'{root / name}/{place}.png', laps.picture(place, lap)[..., ::-1])
+    return [f'{root}/left', f'{root}/right']
+
+
+def test_the_verb_measures_a_map(walks, tmp_path, capsys):
+    words = ['benchmark', '--map', '--quick', '--sizes', '150', '300', '--weights', 'hog',
+             '--frames', *walks, '-o', str(tmp_path / 'out')]
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    for title in ('Bytes of a keyframe', 'Matching a candidate', 'Recall@1 by codec',
+                  'Maps of several sizes', 'Estimate, not measured', 'Targets'):
+        assert f'## {title}\n\n| ' in text
+    assert 'Memory of a whole program\n\nLeft out: ' in text
+    assert sorted(path.name for path in (tmp_path / 'out').iterdir()) == [
+        'map_costs.json', 'map_costs.png']
+    found = json.loads((tmp_path / 'out/map_costs.json').read_text())
+    assert {one['size'] for one in found['sizes']} == {150, 300}
+    assert {one['codec']: one['queries'] for one in found['recalls']} == dict.fromkeys(
+        ('none', 'float16', 'int8', 'binary'), 4)
+    assert main(words) == 1
+    assert 'is not empty' in capsys.readouterr().err
+
+
+def plan_of(*words: str) -> Plan:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return plan_map(parser.parse_args(['--map', *words]))
+
+
+def test_what_is_measured_of_a_map():
+    plan = plan_of()
+    assert list(plan.models) == ['embedded']
+    assert (plan.sizes, plan.process_keyframes) == ((1000, 10_000, 100_000), 20_000)
+    assert not plan.sets
+    assert (plan_of('--quick').sizes, plan_of('--quick').process_keyframes) == ((1000, 10_000), 0)
+
+
+def test_several_sets_of_images(walks):
+    pairs = f'{walks[0]}/loops.csv'
+    Path(pairs).write_text('image_a,image_b\n4,1\n')
+    with pytest.raises(GroundTruthError, match='none of 4 queries'):  # it excludes ten images
+        plan_of('--pairs', walks[0], pairs)
+    sets = plan_of('--frames', *walks, '--frames', *walks[::-1]).sets
+    assert [one.name for one in sets] == ['right-left', 'left-right']
+
+
+@pytest.mark.parametrize(('words', 'message'), [
+    (['--sizes', '99'], '99 is below 100'),
+    (['--models'], 'not allowed with'),
+])
+def test_maps_that_cannot_be_measured(words, message, capsys):
+    with pytest.raises(SystemExit):
+        plan_of(*words)
+    assert message in capsys.readouterr().err
+
+
+def test_a_map_needs_a_model():
+    with pytest.raises(SettingError, match='--map needs a model'):
+        plan_of('--weights')
 
 
 # ---- benchmarks/precision.py --------------------------------------------------------------------

@@ -1,0 +1,336 @@
+"""What a keyframe map costs, for people: Markdown tables, and a picture of curves and bars.
+
+The picture is a matplotlib Figure that belongs to nobody else; `figure.savefig(path)` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from selavpr_ros.evaluation.map_costs import CACHE_BYTES, TARGETS, CodecRecall, MapCosts, SizeCosts
+from selavpr_ros.evaluation.report import markdown_table
+from selavpr_ros.keyframe_index import AUTO, FLAT, HNSW, IVF
+from selavpr_ros.local_codec import BINARY, FLOAT16, INT8, NONE
+
+Row = tuple[str, ...]
+
+COLOURS = {FLAT: '#2c7bb6', HNSW: '#1a9641', IVF: '#e08214', AUTO: '#404040'}
+CODEC_COLOURS = {FLOAT16: '#2c7bb6', INT8: '#74add1', BINARY: '#1a9641', NONE: '#b0b0b0'}
+TARGET_COLOUR = '#d7191c'
+SHOWN_CODECS = (FLOAT16, INT8, BINARY, NONE)
+TITLES = {
+    'bytes': 'Bytes of a keyframe',
+    'times': 'Matching a candidate',
+    'recalls': 'Recall@1 by codec',
+    'sizes': 'Maps of several sizes',
+    'process': 'Memory of a whole program',
+    'estimates': 'Estimate, not measured',
+}
+
+
+# ---- tables -------------------------------------------------------------------------------------
+
+
+def _bytes_rows(costs: MapCosts) -> Iterator[Row]:
+    yield 'system', 'codec', 'local features', 'target', 'in the map file', 'with a thumbnail'
+    for one in costs.bytes:
+        most = TARGETS.local_bytes.get(one.codec)
+        yield (one.system, one.codec, f'{one.local:,}', f'<= {most:,}' if most else '',
+               f'{one.in_file:,.0f}', f'{one.with_thumbnail:,.0f}')
+
+
+def _times_rows(costs: MapCosts) -> Iterator[Row]:
+    yield 'system', 'codec', 'ms', 'float16 takes'
+    whole = {one.system: one.candidate_ms for one in costs.times if one.codec == FLOAT16}
+    for one in costs.times:
+        yield (one.system, one.codec, f'{one.candidate_ms:.1f}',
+               f'{whole[one.system] / one.candidate_ms:.1f}x')
+
+
+def lost_recall(costs: MapCosts, one: CodecRecall) -> float:
+    """Recall@1 that float16 has more."""
+    return next(whole.recall_1 - one.recall_1 for whole in costs.recalls if (
+        whole.set, whole.model_id, whole.codec) == (one.set, one.model_id, FLOAT16))
+
+
+def _recalls_rows(costs: MapCosts) -> Iterator[Row]:
+    yield 'model', 'set', 'queries', 'codec', 'recall@1', 'lost', 'target'
+    for one in costs.recalls:
+        most = TARGETS.lost_recall.get(one.codec)
+        yield (one.model_id, one.set, str(one.queries), one.codec, f'{one.recall_1:.3f}',
+               f'{lost_recall(costs, one):.3f}', '' if most is None else f'<= {most:g}')
+
+
+def _sizes_rows(costs: MapCosts) -> Iterator[Row]:
+    yield ('keyframes', 'index', 'in use', 'search ms (p95)', 'recall@20', 'recall@1',
+           'insertion ms (p95)', 'in the index alone', 'opening s', 'without its graph',
+           'writing it', 'MB')
+    for one in costs.sizes:
+        graph_s = (one.opening_without_graph_s, one.keeping_graph_s)
+        yield (
+            f'{one.size:,}', one.index, one.in_use,
+            f'{one.search_ms:.2f} ({one.search_p95_ms:.2f})', f'{one.recall_20:.4f}',
+            f'{one.recall_1:.3f}', f'{one.insertion_ms:.2f} ({one.insertion_p95_ms:.2f})',
+            f'{one.index_insertion_ms:.2f}', f'{one.opening_s:.2f}',
+            *('' if seconds is None else f'{seconds:.2f}' for seconds in graph_s),
+            f'{one.memory_bytes / 1e6:.0f}')
+
+
+def _process_rows(costs: MapCosts) -> Iterator[Row]:
+    process = costs.process
+    assert process
+    yield ('keyframes', 'peak MiB', 'before the map', 'opening s', 'reading local features ms')
+    yield (f'{process.keyframes:,}', f'{process.peak_bytes / 2**20:.0f}',
+           f'{process.loaded_bytes / 2**20:.0f}', f'{process.opening_s:.2f}',
+           f'{process.reading_ms:.2f}')
+
+
+def _estimates_rows(costs: MapCosts) -> Iterator[Row]:
+    yield 'keyframes', 'index', 'search ms', 'insertion ms', 'opening s', 'memory GB'
+    for one in costs.estimates:
+        yield (f'{one.size:,}', one.index, f'{one.search_ms:.1f}', f'{one.insertion_ms:.1f}',
+               f'{one.opening_s:.0f}', f'{one.memory_bytes / 1e9:.1f}')
+
+
+ROWS: dict[str, Callable[[MapCosts], Iterator[Row]]] = {
+    'bytes': _bytes_rows, 'times': _times_rows, 'recalls': _recalls_rows, 'sizes': _sizes_rows,
+    'process': _process_rows, 'estimates': _estimates_rows}
+TEXTS = {'bytes': 2, 'times': 2, 'recalls': 2, 'process': 0}  # columns that are no numbers
+
+
+def _remark(part: str, costs: MapCosts) -> str:
+    """What a table has to be read with."""
+    if part == 'sizes':
+        return (
+            'Search: the 20 best, without the 20 newest keyframes. Insertion: onto the disk, with '
+            "SelaVPR's local features as binary; every 5000th one also writes the graph. Opening: "
+            "not in the system's cache. MB: descriptors and index.")
+    if part == 'process':
+        return (f'torch, a model, the map, and its local features, each read once through a '
+                f'cache of {CACHE_BYTES >> 20} MiB.')
+    if part == 'estimates':
+        return (
+            'Extrapolated from the two largest maps above: times go on growing by the same factor '
+            'for a tenfold size, memory by keyframe, with '
+            f'{costs.object_bytes:.0f} bytes of Python objects each. On the disk: '
+            + ', '.join(f'{gigabytes:.0f} GB ({codec})' for codec, gigabytes in _disk(costs))
+            + ", with SelaVPR's sizes and thumbnails.")
+    return ''
+
+
+def _disk(costs: MapCosts) -> Iterator[tuple[str, float]]:
+    """GB of the estimated map by codec."""
+    size = costs.estimates[0].size
+    for one in costs.bytes:
+        if one.system == 'SelaVPR':
+            yield one.codec, one.with_thumbnail * size / 1e9
+
+
+def format_part(part: str, costs: MapCosts) -> str:
+    """A part in Markdown; where it is left out, why."""
+    text = f'## {TITLES[part]}\n'
+    if getattr(costs, part):
+        table = markdown_table(list(ROWS[part](costs)), texts=TEXTS.get(part, 0))
+        text += f'\n{table}'
+        remark = _remark(part, costs)
+        if remark:
+            text += f'\n{remark}\n'
+    if part in costs.left_out:
+        text += f'\nLeft out: {costs.left_out[part]}.\n'
+    return text
+
+
+# ---- targets ------------------------------------------------------------------------------------
+
+
+class Verdict(NamedTuple):
+    """One target, and what was measured."""
+
+    what: str
+    target: str
+    measured: str
+    is_met: bool
+
+
+def _codec_verdicts(costs: MapCosts) -> Iterator[Verdict]:
+    for one in costs.bytes:
+        if one.codec in TARGETS.local_bytes:
+            most = TARGETS.local_bytes[one.codec]
+            yield Verdict(f'{one.system}, {one.codec}: bytes of local features', f'<= {most:,}',
+                          f'{one.local:,}', one.local <= most)
+    for recall in costs.recalls:
+        if recall.codec in TARGETS.lost_recall:
+            most_lost, lost = TARGETS.lost_recall[recall.codec], lost_recall(costs, recall)
+            model = recall.model_id.split('/')[0]
+            name = f'{model}, {recall.codec}: recall@1 lost on {recall.set}'
+            # 0.96 - 0.95 is a little more than 0.01.
+            yield Verdict(name, f'<= {most_lost:g}', f'{lost:.3f}', lost <= most_lost + 1e-9)
+
+
+def _speed_verdict(costs: MapCosts) -> Iterator[Verdict]:
+    times = {one.codec: one.candidate_ms for one in costs.times if one.system == 'SelaVPR'}
+    if times:
+        speedup = times[FLOAT16] / times[BINARY]
+        yield Verdict('binary matching, faster than float16', f'>= {TARGETS.binary_speedup:g}x',
+                      f'{speedup:.1f}x', speedup >= TARGETS.binary_speedup)
+
+
+def _size_verdicts(one: SizeCosts) -> Iterator[Verdict]:
+    where = f'{one.size:,} keyframes, {one.index}'
+    for what, value, most, unit in (
+            ('search', one.search_ms, TARGETS.search_ms, 'ms'),
+            ('insertion', one.insertion_ms, TARGETS.insertion_ms, 'ms'),
+            ('opening', one.opening_s, TARGETS.opening_s, 's')):
+        yield Verdict(f'{where}: {what}', f'< {most:g} {unit}', f'{value:.2f} {unit}',
+                      value < most)
+    yield Verdict(f'{where}: recall@20', f'>= {TARGETS.recall:g}', f'{one.recall_20:.4f}',
+                  one.recall_20 >= TARGETS.recall)
+
+
+def verdicts(costs: MapCosts) -> Iterator[Verdict]:
+    """All targets that something was measured for; of the sizes the largest, as by default."""
+    yield from _codec_verdicts(costs)
+    yield from _speed_verdict(costs)
+    largest = max((one for one in costs.sizes if one.index == AUTO), key=lambda one: one.size,
+                  default=None)
+    if largest:
+        yield from _size_verdicts(largest)
+    if costs.process:
+        peak, most = costs.process.peak_bytes, TARGETS.process_bytes
+        yield Verdict(f'{costs.process.keyframes:,} keyframes: memory of a program',
+                      f'< {most >> 20} MiB', f'{peak / 2**20:.0f} MiB', peak < most)
+
+
+def format_verdicts(costs: MapCosts) -> str:
+    """The targets in Markdown."""
+    rows: list[Row] = [('what', 'target', 'measured', '')]
+    rows += [(*verdict[:3], 'met' if verdict.is_met else '**missed**')
+             for verdict in verdicts(costs)]
+    return f'## Targets\n\n{markdown_table(rows, texts=1)}'
+
+
+def write_costs(path: Path, costs: MapCosts, used: dict[str, str]) -> None:
+    """Write the numbers as JSON, with the versions that were used."""
+    found = {'versions': used, **asdict(costs),
+             'targets': [verdict._asdict() for verdict in verdicts(costs)]}
+    path.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+
+
+# ---- the picture --------------------------------------------------------------------------------
+
+
+def _short(number: float) -> str:
+    """3000 as '3k'."""
+    return f'{number / 1e6:g}M' if number >= 1e6 else (
+        f'{number / 1e3:g}k' if number >= 1e3 else f'{number:g}')
+
+
+def _draw_lines(
+    axes: Axes, sizes: Sequence[SizeCosts], value: Callable[[SizeCosts], float], title: str,
+    target: float | None = None,
+) -> None:
+    """Over the size: one line per kind of index; 'auto' lies on one of the others."""
+    for index in dict.fromkeys(one.index for one in sizes):
+        ours = sorted((one for one in sizes if one.index == index), key=lambda one: one.size)
+        is_auto = index == AUTO
+        axes.plot([one.size for one in ours], [value(one) for one in ours], label=index,
+                  color=COLOURS[index], linestyle=':' if is_auto else '-', marker='.',
+                  linewidth=2.4 if is_auto else 1.6, markersize=8, zorder=3 if is_auto else 2)
+    if target is not None:
+        axes.axhline(target, color=TARGET_COLOUR, linestyle='--', linewidth=1.2, label='target')
+    axes.set(xscale='log', yscale='log', xlabel='keyframes',
+             xticks=sorted({one.size for one in sizes}))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda number, _: _short(number))
+        axis.set_minor_formatter(NullFormatter())
+    # Values within one decade would leave an axis without a number.
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axes.set_title(title, fontsize=10, loc='left')
+    axes.grid(color='#e5e5e5', linewidth=0.5)
+
+
+def _draw_sizes(row: Sequence[Axes], costs: MapCosts) -> None:
+    for axes, title, value, target in (
+            (row[0], 'search [ms]', lambda one: one.search_ms, TARGETS.search_ms),
+            (row[1], 'insertion of a keyframe, durable [ms]', lambda one: one.insertion_ms,
+             TARGETS.insertion_ms),
+            (row[2], 'opening, from a cold disk [s]', lambda one: one.opening_s,
+             TARGETS.opening_s),
+            (row[3], 'descriptors and index [MB]', lambda one: one.memory_bytes / 1e6, None)):
+        _draw_lines(axes, costs.sizes, value, title, target)
+    row[0].legend(fontsize=9, loc='best')
+
+
+def _draw_bars(
+    axes: Axes, groups: Sequence[str], values: Mapping[str, Sequence[float]], title: str,
+    form: str,
+) -> None:
+    """Groups side by side, one bar per codec; the values stand on the bars."""
+    width = 0.84 / len(values)
+    for number, (codec, heights) in enumerate(values.items()):
+        places = np.arange(len(groups)) + (number - (len(values) - 1) / 2) * width
+        bars = axes.bar(places, heights, 0.94 * width, color=CODEC_COLOURS[codec], label=codec)
+        axes.bar_label(bars, fmt=form, fontsize=8, padding=1)
+    axes.set_xticks(range(len(groups)), groups, fontsize=9)
+    axes.set_title(title, fontsize=10, loc='left')
+    axes.tick_params(axis='x', length=0)
+    for side in ('top', 'right'):
+        axes.spines[side].set_visible(False)
+
+
+def _draw_bytes(axes: Axes, costs: MapCosts) -> None:
+    systems = list(dict.fromkeys(one.system for one in costs.bytes))
+    sizes = {(one.system, one.codec): one.with_thumbnail for one in costs.bytes}
+    values = {codec: [sizes.get((system, codec), np.nan) / 1e3 for system in systems]
+              for codec in SHOWN_CODECS}
+    _draw_bars(axes, systems, values, 'map file, with a thumbnail [kB a keyframe]', '%.0f')
+    axes.set_yscale('log')
+    axes.set_ylim(1, 4 * max(sizes.values()) / 1e3)
+    axes.yaxis.set_major_formatter(lambda number, _: _short(number))
+    axes.legend(fontsize=9, frameon=False, ncols=4, loc='upper right', columnspacing=1,
+                handlelength=1)
+
+
+def _draw_recalls(axes: Axes, costs: MapCosts) -> None:
+    groups = list(dict.fromkeys((one.model_id, one.set) for one in costs.recalls))
+    values = {codec: [one.recall_1 for one in costs.recalls if one.codec == codec]
+              for codec in SHOWN_CODECS}
+    names = [f'{model_id.split("/")[0]}\n{name}' for model_id, name in groups]
+    _draw_bars(axes, names, values, "recall@1; 'none' is not re-ranked; target of binary", '%.2f')
+    axes.set_ylim(0, 1.08)
+    lowest = [share - TARGETS.lost_recall[BINARY] for share in values[FLOAT16]]
+    places = np.arange(len(groups))
+    axes.hlines(lowest, places - 0.42, places + 0.42, colors=TARGET_COLOUR, linestyles='--',
+                linewidth=1.2, zorder=3)
+
+
+def _draw_times(axes: Axes, costs: MapCosts) -> None:
+    systems = list(dict.fromkeys(one.system for one in costs.times))
+    times = {(one.system, one.codec): one.candidate_ms for one in costs.times}
+    values = {codec: [times[system, codec] for system in systems]
+              for codec in SHOWN_CODECS if codec != NONE}
+    _draw_bars(axes, systems, values, 'matching a candidate [ms]', '%.3g')
+
+
+def draw_costs(costs: MapCosts) -> Figure:
+    """Curves over the size of the map, and bars by codec; targets are dashed."""
+    figure = Figure(figsize=(15, 7.6), dpi=110, layout='constrained')
+    above, below = cast(np.ndarray, figure.subfigures(2, 1, height_ratios=(1.1, 1)))
+    if costs.sizes:
+        _draw_sizes(above.subplots(1, 4), costs)
+    draw = [(_draw_bytes, 1.3), (_draw_times, 1.0)]
+    if costs.recalls:
+        draw.append((_draw_recalls, 0.6 * len({(r.model_id, r.set) for r in costs.recalls})))
+    panels = below.subplots(1, len(draw), width_ratios=[width for _, width in draw])
+    for axes, (draw_one, _) in zip(panels, draw, strict=True):
+        draw_one(axes, costs)
+    return figure
