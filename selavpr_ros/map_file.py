@@ -7,76 +7,37 @@ import json
 import os
 import sqlite3
 import threading
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from selavpr_ros.config import Settings
 from selavpr_ros.errors import MapError, PoseError
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, NewKeyframe, Session, SessionId
-from selavpr_ros.keyframe_map import KeyframeMap
 from selavpr_ros.local_codec import CODECS, EncodedFeatures, from_bytes
-from selavpr_ros.pose import Pose
-
-CREATOR = 'selavpr_ros 0.1.0'
-APPLICATION_ID = 0x5650524D  # 'VPRM' in the file's header
-VERSION = 1
-# SQL that brings a file from version n to n + 1, in the order of n.
-MIGRATIONS: tuple[str, ...] = ()
-
-SCHEMA = """
-CREATE TABLE manifest (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE sessions (
-    number INTEGER PRIMARY KEY,
-    robot_id INTEGER NOT NULL,
-    session_id INTEGER NOT NULL,
-    label TEXT NOT NULL,
-    started_ns INTEGER NOT NULL,
-    frame TEXT NOT NULL,
-    model_id TEXT NOT NULL,
-    origin TEXT NOT NULL,
-    UNIQUE (robot_id, session_id)
-);
-CREATE TABLE keyframes (
-    number INTEGER PRIMARY KEY,
-    session INTEGER NOT NULL REFERENCES sessions (number),
-    keyframe_id INTEGER NOT NULL,
-    stamp_ns INTEGER NOT NULL,
-    travelled_m REAL NOT NULL,
-    pose BLOB,
-    covariance BLOB,
-    external_key TEXT,
-    descriptor BLOB NOT NULL,
-    UNIQUE (session, keyframe_id)
-);
-CREATE TABLE map_poses (
-    keyframe INTEGER PRIMARY KEY REFERENCES keyframes (number) ON DELETE CASCADE,
-    frame TEXT NOT NULL,
-    pose BLOB NOT NULL
-);
-CREATE TABLE local_features (
-    keyframe INTEGER PRIMARY KEY REFERENCES keyframes (number) ON DELETE CASCADE,
-    count INTEGER NOT NULL,
-    dim INTEGER NOT NULL,
-    data BLOB NOT NULL
-);
-CREATE TABLE thumbnails (
-    keyframe INTEGER PRIMARY KEY REFERENCES keyframes (number) ON DELETE CASCADE,
-    jpeg BLOB NOT NULL
-);
-CREATE TABLE search_graph (number INTEGER PRIMARY KEY, data BLOB NOT NULL);
-"""
-# Checked whenever a map is opened. The two that are not here are gigabytes: their pages are
-# checked when they are read.
-SMALL_TABLES = ('sqlite_master', 'manifest', 'sessions', 'keyframes', 'map_poses')
-LARGE_TABLES = ('local_features', 'thumbnails')
+from selavpr_ros.map_schema import (
+    APPLICATION_ID,
+    DESCRIPTOR,
+    KEYFRAMES,
+    LARGE_TABLES,
+    MIGRATIONS,
+    ONE_KEYFRAME,
+    SCHEMA,
+    SMALL_TABLES,
+    SUMMARIES,
+    VERSION,
+    Manifest,
+    SessionSummary,
+    key_of,
+    keyframe_of,
+    numbers,
+    pose_bytes,
+)
 
 BUSY_S = 5.0
 # Of the write-ahead log, which is emptied whenever nobody reads an older state.
@@ -85,49 +46,6 @@ MAX_LOG_BYTES = 64 << 20
 PAGES_AT_ONCE = 2000
 # So many are read in one go.
 KEYFRAMES_AT_ONCE = 1000
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a map holds.
-
-    Attributes:
-        uuid: of the map; a copy has the same.
-        model_id: of the descriptors: weights and preprocessing, see `VprModel.model_id`.
-        codec: of the local features, see `local_codec`.
-        creator: program and version.
-        created_ns: by the clock of that computer.
-    """
-
-    uuid: str
-    model_id: str
-    codec: str
-    creator: str
-    created_ns: int
-
-
-@dataclass(frozen=True)
-class SessionSummary:
-    """How much of a session is in a map.
-
-    Attributes:
-        session: see there.
-        keyframes: how many; 0 where all of them were forgotten.
-        last_ns: stamp of the last keyframe.
-        with_pose: how many have a pose in the odometry frame.
-        with_map_pose: how many have one of the back-end.
-    """
-
-    session: Session
-    keyframes: int
-    last_ns: int
-    with_pose: int
-    with_map_pose: int
-
-
-def new_manifest(model_id: str, codec: str) -> Manifest:
-    """The manifest of a map that begins now."""
-    return Manifest(uuid.uuid4().hex, model_id, codec, CREATOR, time.time_ns())
 
 
 # ---- errors that say what to do ----------------------------------------------------------------
@@ -157,34 +75,6 @@ def _explained(path: Path | None) -> Iterator[None]:
         words = str(error).lower()
         advice = next((advice for word, advice in _ADVICE if word in words), '')
         raise MapError(f'{path or "the map"}: {advice or "it failed"} ({error})') from error
-
-
-# ---- rows --------------------------------------------------------------------------------------
-
-
-def _numbers(array: np.ndarray | None, dtype: str = '<f8') -> bytes | None:
-    return None if array is None else np.ascontiguousarray(array, dtype).tobytes()
-
-
-def _pose_bytes(pose: Pose | None) -> bytes | None:
-    return None if pose is None else _numbers(np.concatenate([pose.translation_m, pose.rotation]))
-
-
-def _pose(content: bytes | None) -> Pose | None:
-    if content is None:
-        return None
-    numbers = np.frombuffer(content, '<f8')
-    return Pose(numbers[:3], numbers[3:])
-
-
-def _keyframe(row: tuple[Any, ...], dim: int) -> Keyframe:
-    """A keyframe of a row of _KEYFRAMES; PoseError, TypeError or ValueError if it is none."""
-    _, *key, stamp_ns, travelled_m, pose, descriptor, frame, moved, has_local = row
-    map_pose = _pose(moved)
-    return Keyframe(
-        KeyframeId(*map(int, key)), int(stamp_ns),
-        np.frombuffer(descriptor, '<f4').reshape(dim), _pose(pose), float(travelled_m),
-        None if map_pose is None else MapPose(frame, map_pose), bool(has_local))
 
 
 # ---- one writer --------------------------------------------------------------------------------
@@ -459,12 +349,12 @@ class MapFile:
         number = self._execute(
             'INSERT INTO keyframes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)',
             (self._session_number(new.session), keyframe.id.keyframe_id, keyframe.stamp_ns,
-             keyframe.travelled_m, _pose_bytes(keyframe.pose), _numbers(new.covariance),
+             keyframe.travelled_m, pose_bytes(keyframe.pose), numbers(new.covariance),
              str(new.external_key) if new.external_key else None,
-             _numbers(keyframe.global_descriptor, '<f4'))).lastrowid
+             numbers(keyframe.global_descriptor, '<f4'))).lastrowid
         if keyframe.map_pose:
             self._execute('INSERT INTO map_poses VALUES (?, ?, ?)',
-                          (number, keyframe.map_pose.frame, _pose_bytes(keyframe.map_pose.pose)))
+                          (number, keyframe.map_pose.frame, pose_bytes(keyframe.map_pose.pose)))
         if new.local is not None:
             self._execute('INSERT INTO local_features VALUES (?, ?, ?, ?)',
                           (number, len(new.local), new.local.dim, new.local.data.tobytes()))
@@ -489,8 +379,8 @@ class MapFile:
         with self._writing():
             return sum(
                 self._execute(
-                    f'INSERT OR REPLACE INTO map_poses SELECT number, ?, ? {_ONE_KEYFRAME}',
-                    (pose.frame, _pose_bytes(pose.pose), *_key(keyframe_id))).rowcount
+                    f'INSERT OR REPLACE INTO map_poses SELECT number, ?, ? {ONE_KEYFRAME}',
+                    (pose.frame, pose_bytes(pose.pose), *key_of(keyframe_id))).rowcount
                 for keyframe_id, pose in poses.items())
 
     def set_external_keys(self, keys: Mapping[KeyframeId, int]) -> int:
@@ -499,7 +389,7 @@ class MapFile:
             return sum(
                 self._execute(
                     'UPDATE keyframes SET external_key = ? WHERE number IN '
-                    f'(SELECT number {_ONE_KEYFRAME})', (str(key), *_key(keyframe_id))).rowcount
+                    f'(SELECT number {ONE_KEYFRAME})', (str(key), *key_of(keyframe_id))).rowcount
                 for keyframe_id, key in keys.items())
 
     def remove(self, ids: Iterable[KeyframeId]) -> int:
@@ -508,8 +398,8 @@ class MapFile:
             self._execute('DELETE FROM search_graph')
             return sum(
                 self._execute(
-                    f'DELETE FROM keyframes WHERE number IN (SELECT number {_ONE_KEYFRAME})',
-                    _key(keyframe_id)).rowcount
+                    f'DELETE FROM keyframes WHERE number IN (SELECT number {ONE_KEYFRAME})',
+                    key_of(keyframe_id)).rowcount
                 for keyframe_id in ids)
 
     def keep_graph(self, graph: bytes) -> None:
@@ -556,7 +446,7 @@ class MapFile:
 
     def summaries(self) -> list[SessionSummary]:
         """How much of each session there is, in the order in which they came."""
-        rows = self._select(_SUMMARIES)
+        rows = self._select(SUMMARIES)
         return [SessionSummary(Session(SessionId(*row[:2]), *row[2:7]), *row[7:]) for row in rows]
 
     def stamps(self, *, with_thumbnail: bool = False) -> Iterator[tuple[KeyframeId, int]]:
@@ -579,11 +469,11 @@ class MapFile:
         """
         # Some at a time: one that is half-read would keep other threads out.
         number = dim = 0
-        while rows := self._select(_KEYFRAMES, (number, KEYFRAMES_AT_ONCE)):
+        while rows := self._select(KEYFRAMES, (number, KEYFRAMES_AT_ONCE)):
             with self._trusted():
-                dim = dim or len(np.frombuffer(rows[0][_DESCRIPTOR], '<f4'))
+                dim = dim or len(np.frombuffer(rows[0][DESCRIPTOR], '<f4'))
                 for row in rows:
-                    yield _keyframe(row, dim)
+                    yield keyframe_of(row, dim)
                 number = rows[-1][0]
 
     @contextmanager
@@ -603,7 +493,7 @@ class MapFile:
         """
         found = self._select(
             'SELECT count, dim, data FROM local_features '
-            f'WHERE keyframe = (SELECT number {_ONE_KEYFRAME})', _key(keyframe_id))
+            f'WHERE keyframe = (SELECT number {ONE_KEYFRAME})', key_of(keyframe_id))
         with self._trusted():
             return from_bytes(self.manifest.codec, *found[0]) if found else None
 
@@ -611,7 +501,7 @@ class MapFile:
         """A small JPEG of a keyframe; empty where it has none."""
         found = self._select(
             'SELECT jpeg FROM thumbnails '
-            f'WHERE keyframe = (SELECT number {_ONE_KEYFRAME})', _key(keyframe_id))
+            f'WHERE keyframe = (SELECT number {ONE_KEYFRAME})', key_of(keyframe_id))
         return bytes(found[0][0]) if found else b''
 
     def graph(self) -> bytes:
@@ -624,7 +514,7 @@ class MapFile:
     def details(self, keyframe_id: KeyframeId) -> tuple[np.ndarray | None, int]:
         """Covariance (36,) of the pose, or None, and the back-end's key, or 0."""
         found = self._select(
-            f'SELECT covariance, external_key {_ONE_KEYFRAME}', _key(keyframe_id))
+            f'SELECT covariance, external_key {ONE_KEYFRAME}', key_of(keyframe_id))
         if not found:
             raise MapError(f'{self.path or "the map"}: there is no keyframe {keyframe_id}')
         covariance, key = found[0]
@@ -699,31 +589,6 @@ class MapFile:
             copy.close()
 
 
-_ONE_KEYFRAME = (
-    'FROM keyframes WHERE session = (SELECT number FROM sessions WHERE robot_id = ? '
-    'AND session_id = ?) AND keyframe_id = ?')
-_DESCRIPTOR = 7  # its place in a row of these:
-_KEYFRAMES = (
-    'SELECT keyframes.number, session_id, keyframe_id, robot_id, stamp_ns, travelled_m, '
-    'keyframes.pose, descriptor, map_poses.frame, map_poses.pose, '
-    'EXISTS (SELECT 1 FROM local_features WHERE keyframe = keyframes.number) FROM keyframes '
-    'JOIN sessions ON sessions.number = keyframes.session '
-    'LEFT JOIN map_poses ON map_poses.keyframe = keyframes.number '
-    'WHERE keyframes.number > ? ORDER BY keyframes.number LIMIT ?')
-
-_SUMMARIES = (
-    'SELECT session_id, robot_id, label, started_ns, sessions.frame, model_id, origin, '
-    'count(keyframes.number), coalesce(max(stamp_ns), started_ns), count(keyframes.pose), '
-    'count(map_poses.keyframe) FROM sessions '
-    'LEFT JOIN keyframes ON keyframes.session = sessions.number '
-    'LEFT JOIN map_poses ON map_poses.keyframe = keyframes.number '
-    'GROUP BY sessions.number ORDER BY sessions.number')
-
-
-def _key(keyframe_id: KeyframeId) -> tuple[int, int, int]:
-    return keyframe_id.robot_id, keyframe_id.session_id, keyframe_id.keyframe_id
-
-
 def _sync(path: Path) -> None:
     """Make the disk keep a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -778,33 +643,3 @@ def appearing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         for suffix in ('', '-wal', '-shm', '.lock'):
             with suppress(OSError):
                 Path(f'{unnamed}{suffix}').unlink()
-
-
-def open_map(
-    settings: Settings, model_id: str, *, allow_model_mismatch: bool = False
-) -> KeyframeMap:
-    """Open the map that the settings `map.*` name; without `map.path` a temporary one.
-
-    Args:
-        settings: `map.*` and `index.*`.
-        model_id: of the model that will ask, see `VprModel.model_id`.
-        allow_model_mismatch: take a map of another model, for who knows that its descriptors
-            can be compared all the same.
-
-    Raises:
-        MapError: the file cannot be opened, or is of another model.
-    """
-    path = Path(settings.map.path).expanduser() if settings.map.path else None
-    manifest = new_manifest(model_id, settings.map.local_codec)
-    file = MapFile(path, manifest, read_only=settings.map.read_only)
-    try:
-        if file.manifest.model_id != model_id and not allow_model_mismatch:
-            raise MapError(
-                f'{path}: its descriptors are of model {file.manifest.model_id}, those of '
-                f'{model_id} cannot be compared with them: set model.weights to that model, or '
-                'map.path to a new file')
-        return KeyframeMap(
-            file, index=settings.index.type, cache_bytes=settings.map.local_cache_mib << 20)
-    except BaseException:
-        file.close()
-        raise

@@ -16,7 +16,8 @@ import numpy as np
 from selavpr_ros.errors import MapError, SettingError
 from selavpr_ros.keyframe import KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.local_codec import BINARY, FLOAT16, INT8, NONE, EncodedFeatures, encode
-from selavpr_ros.map_file import MapFile, appearing, new_manifest
+from selavpr_ros.map_file import MapFile, appearing
+from selavpr_ros.map_schema import new_manifest
 
 # Features can be encoded again from left to right only.
 RICHEST_FIRST = (FLOAT16, INT8, BINARY, NONE)

@@ -43,7 +43,8 @@ from selavpr_ros.errors import MapError
 from selavpr_ros.keyframe import KeyframeId, MapPose, NewKeyframe
 from selavpr_ros.keyframe_map import KeyframeMap
 from selavpr_ros.local_codec import BINARY, FLOAT16
-from selavpr_ros.map_file import MapFile, new_manifest
+from selavpr_ros.map_file import MapFile
+from selavpr_ros.map_schema import new_manifest
 from selavpr_ros.pose import Pose
 
 # By codec, the shape of local features that are as short as those of a small model.

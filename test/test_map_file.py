@@ -36,7 +36,9 @@ from selavpr_ros.errors import MapError
 from selavpr_ros.keyframe import KeyframeId, MapPose, SessionId
 from selavpr_ros.keyframe_map import KeyframeMap
 from selavpr_ros.local_codec import BINARY, CODECS, FLOAT16, NONE
-from selavpr_ros.map_file import APPLICATION_ID, VERSION, MapFile, new_manifest, open_map
+from selavpr_ros.map_file import MapFile
+from selavpr_ros.map_opening import open_map
+from selavpr_ros.map_schema import APPLICATION_ID, VERSION, new_manifest
 from selavpr_ros.pose import Pose
 
 MANIFEST = new_manifest(MODEL, FLOAT16)

@@ -19,8 +19,9 @@ import torch
 from selavpr_ros.errors import MapError, SettingError
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, NewKeyframe, Session, SessionId
 from selavpr_ros.local_codec import BINARY, FLOAT16, INT8, NONE, encode
-from selavpr_ros.map_file import MapFile, new_manifest
+from selavpr_ros.map_file import MapFile
 from selavpr_ros.map_merge import merge_maps
+from selavpr_ros.map_schema import new_manifest
 from selavpr_ros.pose import Pose
 
 SECOND = 1_000_000_000

@@ -9,7 +9,7 @@ import pytest
 
 from selavpr_ros.config import make_settings
 from selavpr_ros.keyframe import MapPose
-from selavpr_ros.map_file import open_map
+from selavpr_ros.map_opening import open_map
 from selavpr_ros.models import load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose

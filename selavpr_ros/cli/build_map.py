@@ -184,7 +184,7 @@ def _add_all(
 
 def run(args: argparse.Namespace) -> None:
     """Open everything, replay, print what the map has now."""
-    from selavpr_ros.map_file import open_map
+    from selavpr_ros.map_opening import open_map
     from selavpr_ros.models import load_from_settings, warm_up
     from selavpr_ros.place_recognizer import PlaceRecognizer
     from selavpr_ros.replay.bag import Bag

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from selavpr_ros.keyframe import KeyframeId, SessionId
-    from selavpr_ros.map_file import MapFile, SessionSummary
+    from selavpr_ros.map_file import MapFile
+    from selavpr_ros.map_schema import SessionSummary
 
 SECOND_NS = 1_000_000_000
 HEADS = ('id', 'robot', 'label', 'start (UTC)', 'duration', 'frame', 'keyframes', 'with pose',

@@ -31,7 +31,8 @@ from selavpr_ros.keyframe import Keyframe, KeyframeId, NewKeyframe, Session, Ses
 from selavpr_ros.keyframe_index import AUTO, FLAT, HNSW, IVF, KINDS, KeyframeIndex, Rows
 from selavpr_ros.keyframe_map import KeyframeMap
 from selavpr_ros.local_codec import BINARY, CODECS, FLOAT16, INT8, NONE, EncodedFeatures, encode
-from selavpr_ros.map_file import MapFile, new_manifest
+from selavpr_ros.map_file import MapFile
+from selavpr_ros.map_schema import new_manifest
 from selavpr_ros.matching import count_encoded_matches
 from selavpr_ros.models import VprModel, load_model
 from selavpr_ros.models.footprint import Footprint, measure_footprint

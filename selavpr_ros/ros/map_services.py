@@ -32,7 +32,7 @@ from selavpr_msgs.srv import (
 from selavpr_ros.config import replace_setting
 from selavpr_ros.errors import MapError, PoseError, VprError
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose
-from selavpr_ros.map_file import open_map
+from selavpr_ros.map_opening import open_map
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.ros.conversions import (
     MODES,

@@ -20,7 +20,7 @@ from selavpr_msgs.msg import VprStatus
 from selavpr_ros.config import Settings
 from selavpr_ros.errors import PoseError, SettingError, VprError
 from selavpr_ros.image_decoding import ImageReader
-from selavpr_ros.map_file import open_map
+from selavpr_ros.map_opening import open_map
 from selavpr_ros.models import load_from_settings, warm_up
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.ros import diagnostics, parameters

@@ -21,7 +21,8 @@ from selavpr_ros.cli import map_info
 from selavpr_ros.cli.main import main
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, NewKeyframe, Session, SessionId
 from selavpr_ros.local_codec import encode
-from selavpr_ros.map_file import Manifest, MapFile
+from selavpr_ros.map_file import MapFile
+from selavpr_ros.map_schema import Manifest
 from selavpr_ros.pose import Pose
 from selavpr_ros.preprocess import make_thumbnail
 
