@@ -85,7 +85,7 @@ class EncodedFeatures:
 def encode(features: torch.Tensor, codec: str) -> EncodedFeatures | None:
     """Encode the local features of one image.
 
-    int8 scales by the largest number of the image, which no cosine can see. binary keeps the
+    int8 scales each feature by its largest number, which no cosine can see. binary keeps the
     signs of the rotated feature: the share of equal ones of two features grows with the cosine
     between them (Charikar, "Similarity estimation techniques from rounding algorithms", 2002).
 
@@ -108,7 +108,7 @@ def encode(features: torch.Tensor, codec: str) -> EncodedFeatures | None:
     if codec == FLOAT16:
         return EncodedFeatures(codec, dim, rows.astype(np.float16))
     if codec == INT8:
-        largest = float(np.abs(rows).max(initial=0.0)) or 1.0
+        largest = np.abs(rows).max(axis=1, keepdims=True, initial=np.finfo(np.float32).tiny)
         return EncodedFeatures(codec, dim, np.rint(rows * (INT8_MAX / largest)).astype(np.int8))
     signs = np.ascontiguousarray(rows @ _rotation(dim) > 0)
     return EncodedFeatures(codec, dim, np.packbits(signs, axis=1))
