@@ -30,6 +30,7 @@ from selavpr_ros.map_schema import (
     SCHEMA,
     SMALL_TABLES,
     SUMMARIES,
+    TRIGGER,
     VERSION,
     Manifest,
     SessionSummary,
@@ -42,6 +43,9 @@ from selavpr_ros.map_schema import (
 BUSY_S = 5.0
 # Of the write-ahead log, which is emptied whenever nobody reads an older state.
 MAX_LOG_BYTES = 64 << 20
+# Three keyframes of 1024 numbers lie in a page, none across two: a disk then reads them in order,
+# ten times as fast as with SQLite's 4096.
+PAGE_BYTES = 16384
 # A copy lets the writer in after so many pages.
 PAGES_AT_ONCE = 2000
 # So many are read in one go.
@@ -182,6 +186,7 @@ class MapFile:
         connection.execute('PRAGMA foreign_keys = ON')
         if self.path and not self.read_only:
             connection.execute('PRAGMA synchronous = FULL')
+            connection.execute(f'PRAGMA page_size = {PAGE_BYTES}')  # of what is not there yet
             connection.execute(f'PRAGMA journal_size_limit = {MAX_LOG_BYTES}')
         return connection
 
@@ -263,7 +268,7 @@ class MapFile:
 
     def _create(self, manifest: Manifest) -> None:
         with self._transaction():
-            for statement in SCHEMA.split(';'):
+            for statement in (*SCHEMA.split(';'), TRIGGER):
                 self._execute(statement)
             for name, value in asdict(manifest).items():
                 self._execute('INSERT INTO manifest VALUES (?, ?)', (name, json.dumps(value)))

@@ -59,10 +59,30 @@ CREATE TABLE thumbnails (
     jpeg BLOB NOT NULL
 );
 CREATE TABLE search_graph (number INTEGER PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE delivered (
+    keyframe INTEGER PRIMARY KEY REFERENCES keyframes (number) ON DELETE CASCADE,
+    frame TEXT,
+    pose BLOB
+);
+CREATE TABLE recalled (
+    robot_id INTEGER NOT NULL,
+    session_id INTEGER NOT NULL,
+    keyframe_id INTEGER NOT NULL,
+    PRIMARY KEY (robot_id, session_id, keyframe_id)
+) WITHOUT ROWID;
+"""
+# Whatever forgets a keyframe that a shared map has: that has to forget it, too.
+TRIGGER = """
+CREATE TRIGGER recall BEFORE DELETE ON keyframes
+WHEN EXISTS (SELECT 1 FROM delivered WHERE keyframe = OLD.number) BEGIN
+    INSERT OR REPLACE INTO recalled
+    SELECT robot_id, session_id, OLD.keyframe_id FROM sessions WHERE number = OLD.session;
+END
 """
 # Checked whenever a map is opened. The two that are not here are gigabytes: their pages are
 # checked when they are read.
-SMALL_TABLES = ('sqlite_master', 'manifest', 'sessions', 'keyframes', 'map_poses')
+SMALL_TABLES = (
+    'sqlite_master', 'manifest', 'sessions', 'keyframes', 'map_poses', 'delivered', 'recalled')
 LARGE_TABLES = ('local_features', 'thumbnails')
 
 

@@ -26,7 +26,8 @@ def _finite_vector(values: Iterable[float], size: int, name: str) -> np.ndarray:
         raise PoseError(f'{name} must be {size} numbers, got {values!r}') from error
     if vector.shape != (size,):
         raise PoseError(f'{name} must be {size} numbers, got shape {vector.shape}')
-    if not np.isfinite(vector).all():
+    # Of so few numbers, Python's functions are three times as fast as numpy's.
+    if not all(map(math.isfinite, vector.tolist())):
         raise PoseError(f'{name} {vector.tolist()} is not finite: the odometry has diverged or '
                         'was never initialised')
     return vector
@@ -34,7 +35,7 @@ def _finite_vector(values: Iterable[float], size: int, name: str) -> np.ndarray:
 
 def _unit_quaternion(values: Iterable[float]) -> np.ndarray:
     quaternion = _finite_vector(values, 4, 'rotation (x, y, z, w)')
-    norm = float(np.linalg.norm(quaternion))
+    norm = math.hypot(*quaternion.tolist())
     if abs(norm - 1.0) > _NORM_TOLERANCE:
         raise PoseError(f'rotation {quaternion.tolist()} (x, y, z, w) has norm {norm:.3g} instead '
                         'of 1: all zeros mean that the publisher never set it; no rotation is '

@@ -43,7 +43,7 @@ from selavpr_ros.errors import MapError
 from selavpr_ros.keyframe import KeyframeId, MapPose, NewKeyframe
 from selavpr_ros.keyframe_map import KeyframeMap
 from selavpr_ros.local_codec import BINARY, FLOAT16
-from selavpr_ros.map_file import MapFile
+from selavpr_ros.map_file import PAGE_BYTES, MapFile
 from selavpr_ros.map_schema import new_manifest
 from selavpr_ros.pose import Pose
 
@@ -230,7 +230,7 @@ FULL = 'the disk is full: make room'
 
 
 def test_a_full_disk_stops_nobody(tmp_path):
-    with small_disk(tmp_path / 'disk', 2) as disk:
+    with small_disk(tmp_path / 'disk', 4) as disk:
         path = disk / 'office.vprmap'
         found = open_map(path)
         for number in range(1, 11):
@@ -453,15 +453,16 @@ def test_rights_that_are_lost_while_it_is_open():
 
 
 def test_damaged_local_features_are_told_and_others_work(path):
+    large = make_keyframe(12, dim=256, local=(480, 64))
     with make_map_file(path) as file:
-        file.add([new(number) for number in range(1, 31)])
+        file.add([large if number == 12 else new(number) for number in range(1, 31)])
     content = path.read_bytes()
     # In the middle of keyframe 12's features: a page that begins with the number of the next.
-    local = new(12).local
+    local = large.local
     assert local
-    page = content.index(local.data.tobytes()[10_000:10_064]) // 4096
+    page = content.index(local.data.tobytes()[30_000:30_064]) // PAGE_BYTES
     with path.open('r+b') as damaged:
-        damaged.seek(page * 4096)
+        damaged.seek(page * PAGE_BYTES)
         damaged.write(b'\xff\xff\xff\xf0')
     with closing(open_map(path, cache_bytes=3 * local.nbytes)) as found:
         assert not found.store_error
@@ -613,9 +614,9 @@ def test_a_graph_with_changed_bytes_is_no_danger(path, small_graphs):
 
 def test_a_graph_that_cannot_be_read_is_made_again(path, small_graphs):
     graph = kept_graph(path)
-    page = path.read_bytes().index(graph[20_000:20_064]) // 4096
+    page = path.read_bytes().index(graph[20_000:20_064]) // PAGE_BYTES
     with path.open('r+b') as damaged:
-        damaged.seek(page * 4096)
+        damaged.seek(page * PAGE_BYTES)
         damaged.write(b'\xff\xff\xff\xf0')
     with closing(open_map(path)) as found:
         assert_finds_all(found, 130)
