@@ -180,7 +180,14 @@ class MapSettings(_Checked):
 
     path: str = setting(
         '', 'File that the map lives in, e.g. office.vprmap: what is in it is loaded, and every '
-        'keyframe is durable at once; without one the map is gone at the end')
+        'keyframe is durable at once; without one the map is gone at the end. Or where robots '
+        'share a map: milvus://HOST:PORT, https://HOST:PORT, milvus:///FOLDER.db (Milvus Lite)')
+    own_path: str = setting(
+        '', "With a shared map.path: file of this robot's own keyframes; without one it is "
+        '~/.ros/selavpr/robot_N.vprmap')
+    server_timeout: float = setting(
+        0.5, 'With a shared map.path: seconds that a query waits for its server', low=0.05,
+        high=60.0)
     mode: str = setting(
         'mapping', 'mapping keeps keyframes, localization only looks for places in the map',
         choices=('mapping', 'localization'), live=True)

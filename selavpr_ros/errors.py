@@ -42,7 +42,11 @@ class FolderError(VprError):
 
 
 class MapError(VprError):
-    """A keyframe does not fit into the keyframe map."""
+    """A map cannot be opened, read or written, or a keyframe does not fit into it."""
+
+
+class UnreachableError(MapError):
+    """The server of a shared map does not answer now; later it may."""
 
 
 class NodeError(VprError):

@@ -120,3 +120,11 @@ class NewKeyframe:
         """Bytes that keep it."""
         local = 0 if self.local is None else self.local.nbytes
         return self.keyframe.global_descriptor.nbytes + local + len(self.thumbnail)
+
+
+@dataclass(frozen=True)
+class Hint:
+    """Where the robot may be: within `radius_m` of `position_m` (3,), in the keyframes' frame."""
+
+    position_m: np.ndarray
+    radius_m: float

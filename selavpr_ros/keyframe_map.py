@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -13,7 +13,15 @@ from typing import Protocol
 import numpy as np
 
 from selavpr_ros.errors import MapError
-from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, NewKeyframe, Session, SessionId
+from selavpr_ros.keyframe import (
+    Hint,
+    Keyframe,
+    KeyframeId,
+    MapPose,
+    NewKeyframe,
+    Session,
+    SessionId,
+)
 from selavpr_ros.keyframe_index import AUTO, KeyframeIndex, Rows
 from selavpr_ros.local_codec import EncodedFeatures
 
@@ -369,6 +377,13 @@ class KeyframeMap:
             return 0
         if self._store is not None:
             self._store.remove(gone - self._unsaved.keys())
+        self._drop(gone)
+        return len(gone)
+
+    def _drop(self, gone: Collection[KeyframeId]) -> None:
+        """Forget keyframes that the store has forgotten."""
+        if not gone:
+            return
         for keyframe_id in gone:
             self._cache.drop(keyframe_id)
             self._unsaved.pop(keyframe_id, None)
@@ -378,7 +393,6 @@ class KeyframeMap:
         self._index.remove([self._row_of[keyframe_id] for keyframe_id in gone])
         self._keyframes = [k for k in self._keyframes if k.id not in gone]
         self._number_rows()
-        return len(gone)
 
     def evict(self, policy: str, session: SessionId) -> int:
         """Make room in a full map; returns how many keyframes went.
@@ -389,11 +403,15 @@ class KeyframeMap:
             session: the running one.
         """
         try:
-            return self.remove([self._keyframes[row].id for row in self._rows_to_evict(
+            return self._let_go([self._keyframes[row].id for row in self._rows_to_evict(
                 policy, session)])
         except MapError as error:
             self.store_error = str(error)
             return 0
+
+    def _let_go(self, ids: Sequence[KeyframeId]) -> int:
+        """Forget keyframes for want of room; returns how many went."""
+        return self.remove(ids)
 
     def _rows_to_evict(self, policy: str, session: SessionId) -> list[int]:
         if policy == OLDEST_SESSION:
@@ -411,6 +429,29 @@ class KeyframeMap:
             float(before.global_descriptor @ keyframe.global_descriptor)
             if before.id.session == keyframe.id.session else -1.0
             for before, keyframe in pairwise(rows))])[: len(rows)]
+
+    # ---- other robots --------------------------------------------------------------------------
+
+    @property
+    def shared_error(self) -> str:
+        """Why keyframes of other robots are not searched now; empty if nothing is wrong."""
+        return ''
+
+    @property
+    def undelivered(self) -> int:
+        """How many keyframes other robots do not know yet."""
+        return 0
+
+    def last_session_id(self, robot_id: int) -> int:
+        """The number of a robot's last session; 0 without any."""
+        return max((session.session_id for session in self._sessions
+                    if session.robot_id == robot_id), default=0)
+
+    def search_shared(
+        self, global_descriptor: np.ndarray, top_k: int, hint: Hint | None = None
+    ) -> list[Retrieval]:
+        """What `search` is for the keyframes of other robots; see SharedMap."""
+        return []
 
     # ---- searching -----------------------------------------------------------------------------
 

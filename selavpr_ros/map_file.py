@@ -147,7 +147,7 @@ class MapFile:
                 self._prepare(manifest)
                 self.manifest = self._read_manifest()
                 if path and not read_only:
-                    self._execute('PRAGMA journal_mode = WAL')
+                    self.execute('PRAGMA journal_mode = WAL')
         except BaseException:
             self.close()
             raise
@@ -233,13 +233,14 @@ class MapFile:
 
     # ---- opening -------------------------------------------------------------------------------
 
-    def _execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        """Run a statement of SQL inside `writing`."""
         if self._connection is None:
             raise MapError(f'{self.path or "the map"}: it is closed')
         return self._connection.execute(statement, values)
 
     def _pragma(self, name: str) -> Any:
-        return self._execute(f'PRAGMA {name}').fetchone()[0]
+        return self.execute(f'PRAGMA {name}').fetchone()[0]
 
     def _prepare(self, manifest: Manifest | None) -> None:
         """Create what is new, refuse what is foreign or damaged, update what is old."""
@@ -263,17 +264,17 @@ class MapFile:
 
     def _is_empty(self) -> bool:
         """A new file, or one whose creation was interrupted."""
-        tables = self._execute('SELECT count(*) FROM sqlite_master').fetchone()[0]
+        tables = self.execute('SELECT count(*) FROM sqlite_master').fetchone()[0]
         return tables == 0 and self._pragma('application_id') in (0, APPLICATION_ID)
 
     def _create(self, manifest: Manifest) -> None:
         with self._transaction():
             for statement in (*SCHEMA.split(';'), TRIGGER):
-                self._execute(statement)
+                self.execute(statement)
             for name, value in asdict(manifest).items():
-                self._execute('INSERT INTO manifest VALUES (?, ?)', (name, json.dumps(value)))
-            self._execute(f'PRAGMA application_id = {APPLICATION_ID}')
-            self._execute(f'PRAGMA user_version = {VERSION}')
+                self.execute('INSERT INTO manifest VALUES (?, ?)', (name, json.dumps(value)))
+            self.execute(f'PRAGMA application_id = {APPLICATION_ID}')
+            self.execute(f'PRAGMA user_version = {VERSION}')
         if self.path:
             _sync(self.path.parent)  # the name, too
 
@@ -297,11 +298,11 @@ class MapFile:
         with self._transaction():
             for statements in MIGRATIONS[version - 1 :]:
                 for statement in statements.split(';'):
-                    self._execute(statement)
-            self._execute(f'PRAGMA user_version = {VERSION}')
+                    self.execute(statement)
+            self.execute(f'PRAGMA user_version = {VERSION}')
 
     def _read_manifest(self) -> Manifest:
-        found = dict(self._execute('SELECT name, value FROM manifest').fetchall())
+        found = dict(self.execute('SELECT name, value FROM manifest').fetchall())
         try:
             manifest = Manifest(
                 **{name: json.loads(found[name]) for name in Manifest.__annotations__})
@@ -318,18 +319,19 @@ class MapFile:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._execute('BEGIN IMMEDIATE')
+        self.execute('BEGIN IMMEDIATE')
         try:
             yield
-            self._execute('COMMIT')
+            self.execute('COMMIT')
         except BaseException:
             # A full disk has ended it already.
             if self._connection and self._connection.in_transaction:
-                self._execute('ROLLBACK')
+                self.execute('ROLLBACK')
             raise
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """One transaction: what is written inside is durable after it, or not there at all."""
         if self.read_only:
             raise MapError(f'{self.path}: it was opened read-only')
         with self._mutex, _explained(self.path), self._transaction():
@@ -345,81 +347,86 @@ class MapFile:
         Raises:
             MapError: they cannot be written, or one of them is there already.
         """
-        with self._writing():
+        with self.writing():
             for new in added:
                 self._insert(new)
 
     def _insert(self, new: NewKeyframe) -> None:
         keyframe = new.keyframe
-        number = self._execute(
+        number = self.execute(
             'INSERT INTO keyframes VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?)',
             (self._session_number(new.session), keyframe.id.keyframe_id, keyframe.stamp_ns,
              keyframe.travelled_m, pose_bytes(keyframe.pose), numbers(new.covariance),
              str(new.external_key) if new.external_key else None,
              numbers(keyframe.global_descriptor, '<f4'))).lastrowid
         if keyframe.map_pose:
-            self._execute('INSERT INTO map_poses VALUES (?, ?, ?)',
+            self.execute('INSERT INTO map_poses VALUES (?, ?, ?)',
                           (number, keyframe.map_pose.frame, pose_bytes(keyframe.map_pose.pose)))
         if new.local is not None:
-            self._execute('INSERT INTO local_features VALUES (?, ?, ?, ?)',
+            self.execute('INSERT INTO local_features VALUES (?, ?, ?, ?)',
                           (number, len(new.local), new.local.dim, new.local.data.tobytes()))
         if new.thumbnail:
-            self._execute('INSERT INTO thumbnails VALUES (?, ?)', (number, new.thumbnail))
+            self.execute('INSERT INTO thumbnails VALUES (?, ?)', (number, new.thumbnail))
 
     def _session_number(self, session: Session) -> int:
         """The session's row, which comes with its first keyframe."""
         key = (session.id.robot_id, session.id.session_id)
-        found = self._execute(
+        found = self.execute(
             'SELECT number FROM sessions WHERE robot_id = ? AND session_id = ?', key).fetchone()
         if found:
             return int(found[0])
         origin = session.origin or f'{self.manifest.uuid}/{session.id}'
-        return int(self._execute(
+        return int(self.execute(
             'INSERT INTO sessions VALUES (NULL, ?, ?, ?, ?, ?, ?, ?)',
             (*key, session.label, session.started_ns, session.frame, session.model_id,
              origin)).lastrowid or 0)
 
     def set_map_poses(self, poses: Mapping[KeyframeId, MapPose]) -> int:
         """Keep what the back-end says of keyframes; returns how many of them there are."""
-        with self._writing():
+        with self.writing():
             return sum(
-                self._execute(
+                self.execute(
                     f'INSERT OR REPLACE INTO map_poses SELECT number, ?, ? {ONE_KEYFRAME}',
                     (pose.frame, pose_bytes(pose.pose), *key_of(keyframe_id))).rowcount
                 for keyframe_id, pose in poses.items())
 
     def set_external_keys(self, keys: Mapping[KeyframeId, int]) -> int:
         """Keep the back-end's names of keyframes; returns how many of them there are."""
-        with self._writing():
+        with self.writing():
             return sum(
-                self._execute(
+                self.execute(
                     'UPDATE keyframes SET external_key = ? WHERE number IN '
                     f'(SELECT number {ONE_KEYFRAME})', (str(key), *key_of(keyframe_id))).rowcount
                 for keyframe_id, key in keys.items())
 
     def remove(self, ids: Iterable[KeyframeId]) -> int:
         """Forget keyframes with all that belongs to them; returns how many there were."""
-        with self._writing():
-            self._execute('DELETE FROM search_graph')
-            return sum(
-                self._execute(
-                    f'DELETE FROM keyframes WHERE number IN (SELECT number {ONE_KEYFRAME})',
-                    key_of(keyframe_id)).rowcount
-                for keyframe_id in ids)
+        with self.writing():
+            return self.forget(ids)
+
+    def forget(self, ids: Iterable[KeyframeId]) -> int:
+        """What `remove` does inside of `writing`."""
+        self.execute('DELETE FROM search_graph')
+        return sum(
+            self.execute(
+                f'DELETE FROM keyframes WHERE number IN (SELECT number {ONE_KEYFRAME})',
+                key_of(keyframe_id)).rowcount
+            for keyframe_id in ids)
 
     def keep_graph(self, graph: bytes) -> None:
         """Keep `KeyframeIndex.graph_bytes()` of all keyframes, which saves the next start time."""
-        with self._writing():
-            self._execute('INSERT OR REPLACE INTO search_graph VALUES (1, ?)', (graph,))
+        with self.writing():
+            self.execute('INSERT OR REPLACE INTO search_graph VALUES (1, ?)', (graph,))
 
     # ---- reading -------------------------------------------------------------------------------
 
-    def _select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows that a query in SQL finds."""
         with self._mutex, _explained(self.path):
-            return self._execute(query, values).fetchall()
+            return self.execute(query, values).fetchall()
 
     def __len__(self) -> int:
-        return int(self._select('SELECT count(*) FROM keyframes')[0][0])
+        return int(self.select('SELECT count(*) FROM keyframes')[0][0])
 
     def __bool__(self) -> bool:
         """True, of an empty map as well: without this, it would count as none."""
@@ -428,13 +435,13 @@ class MapFile:
     @property
     def nbytes(self) -> int:
         """Bytes of all that is in use, the log not counted."""
-        pages, free, size = (self._select(f'PRAGMA {name}')[0][0] for name in (
+        pages, free, size = (self.select(f'PRAGMA {name}')[0][0] for name in (
             'page_count', 'freelist_count', 'page_size'))
         return int((pages - free) * size)
 
     def sessions(self) -> list[Session]:
         """All sessions, in the order in which they came."""
-        rows = self._select(
+        rows = self.select(
             'SELECT session_id, robot_id, label, started_ns, frame, model_id, origin '
             'FROM sessions ORDER BY number')
         return [Session(SessionId(*row[:2]), *row[2:]) for row in rows]
@@ -443,15 +450,15 @@ class MapFile:
     def snapshot(self) -> Iterator[None]:
         """All that is read inside is one state of the map, whatever is added meanwhile."""
         with self._mutex:
-            self._execute('BEGIN')
+            self.execute('BEGIN')
             try:
                 yield
             finally:
-                self._execute('COMMIT')
+                self.execute('COMMIT')
 
     def summaries(self) -> list[SessionSummary]:
         """How much of each session there is, in the order in which they came."""
-        rows = self._select(SUMMARIES)
+        rows = self.select(SUMMARIES)
         return [SessionSummary(Session(SessionId(*row[:2]), *row[2:7]), *row[7:]) for row in rows]
 
     def stamps(self, *, with_thumbnail: bool = False) -> Iterator[tuple[KeyframeId, int]]:
@@ -461,7 +468,7 @@ class MapFile:
             with_thumbnail: only of keyframes that have one.
         """
         among = 'JOIN thumbnails ON keyframe = keyframes.number' if with_thumbnail else ''
-        for *key, stamp_ns in self._select(
+        for *key, stamp_ns in self.select(
                 'SELECT session_id, keyframe_id, robot_id, stamp_ns FROM keyframes JOIN '
                 f'sessions ON sessions.number = session {among} ORDER BY keyframes.number'):
             yield KeyframeId(*key), stamp_ns
@@ -474,12 +481,30 @@ class MapFile:
         """
         # Some at a time: one that is half-read would keep other threads out.
         number = dim = 0
-        while rows := self._select(KEYFRAMES, (number, KEYFRAMES_AT_ONCE)):
+        while rows := self.select(KEYFRAMES, (number, KEYFRAMES_AT_ONCE)):
             with self._trusted():
                 dim = dim or len(np.frombuffer(rows[0][DESCRIPTOR], '<f4'))
                 for row in rows:
                     yield keyframe_of(row, dim)
                 number = rows[-1][0]
+
+    def whole(self, keyframe_id: KeyframeId) -> NewKeyframe | None:
+        """A keyframe with all that belongs to it; None if there is none of that id.
+
+        Raises:
+            MapError: it cannot be read.
+        """
+        with self._mutex:  # it might be forgotten meanwhile
+            found = self.select(f'SELECT number {ONE_KEYFRAME}', key_of(keyframe_id))
+            if not found:
+                return None
+            row, = self.select(KEYFRAMES, (found[0][0] - 1, 1))
+            session = next(each for each in self.sessions() if each.id == keyframe_id.session)
+            with self._trusted():
+                keyframe = keyframe_of(row, len(np.frombuffer(row[DESCRIPTOR], '<f4')))
+            return NewKeyframe(
+                keyframe, session, self.local_features(keyframe_id),
+                self.thumbnail(keyframe_id), *self.details(keyframe_id))
 
     @contextmanager
     def _trusted(self) -> Iterator[None]:
@@ -496,7 +521,7 @@ class MapFile:
         Raises:
             MapError: they cannot be read.
         """
-        found = self._select(
+        found = self.select(
             'SELECT count, dim, data FROM local_features '
             f'WHERE keyframe = (SELECT number {ONE_KEYFRAME})', key_of(keyframe_id))
         with self._trusted():
@@ -504,7 +529,7 @@ class MapFile:
 
     def thumbnail(self, keyframe_id: KeyframeId) -> bytes:
         """A small JPEG of a keyframe; empty where it has none."""
-        found = self._select(
+        found = self.select(
             'SELECT jpeg FROM thumbnails '
             f'WHERE keyframe = (SELECT number {ONE_KEYFRAME})', key_of(keyframe_id))
         return bytes(found[0][0]) if found else b''
@@ -512,13 +537,13 @@ class MapFile:
     def graph(self) -> bytes:
         """What `keep_graph` kept; empty without, or where it is damaged: it can be made again."""
         with suppress(MapError):
-            found = self._select('SELECT data FROM search_graph')
+            found = self.select('SELECT data FROM search_graph')
             return bytes(found[0][0]) if found else b''
         return b''
 
     def details(self, keyframe_id: KeyframeId) -> tuple[np.ndarray | None, int]:
         """Covariance (36,) of the pose, or None, and the back-end's key, or 0."""
-        found = self._select(
+        found = self.select(
             f'SELECT covariance, external_key {ONE_KEYFRAME}', key_of(keyframe_id))
         if not found:
             raise MapError(f'{self.path or "the map"}: there is no keyframe {keyframe_id}')
@@ -531,7 +556,7 @@ class MapFile:
                     'local features': ('local_features', 'data'),
                     'thumbnails': ('thumbnails', 'jpeg')}
         return {
-            name: self._select(f'SELECT count(*), coalesce(sum(length({column})), 0) FROM {table}'
+            name: self.select(f'SELECT count(*), coalesce(sum(length({column})), 0) FROM {table}'
                                )[0]
             for name, (table, column) in contents.items()}
 

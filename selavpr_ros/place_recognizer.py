@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch
 from selavpr_ros.config import Settings
 from selavpr_ros.decision import Candidate, ClosureDecision, Decision, Match, Thresholds
 from selavpr_ros.errors import DescriptorError, StampError
-from selavpr_ros.keyframe import Keyframe, KeyframeId, NewKeyframe, Session, SessionId
+from selavpr_ros.keyframe import Hint, Keyframe, KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.keyframe_index import Rows
 from selavpr_ros.keyframe_map import REJECT_NEW, KeyframeMap, Retrieval
 from selavpr_ros.local_codec import NONE, encode
@@ -46,14 +46,6 @@ class Query:
     local_features: torch.Tensor | None
     pose: Pose | None
     travelled_m: float
-
-
-@dataclass(frozen=True)
-class Hint:
-    """Where the robot may be: within `radius_m` of `position_m` (3,), in the keyframes' frame."""
-
-    position_m: np.ndarray
-    radius_m: float
 
 
 @dataclass(frozen=True)
@@ -161,9 +153,7 @@ class PlaceRecognizer:
             The new session's id.
         """
         robot_id = self.settings.robot_id
-        known = [session.session_id for session in self.keyframe_map.sessions
-                 if session.robot_id == robot_id]
-        self.session_id = max(self.session_id, *known, 0) + 1
+        self.session_id = max(self.session_id, self.keyframe_map.last_session_id(robot_id)) + 1
         self._label = label
         self._session_keyframes = 0
         self._after_time_jump = after_time_jump
@@ -219,8 +209,7 @@ class PlaceRecognizer:
         query = self._describe(tensor, stamp_ns, pose)
         laps.lap()
         searched = self._count_old_enough(query)
-        retrievals = self.keyframe_map.search(
-            query.global_descriptor, self.settings.index.top_k, self._comparable(searched))
+        retrievals = self._retrieve(query.global_descriptor, searched)
         laps.lap()
         matches = self._rerank(query, retrievals)
         laps.lap()
@@ -289,10 +278,23 @@ class PlaceRecognizer:
             count = min(count, len(keyframe_map) - settings.exclude_recent_keyframes)
         return max(0, count)
 
+    def _retrieve(self, global_descriptor: np.ndarray, old_enough: int) -> list[Retrieval]:
+        """The most similar keyframes, of other robots, too, where the map is shared."""
+        top_k = self.settings.index.top_k
+        found = self.keyframe_map.search(global_descriptor, top_k, self._comparable(old_enough))
+        if self._wanted_sessions != 'intra':
+            found += self.keyframe_map.search_shared(global_descriptor, top_k, self.hint)
+        found.sort(key=lambda retrieval: -retrieval.similarity)
+        return [replace(each, rank=rank) for rank, each in enumerate(found[:top_k])]
+
+    @property
+    def _wanted_sessions(self) -> str:
+        return 'inter' if self.only_other_sessions else self.settings.index.session_filter
+
     def _comparable(self, old_enough: int) -> Rows:
         """Rows of the keyframes that a query is compared with."""
         start = min(self.keyframe_map.session_start(self.session), old_enough)
-        wanted = 'inter' if self.only_other_sessions else self.settings.index.session_filter
+        wanted = self._wanted_sessions
         rows = range(start if wanted == 'intra' else 0, start if wanted == 'inter' else old_enough)
         if self.hint is None:
             return rows

@@ -657,7 +657,7 @@ def big_map(path) -> Path:
         pytest.skip('needs 5 GB of disk')
     file = make_map_file(path)
     for pragma in ('journal_mode = OFF', 'synchronous = OFF'):  # it is made for a test
-        file._execute(f'PRAGMA {pragma}')
+        file.execute(f'PRAGMA {pragma}')
     features = make_keyframe(1, local=(3721, 128)).local
     assert features
     bare = make_keyframe(1, dim=1024)

@@ -780,7 +780,7 @@ def test_a_migration_that_fails_changes_nothing(closed, newer, monkeypatch):
 def _migrate_and_stop(line: Connection, path: Path) -> None:
     """Stop in the middle of the last step."""
     map_file.MIGRATIONS, map_file.VERSION = (*map_file.MIGRATIONS, *STEPS), VERSION + 2
-    execute = MapFile._execute
+    execute = MapFile.execute
 
     def stop_at(file: MapFile, statement: str, values: tuple = ()) -> sqlite3.Cursor:
         if 'DROP TABLE' in statement:
@@ -788,7 +788,7 @@ def _migrate_and_stop(line: Connection, path: Path) -> None:
             line.recv()
         return execute(file, statement, values)
 
-    MapFile._execute = stop_at  # type: ignore[method-assign]
+    MapFile.execute = stop_at  # type: ignore[method-assign]
     MapFile(path)
 
 
@@ -849,7 +849,7 @@ def test_an_empty_file_holds_nothing_to_read(path):
 
 def _create_slowly(line: Connection, path: Path, statements: int) -> None:
     """Stop after so many statements of a creation."""
-    execute, count = MapFile._execute, 0
+    execute, count = MapFile.execute, 0
 
     def stop_at(file: MapFile, statement: str, values: tuple = ()) -> sqlite3.Cursor:
         nonlocal count
@@ -859,7 +859,7 @@ def _create_slowly(line: Connection, path: Path, statements: int) -> None:
             line.recv()
         return execute(file, statement, values)
 
-    MapFile._execute = stop_at  # type: ignore[method-assign]
+    MapFile.execute = stop_at  # type: ignore[method-assign]
     MapFile(path, MANIFEST)
     line.send('all')
 

@@ -13,9 +13,9 @@ import tiny_checkpoints
 from selavpr_ros.config import make_settings, replace_setting
 from selavpr_ros.decision import Decision
 from selavpr_ros.errors import DescriptorError, ImageError, StampError
-from selavpr_ros.keyframe import KeyframeId
+from selavpr_ros.keyframe import Hint, KeyframeId
 from selavpr_ros.models import OperatingPoint, load_model
-from selavpr_ros.place_recognizer import STAGES, UNCALIBRATED_LOCAL_SCORE, Hint, PlaceRecognizer
+from selavpr_ros.place_recognizer import STAGES, UNCALIBRATED_LOCAL_SCORE, PlaceRecognizer
 from selavpr_ros.pose import Pose
 
 SECOND = 1_000_000_000

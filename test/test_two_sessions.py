@@ -78,3 +78,27 @@ def test_the_second_day_finds_itself_in_the_map_of_the_first(town, model):
     assert true == accepted
     assert len(errors_m) >= 15
     assert (np.abs(errors_m) < 2 * SIGMA_M).mean() > 0.95
+
+
+def test_a_robot_finds_itself_in_the_map_of_another_one(tmp_path, model):
+    """Both share a map in Milvus Lite; the first one's keyframes are not on the second's disk."""
+    settings = [make_settings({
+        'map.path': f'milvus://{tmp_path}/fleet.db', 'map.own_path': f'{tmp_path}/{robot}.vprmap',
+        'robot_id': robot, 'model.weights': 'hog'}) for robot in (1, 2)]
+    with closing(open_map(settings[0], model.model_id, model.global_dim)) as keyframe_map:
+        recognizer = PlaceRecognizer(model, settings[0], keyframe_map)
+        for frame in frames(0.0, 10**18, MORNING, 1):
+            recognizer.recognize(frame.image, frame.stamp_ns, pose(frame.true_pose))
+    accepted = []
+    with closing(open_map(settings[1], model.model_id, model.global_dim)) as keyframe_map:
+        recognizer = PlaceRecognizer(model, settings[1], keyframe_map)
+        for frame in frames(0.4 * LENGTH_M, 2 * 10**18, EVENING, 2):
+            found = recognizer.recognize(frame.image, frame.stamp_ns, pose(frame.odometry_pose))
+            if found.loop_closure:
+                keyframe = found.loop_closure.match.keyframe
+                assert str(keyframe.id.session) == '1/1'
+                accepted.append(keyframe.place.distance_to(pose(frame.true_pose)))
+        assert keyframe_map.shared_error == ''
+        assert [str(session) for session in keyframe_map.sessions] == ['2/1']
+    assert len(accepted) >= 20
+    assert max(accepted) < 5.0

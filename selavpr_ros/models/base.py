@@ -76,6 +76,13 @@ class VprModel(nn.Module):
         """Local features that an image of `image_size` has, at most; 0 for a system without."""
         return 0
 
+    @property
+    def global_dim(self) -> int:
+        """Length of a global descriptor, D: that of an empty image."""
+        empty = torch.zeros(1, 3, *self.image_size, device=self.device, dtype=self.dtype)
+        with torch.inference_mode():
+            return int(self(empty).global_descriptor.shape[1])
+
     def why_not(self, image_size: tuple[int, int]) -> str:
         """Why the network cannot work on images (H, W) in pixels; empty if it can."""
         height, width = image_size

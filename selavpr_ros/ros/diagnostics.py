@@ -156,6 +156,9 @@ def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
     if keyframe_map.store_error:
         findings.append((ERROR, f'{keyframe_map.store_error}; {keyframe_map.unsaved} keyframes '
                          'are kept in memory until it can be written'))
+    if keyframe_map.shared_error:
+        findings.append((WARN, f'{keyframe_map.shared_error}; {keyframe_map.undelivered} '
+                         'keyframes are delivered as soon as it answers'))
     if keyframe_map.why_closed and settings.mode == 'mapping':
         findings.append((WARN, f'no keyframe is added: {keyframe_map.why_closed}'))
     if keyframes >= settings.max_keyframes and settings.eviction == REJECT_NEW:
@@ -165,6 +168,7 @@ def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
         'keyframes': keyframes, 'sessions': len(keyframe_map.sessions),
         'file': settings.path or 'none', 'mode': settings.mode,
         'bytes': keyframe_map.nbytes, 'unsaved keyframes': keyframe_map.unsaved,
+        'undelivered keyframes': keyframe_map.undelivered,
         'keyframes with local features': keyframe_map.keyframes_with_local,
         'local features are kept as': recognizer.codec,
         'keyframes with a pose': seen.counts['keyframes_with_pose']})
@@ -234,6 +238,8 @@ def fill_status(
     message.sessions = len({*keyframe_map.sessions, recognizer.session})
     message.map_path = recognizer.settings.map.path
     message.map_error = keyframe_map.store_error
+    message.keyframes_undelivered = keyframe_map.undelivered
+    message.shared_map_error = keyframe_map.shared_error
     message.map_bytes_ram = keyframe_map.nbytes
     message.mode = MODES[recognizer.settings.map.mode]
     message.frames_received = counts['received']

@@ -33,6 +33,7 @@ from selavpr_ros.config import replace_setting
 from selavpr_ros.errors import MapError, PoseError, VprError
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose
 from selavpr_ros.map_opening import open_map
+from selavpr_ros.milvus_connection import is_address
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.ros.conversions import (
     MODES,
@@ -140,14 +141,14 @@ class MapServices:
         if request.mode not in (LoadMap.Request.REPLACE, LoadMap.Request.READ_ONLY):
             raise MapError(f'mode {request.mode} is neither REPLACE (0) nor READ_ONLY (2)')
         recognizer = self._recognizer
-        path = _path(request.path)
-        if not path.exists():
+        path = request.path if is_address(request.path) else _path(request.path)
+        if isinstance(path, Path) and not path.exists():
             raise MapError(f'{path}: there is no such map')
         settings = replace_setting(recognizer.settings, 'map.path', str(path))
         settings = replace_setting(
             settings, 'map.read_only', request.mode == LoadMap.Request.READ_ONLY)
         keyframe_map = open_map(
-            settings, recognizer.model.model_id,
+            settings, recognizer.model.model_id, recognizer.model.global_dim,
             allow_model_mismatch=request.allow_model_mismatch)
         with self._lock:
             before = recognizer.keyframe_map

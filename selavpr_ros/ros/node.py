@@ -46,7 +46,8 @@ class _Configured:
         model = load_from_settings(settings.model)
         warm_up(model, settings.model.warmup_iters)
         self.lock = threading.Lock()  # held by whoever works with the recognizer
-        self.recognizer = PlaceRecognizer(model, settings, open_map(settings, model.model_id))
+        self.recognizer = PlaceRecognizer(model, settings, open_map(
+            settings, model.model_id, model.global_dim))
         self.statistics = Statistics()
         self.odometry = OdometryInbox()
         self.publications = Publications(node, model.model_id)
