@@ -15,6 +15,7 @@ from selavpr_ros.config import describe
 
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILE = ROOT / 'launch/vpr.launch.py'
+SESSIONS_FILE = ROOT / 'launch/multi_session.launch.py'
 # Parameters of the node that are no settings of the method.
 OF_THE_NODE = {'autostart': True, 'use_sim_time': False}
 
@@ -234,3 +235,59 @@ def test_a_bag_waits_for_the_active_node_and_ends_everything(vpr_launch, install
     assert seen['command'][4:8] == ['--clock', '100', '--rate', '2.0']
     assert seen['state'] == 'active'
     assert seen['values'] == [9, True, 7.0]
+
+
+# Plays nothing: writes down how it was called; the bag bad.bag fails.
+RUN = """
+import pathlib, sys
+with pathlib.Path(__file__).with_name('runs').open('a') as file:
+    print(*sys.argv[1:], file=file)
+sys.exit('bag:=bad.bag' in sys.argv)
+"""
+
+
+@pytest.fixture
+def run_sessions(vpr_launch, tmp_path):
+    """(arguments) -> its output, and how `ros2` was called."""
+    write_program(tmp_path / 'bin/ros2', RUN)
+    for bag in ('monday.bag', 'a bag', 'bad.bag', 'tuesday.bag'):
+        (tmp_path / bag).touch()
+
+    def run(*arguments):
+        finished = subprocess.run(
+            [sys.executable, '-c', LAUNCH, SESSIONS_FILE, *arguments], capture_output=True,
+            text=True, cwd=tmp_path, timeout=60, env={
+                **os.environ, 'PATH': f'{tmp_path / "bin"}:{os.environ["PATH"]}',
+                'ROS_LOG_DIR': str(tmp_path / 'log')})
+        runs = tmp_path / 'bin/runs'
+        return (finished.stdout + finished.stderr,
+                runs.read_text().splitlines() if runs.exists() else [])
+
+    return run
+
+
+def test_bags_are_played_one_after_another_on_one_map(run_sessions):
+    output, runs = run_sessions(
+        'map:=town.vprmap', "bags:=monday.bag 'a bag' tuesday.bag", 'robot_id:=3')
+    assert runs == [
+        f'launch {LAUNCH_FILE} bag:={bag} map:=town.vprmap robot_id:=3'
+        for bag in ('monday.bag', 'a bag', 'tuesday.bag')], output
+    assert output.count('process has finished cleanly') == 3
+
+
+def test_a_run_that_fails_is_the_last(run_sessions):
+    _, runs = run_sessions('map:=town.vprmap', 'bags:=bad.bag tuesday.bag')
+    assert [run.split()[2] for run in runs] == ['bag:=bad.bag']
+
+
+@pytest.mark.parametrize(('bags', 'words'), [
+    ('monday.bag none.bag', 'none.bag does not exist'), ('', 'names no bag')])
+def test_all_bags_have_to_be_there(run_sessions, bags, words):
+    output, runs = run_sessions('map:=town.vprmap', f'bags:={bags}')
+    assert words in output
+    assert runs == []
+
+
+def test_the_sessions_need_a_map_and_bags(run_sessions):
+    output, _ = run_sessions('bags:=monday.bag')
+    assert "Included launch description missing required argument 'map'" in output

@@ -6,13 +6,16 @@ publishes, as a SLAM back-end would, and the end is a table and a picture.
 
   vpr demo
   vpr demo --bag office.bag --weights SelaVPR_msls.pth --rate 1
+  vpr demo --days 2                           a lap today; tomorrow from another start, in
+                                              another light, by a new run on the same map
+  vpr demo --bag monday.bag tuesday.bag       the same with your own
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +23,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from selavpr_ros.replay.bag import Bag
-    from selavpr_ros.replay.ground_truth import PoseTruth
     from selavpr_ros.replay.topics import Sources
     from selavpr_ros.ros.live_run import LiveRun
 
@@ -31,8 +32,12 @@ IMAGES_PER_SECOND = 5.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `vpr demo`."""
-    parser.add_argument('--bag', type=Path, metavar='BAG',
-                        help='rosbag2 to play (default: simulate a drive)')
+    parser.add_argument('--bag', type=Path, nargs='+', default=[], metavar='BAG',
+                        help='rosbag2 to play (default: simulate a drive); each further one is '
+                        'played into a new run of the node, on the same map')
+    parser.add_argument('--days', type=int, default=1, metavar='N',
+                        help='simulate N days in one town, each played into a new run of the '
+                        'node (default: 1)')
     parser.add_argument('--topic', metavar='T', help="images (default: the bag's only ones)")
     parser.add_argument('--weights', default='embedded', metavar='W',
                         help="'embedded', 'hog' (no weights), or a checkpoint (default: "
@@ -47,43 +52,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
-def _bag(args: argparse.Namespace) -> Iterator[Path]:
-    """The given bag, or a simulated one that is gone afterwards."""
+def _bags(args: argparse.Namespace) -> Iterator[list[Path]]:
+    """The given bags, or simulated ones that are gone afterwards."""
     if args.bag:
         yield args.bag
         return
     with tempfile.TemporaryDirectory(prefix='vpr_demo_') as folder:
-        path = Path(folder) / 'town.bag'
-        _simulate(args, path)
-        yield path
+        paths = [Path(folder) / f'day_{day}.bag' for day in range(1, args.days + 1)]
+        for day, path in enumerate(paths, start=1):
+            _simulate(args, path, day)
+        yield paths
 
 
-def _simulate(args: argparse.Namespace, path: Path) -> None:
-    from tqdm import tqdm
+def _simulate(args: argparse.Namespace, path: Path, day: int) -> None:
+    from selavpr_ros.cli import simulate
 
-    from selavpr_ros.simulation import (
-        Camera,
-        DriveSettings,
-        World,
-        drive,
-        take_images,
-        write_bag,
-    )
-
-    world, camera = World.generate(args.seed, args.length), Camera(width=320, height=240)
-    trajectory = drive(world.route, DriveSettings(image_rate_hz=IMAGES_PER_SECOND), args.seed)
-    images = take_images(world, camera, trajectory, seed=args.seed)
-    total = len(trajectory.image_stamps_ns)
-    write_bag(path, camera, trajectory, tqdm(images, 'simulating', total, unit='image'))
+    parser = argparse.ArgumentParser()
+    simulate.add_arguments(parser)
+    laps = 2 if args.days == 1 else 1
+    simulate.run(parser.parse_args([
+        str(path), '--seed', str(args.seed), '--length', str(args.length), '--laps', str(laps),
+        '--session', str(day), '--rate', str(IMAGES_PER_SECOND)]))
 
 
-def _read_truth(bag: Bag, sources: Sources) -> PoseTruth | None:
-    from selavpr_ros.replay.ground_truth import PoseTruth
-
-    return PoseTruth(bag.poses(sources.truth.name)) if sources.truth else None
-
-
-def _play(args: argparse.Namespace, path: Path, sources: Sources) -> LiveRun:
+def _play(args: argparse.Namespace, path: Path, sources: Sources, folder: Path,
+          keyframe_map: Path | None) -> LiveRun:
     """Run node, player and listener; the topics of the bag become those of the node."""
     from tqdm import tqdm
 
@@ -95,6 +88,8 @@ def _play(args: argparse.Namespace, path: Path, sources: Sources) -> LiveRun:
         'image_transport': 'compressed' if compressed else 'raw',
         'pose_source': 'odom' if sources.odometry else 'none',
     }
+    if keyframe_map:
+        parameters['map.path'] = str(keyframe_map)
     topics = {sources.images.name: 'image/compressed' if compressed else 'image'}
     if sources.odometry:
         topics[sources.odometry.name] = 'odom'
@@ -104,43 +99,84 @@ def _play(args: argparse.Namespace, path: Path, sources: Sources) -> LiveRun:
             bar.update(played - bar.n)
 
         return record_live_run(
-            path, topics, parameters, args.output / 'node.log', rate=args.rate,
+            path, topics, parameters, folder / 'node.log', rate=args.rate,
             on_progress=on_progress)
 
 
-def _pair_images(bag: Bag, topic: str, live: LiveRun) -> list[tuple[Any, np.ndarray, np.ndarray]]:
+def _pair_images(
+    bags: Sequence[tuple[Path, str]], live: LiveRun
+) -> list[tuple[Any, np.ndarray, np.ndarray]]:
     """Some of the queries with a loop closure, spread over the run, and both their images."""
     from selavpr_ros.image_decoding import decode
+    from selavpr_ros.replay.bag import Bag
 
     closed = [query for query in live.records.queries if query.closure]
     chosen = closed[len(closed) // (2 * PAIRS):: max(1, len(closed) // PAIRS)][:PAIRS]
     wanted = {ns for q in chosen if q.closure for ns in (q.stamp_ns, q.closure.match_stamp_ns)}
-    images = {ns: decode(message) for ns, message in bag.images(topic) if ns in wanted}
+    images: dict[int, np.ndarray] = {}
+    for path, topic in bags:
+        with Bag(path) as bag:
+            images |= {ns: decode(message) for ns, message in bag.images(topic) if ns in wanted}
     return [(q, images[q.stamp_ns], images[q.closure.match_stamp_ns]) for q in chosen if q.closure]
 
 
-def _node_lines(status: Any) -> list[tuple[str, str]]:
+def _node_lines(live: LiveRun) -> Iterator[tuple[str, str]]:
     """What only the live node can tell."""
+    status = live.status
     latency = f'p50 {status.latency_p50_ms:.0f} ms, p95 {status.latency_p95_ms:.0f} ms'
-    return [('in the node', f'{latency} from receipt to candidates'),
-            ('dropped images', str(status.frames_dropped))]
+    yield 'in the node', f'{latency} from receipt to candidates'
+    yield 'dropped images', str(status.frames_dropped)
+    if live.relocalizations:
+        yield 'relocalized', _relocalized(live)
+
+
+def _relocalized(live: LiveRun) -> str:
+    """When the robot found itself in the map of another session, and how often."""
+    from selavpr_ros.ros.conversions import stamp_to_ns
+
+    found = [message for message in live.relocalizations if message.success]
+    seen = f'{len(live.relocalizations)} views of another session'
+    if not found:
+        return f'never; {seen}'
+    after_s = (stamp_to_ns(found[0].header.stamp) - live.records.queries[0].stamp_ns) * 1e-9
+    return f'{after_s:.1f} s after the first query; {len(found)} times, of {seen}'
 
 
 def run(args: argparse.Namespace) -> None:
-    """Simulate, play, listen; then table and picture."""
-    from selavpr_ros.replay import report
+    """Simulate, play, listen; then table and picture of every day."""
     from selavpr_ros.replay.bag import Bag
-    from selavpr_ros.replay.metrics import summarise
-    from selavpr_ros.replay.plots import draw_report
     from selavpr_ros.replay.topics import choose_sources
 
-    args.output.mkdir(parents=True, exist_ok=True)
-    with _bag(args) as path, Bag(path) as bag:
-        sources = choose_sources(bag, args.topic, None, None)
-        live = _play(args, path, sources)
-        truth = _read_truth(bag, sources)
-        pairs = _pair_images(bag, sources.images.name, live)
-    draw_report(live.records, truth, pairs).savefig(args.output / 'report.png')
-    report.write_tables(args.output, live.records, truth)
-    print(report.format_table(summarise(live.records, truth), _node_lines(live.status)))
-    print(f'\npicture: {args.output / "report.png"}')
+    with _bags(args) as paths:
+        is_one = len(paths) == 1
+        keyframe_map = None if is_one else args.output / 'town.vprmap'
+        if keyframe_map:
+            keyframe_map.unlink(missing_ok=True)
+        poses: list[Any] = []
+        bags: list[tuple[Path, str]] = []
+        for day, path in enumerate(paths, start=1):
+            folder = args.output if is_one else args.output / f'day_{day}'
+            folder.mkdir(parents=True, exist_ok=True)
+            with Bag(path) as bag:
+                sources = choose_sources(bag, args.topic, None, None)
+                poses += bag.poses(sources.truth.name) if sources.truth else []
+            bags.append((path, sources.images.name))
+            live = _play(args, path, sources, folder, keyframe_map)
+            print(*([] if is_one else [f'\nday {day}']), _report(folder, bags, live, poses),
+                  sep='\n')
+
+
+def _report(
+    folder: Path, bags: Sequence[tuple[Path, str]], live: LiveRun, poses: Sequence[Any]
+) -> str:
+    """Write the tables and the picture of a day; returns what to print."""
+    from selavpr_ros.replay import report
+    from selavpr_ros.replay.ground_truth import PoseTruth
+    from selavpr_ros.replay.metrics import summarise
+    from selavpr_ros.replay.plots import draw_report
+
+    truth = PoseTruth(poses) if poses else None
+    draw_report(live.records, truth, _pair_images(bags, live)).savefig(folder / 'report.png')
+    report.write_tables(folder, live.records, truth)
+    table = report.format_table(summarise(live.records, truth), list(_node_lines(live)))
+    return f'{table}\n\npicture: {folder / "report.png"}'

@@ -140,9 +140,11 @@ def draw_similarity_matrix(run: Run, truth: GroundTruth | None = None) -> Figure
 
 
 def _choose_poses(run: Run, truth: GroundTruth | None) -> tuple[str, dict[int, Pose]]:
-    """Poses by the stamp of the query: the true ones if there are any, else the odometry's."""
+    """Poses by stamp, also of what was matched: true ones if there are any, else odometry's."""
     if truth:
-        true = {query.stamp_ns: truth.pose_at(query.stamp_ns) for query in run.queries}
+        stamps_ns = [query.stamp_ns for query in run.queries]
+        stamps_ns += [query.closure.match_stamp_ns for query in run.queries if query.closure]
+        true = {stamp_ns: truth.pose_at(stamp_ns) for stamp_ns in stamps_ns}
         known = {stamp_ns: pose for stamp_ns, pose in true.items() if pose}
         if known:
             return 'ground truth', known
@@ -160,7 +162,8 @@ def _positions(poses: dict[int, Pose], stamps_ns: Sequence[int]) -> np.ndarray:
 
 
 def _draw_way(axes: Axes, run: Run, poses: dict[int, Pose]) -> None:
-    way = _positions(poses, sorted(poses))
+    start_ns = _start_ns(run)  # what was matched may be of another day
+    way = _positions(poses, sorted(stamp_ns for stamp_ns in poses if stamp_ns >= start_ns))
     axes.plot(*way.T, color=WAY_COLOUR, linewidth=1, zorder=1)
     keyframes = _positions(poses, [keyframe.stamp_ns for keyframe in run.keyframes])
     axes.scatter(keyframes[:, 0], keyframes[:, 1], s=5, color=WAY_COLOUR, zorder=1,

@@ -19,7 +19,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
-from selavpr_msgs.msg import Keyframe, PlaceMatchArray, VprStatus
+from selavpr_msgs.msg import Keyframe, PlaceMatchArray, Relocalization, VprStatus
 from selavpr_ros.decision import Decision
 from selavpr_ros.errors import NodeError
 from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
@@ -43,9 +43,10 @@ def _candidate(message: Any) -> CandidateRecord:
 
 @dataclass
 class LiveRun:
-    """What the listener heard: the records, and the node's last status."""
+    """What the listener heard: the records, ~/relocalization, and the node's last status."""
 
     records: Run = field(default_factory=Run)
+    relocalizations: list[Relocalization] = field(default_factory=list)
     status: VprStatus = field(default_factory=VprStatus)
 
 
@@ -59,6 +60,8 @@ class Listener(Node):
         topics = {
             'candidates': (PlaceMatchArray, self._on_candidates, reliable(1000)),
             'keyframe': (Keyframe, self._on_keyframe, reliable(1000)),
+            'relocalization': (
+                Relocalization, self.live.relocalizations.append, reliable(1000)),
             'status': (VprStatus, self._on_status, reliable(1, latched=True)),
         }
         for name, (kind, callback, qos) in topics.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import traceback
@@ -20,6 +21,7 @@ from selavpr_msgs.msg import VprStatus
 from selavpr_ros.config import Settings
 from selavpr_ros.errors import PoseError, SettingError, VprError
 from selavpr_ros.image_decoding import ImageReader
+from selavpr_ros.keyframe import SessionId
 from selavpr_ros.map_opening import open_map
 from selavpr_ros.models import load_from_settings, warm_up
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
@@ -50,6 +52,7 @@ class _Configured:
             settings, model.model_id, model.global_dim))
         self.statistics = Statistics()
         self.odometry = OdometryInbox()
+        self.located_in: SessionId | None = None
         self.publications = Publications(node, model.model_id)
         self.services = MapServices(node, self.recognizer, self.lock)
         self.relocalize = RelocalizeServer(node, self.recognizer, self.lock)
@@ -253,6 +256,7 @@ class VprNode(LifecycleNode):
         configured.statistics.recognized(
             recognition, milliseconds_since(arrival.received_s), age_ms)
         self._log_closure(recognition, origin)
+        self._log_relocalization(recognition, origin)
 
     def _origin(self, header: Header) -> Origin:
         assert self._configured
@@ -268,6 +272,21 @@ class VprNode(LifecycleNode):
             self.get_logger().info(
                 f'loop closure {query} -> {match.keyframe.id}: {match.local_matches} mutual '
                 f'matches, similarity {match.similarity:.2f}')
+
+    def _log_relocalization(self, recognition: Recognition, origin: Origin) -> None:
+        """Say once in a session that the robot found itself."""
+        assert self._configured
+        found = recognition.relocalization
+        if found and found.success and self._configured.located_in != origin.session:
+            self._configured.located_in = origin.session
+            where = 'at a keyframe without a pose'
+            if found.pose:
+                x_m, y_m, _ = found.pose.translation_m.tolist()
+                where = (f'at x {x_m:.1f} m, y {y_m:.1f} m, heading '
+                         f'{math.degrees(found.pose.yaw_rad):.0f} deg in frame '
+                         f'{found.frame or origin.map_frame}')
+            self.get_logger().info(
+                f'relocalized in session {found.best.match.keyframe.id.session}, {where}')
 
     def _on_parameters(self, changed: list[Parameter]) -> SetParametersResult:
         configured = self._configured

@@ -37,3 +37,23 @@ def test_a_node_that_cannot_start_says_why(tmp_path, capsys):
     assert main(['demo', '--length', '60', '--weights', 'nowhere.pth',
                  '-o', str(tmp_path / 'out')]) == 1
     assert 'nowhere.pth: no such file' in capsys.readouterr().err
+
+
+def test_the_second_day_finds_itself_in_the_map_of_the_first(tmp_path, capsys):
+    """Two runs of the node: another start, another light, an odometry of its own."""
+    assert main(['demo', '--days', '2', '--length', '60', '--rate', '2', '--weights', 'hog',
+                 '-o', str(tmp_path / 'out')]) == 0
+    day_1, day_2 = capsys.readouterr().out.split('\nday 2\n')
+    assert 'relocalized' not in day_1
+    lines = dict(line.split(maxsplit=1) for line in day_2.splitlines() if line.strip())
+    true, false = (int(part.split()[0]) for part in lines['by'].split('truth')[1].split(',')[:2])
+    assert true >= 20
+    assert false == 0
+    after_s, times = float(lines['relocalized'].split()[0]), lines['relocalized'].split()[6]
+    assert after_s < 30.0
+    assert int(times) >= 15
+    with (tmp_path / 'out/day_2/candidates.csv').open() as file:
+        accepted = [row for row in csv.DictReader(file) if row['decision'] == 'ACCEPTED']
+    assert {row['match_id'].split(':')[0] for row in accepted} == {'1'}
+    assert cv2.imread(str(tmp_path / 'out/day_2/report.png')).shape[1] > 1000
+    assert (tmp_path / 'out/town.vprmap').exists()

@@ -88,6 +88,18 @@ def test_enough_agreement_relocalizes(listener, eager, found):
     assert (last.pose.covariance.reshape(6, 6).diagonal() > 0.0).all()
 
 
+def test_a_robot_that_was_carried_away_is_found_again(listener, eager, found):
+    eager()
+    send_places(listener, list(range(1, 17)))
+    listener.call(StartSession, '/vpr/start_session', StartSession.Request())
+    send_places(listener, [1, 2, 3, 14, 15, 16], first_s=100)
+    wait_until(lambda: len(found) == 6, 'six messages')
+    assert [m.best.match.keyframe_id for m in found] == [1, 2, 3, 14, 15, 16]
+    # The new place has to be seen as often as the old one before it is believed.
+    assert [m.success for m in found] == [False, False, True, False, False, True]
+    assert [m.hypotheses for m in found] == [1, 1, 1, 2, 2, 2]
+
+
 def test_the_action_ends_when_the_robot_is_found(listener, eager, ask, moving):
     eager()
     send_places(listener, [1, 2, 3, 4, 5])
