@@ -62,6 +62,10 @@ class _Configured:
         self.relocalize.destroy()
         self.services.destroy()
         self.publications.destroy()
+        self.close_map()
+
+    def close_map(self) -> None:
+        """Write and deliver what can be, and let others have the file."""
         with self.lock:
             self.recognizer.keyframe_map.close()
 
@@ -188,8 +192,10 @@ class VprNode(LifecycleNode):
         return FAILURE
 
     def destroy_node(self) -> None:
-        """Stop the worker before what it publishes with goes away."""
+        """Stop the worker before what it publishes with goes away, and close the map."""
         self._stop()
+        if self._configured:
+            self._configured.close_map()
         super().destroy_node()
 
     def _refuse(self, sentence: str) -> TransitionCallbackReturn:

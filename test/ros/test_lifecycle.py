@@ -13,8 +13,12 @@ from rclpy.qos import ReliabilityPolicy
 from selavpr_msgs.msg import VprStatus
 
 
-def test_it_starts_by_itself_and_ends_on_sigint(listener, start_process):
-    process = start_process('-p', 'query.max_rate:=3')  # an integer where 3.0 is meant
+def test_it_starts_by_itself_and_ends_on_sigint(listener, start_process, tmp_path):
+    folder = tmp_path / 'maps'
+    folder.mkdir()
+    process = start_process(
+        '-p', 'query.max_rate:=3',  # an integer where 3.0 is meant
+        '-p', f'map.path:={folder}/office.vprmap')
     status = listener.wait_for_state(VprStatus.ACTIVE)
     assert status.model_id.startswith('embedded/')
     assert (status.device, status.precision, status.last_error) == ('cpu', 'fp32', '')
@@ -30,6 +34,8 @@ def test_it_starts_by_itself_and_ends_on_sigint(listener, start_process):
     send()
     assert process.stop(signal.SIGINT) == 0
     assert 'Traceback' not in process.log
+    # Neither a log nor a lock: the map was closed.
+    assert [file.name for file in folder.iterdir()] == ['office.vprmap']
 
 
 def test_bad_values_refuse_to_configure_until_they_are_set_right(listener, start_process):
