@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -240,6 +241,25 @@ class SharedSession:
     keyframes: int
 
 
+def open_existing(address: Address, timeout_s: float = 5.0) -> MilvusStore:
+    """Open a shared map with whatever model it was made for.
+
+    Raises:
+        MapError: there is none, or its server does not answer.
+    """
+    with closing(MilvusConnection(address, timeout_s)) as connection:
+        wait_s = connection.wait_s()
+        with connection.asking('describe itself') as client:
+            if not client.has_collection(address.name, timeout=wait_s):
+                raise MapError(f'{address}: there is no such map')
+            kept = client.describe_collection(address.name, timeout=wait_s).get('properties', {})
+    facts = [kept.get(f'selavpr.{fact}', '') for fact in ('model_id', 'dim', 'codec')]
+    if not all(facts):
+        raise MapError(f'{address}: it is a collection of another program')
+    model_id, dim, codec = facts
+    return MilvusStore(address, model_id=model_id, dim=int(dim), codec=codec, timeout_s=timeout_s)
+
+
 class MilvusStore:
     """Keyframes that many robots share; all of one model and one codec of local features.
 
@@ -249,7 +269,7 @@ class MilvusStore:
 
     Args:
         address: see `Address`.
-        model_id: what made the global descriptors; None takes what is there.
+        model_id: what made the global descriptors.
         dim: numbers of a global descriptor, D.
         codec: of local features; 'none' without.
         timeout_s: seconds until a search is given up.
@@ -266,7 +286,7 @@ class MilvusStore:
     def __init__(
         self, address: Address, *, model_id: str, dim: int, codec: str, timeout_s: float = 1.0,
     ) -> None:
-        self.address, self.dim, self.codec = address, dim, codec
+        self.address, self.dim, self.codec, self.model_id = address, dim, codec, model_id
         self.uuid = ''
         name = address.name
         self._names = (name, f'{name}_local', f'{name}_sessions')

@@ -6,6 +6,8 @@
       also a picture of keyframes from the whole map, with their ids
   vpr map-info office.vprmap --json
       the same for programs: stamps in ns, sizes in bytes
+  vpr map-info milvus://fleet:19530
+      what robots have delivered to a map that they share
 
 Nothing is written into the map, so a node may go on adding to it. An origin is the map where a
 session was recorded (the first digits of its uuid), and its id there.
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from itertools import cycle
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 SECOND_NS = 1_000_000_000
 HEADS = ('id', 'robot', 'label', 'start (UTC)', 'duration', 'frame', 'keyframes', 'with pose',
          'optimised', 'origin')
+SHARED_HEADS = ('id', 'robot', 'label', 'start (UTC)', 'frame', 'keyframes', 'origin')
 SHORT_UUID = 8
 
 # The contact sheet, in pixels.
@@ -45,7 +49,7 @@ COLOURS = ('#1f77b4', '#d95f02', '#1a9641', '#7570b3', '#e7298a', '#8c6d31', '#1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `vpr map-info`."""
-    parser.add_argument('map', type=Path, metavar='MAP', help='map file')
+    parser.add_argument('map', metavar='MAP', help='map file, or address of a shared map')
     parser.add_argument('--json', action='store_true', help='print JSON')
     parser.add_argument('--thumbnails', type=Path, metavar='PICTURE.png',
                         help=f'draw up to {PICTURES} keyframes, evenly spread over the map')
@@ -76,6 +80,22 @@ def _facts(file: MapFile, path: Path) -> dict[str, Any]:
         'sessions': [_session_facts(summary) for summary in file.summaries()]}
 
 
+def _shared_facts(text: str) -> dict[str, Any]:
+    """The same of a shared map, as far as its server can tell."""
+    from selavpr_ros.milvus_connection import Address
+    from selavpr_ros.milvus_store import open_existing
+
+    with closing(open_existing(Address.parse(text))) as store:
+        return {
+            'path': str(store.address), 'uuid': store.uuid, 'model_id': store.model_id,
+            'codec': store.codec, 'keyframes': len(store), 'sessions': [{
+                'id': str(each.session.id), 'robot_id': each.session.id.robot_id,
+                'session_id': each.session.id.session_id, 'label': each.session.label,
+                'started_ns': each.session.started_ns, 'frame': each.session.frame,
+                'keyframes': each.keyframes, 'origin': each.session.origin}
+                for each in store.sessions()]}
+
+
 # ---- text --------------------------------------------------------------------------------------
 
 
@@ -104,6 +124,21 @@ def _duration(nanoseconds: int) -> str:
     return str(timedelta(seconds=round(nanoseconds / SECOND_NS)))
 
 
+def _shared_text(facts: dict[str, Any]) -> str:
+    lines = [f'{name:9}  {facts[key]}' for name, key in {
+        'map': 'path', 'model': 'model_id', 'codec': 'codec', 'uuid': 'uuid',
+        'keyframes': 'keyframes'}.items()]
+    rows = [(str(each['session_id']), str(each['robot_id']), each['label'] or '-',
+             _date(each['started_ns']), each['frame'], str(each['keyframes']),
+             _short_origin(each['origin'])) for each in facts['sessions']]
+    return '\n'.join([*lines, *(['', table([SHARED_HEADS, *rows])] if rows else [])])
+
+
+def _short_origin(origin: str) -> str:
+    uuid, _, old_id = origin.partition('/')
+    return f'{uuid[:SHORT_UUID]}/{old_id}'
+
+
 def _entries(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     count = facts['keyframes']
     each = f', {size(facts["file_bytes"] / count)} per keyframe' if count else ''
@@ -120,11 +155,10 @@ def _entries(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _session_row(facts: dict[str, Any]) -> tuple[str, ...]:
-    origin, _, old_id = facts['origin'].partition('/')
     return (str(facts['session_id']), str(facts['robot_id']), facts['label'] or '-',
             _date(facts['started_ns']), _duration(facts['last_ns'] - facts['started_ns']),
             facts['frame'], str(facts['keyframes']), str(facts['with_pose']),
-            str(facts['with_map_pose']), f'{origin[:SHORT_UUID]}/{old_id}')
+            str(facts['with_map_pose']), _short_origin(facts['origin']))
 
 
 def _text(facts: dict[str, Any]) -> str:
@@ -240,10 +274,19 @@ def _save(figure: Figure, path: Path) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read the map, print, draw."""
+    from selavpr_ros.errors import MapError
     from selavpr_ros.map_file import MapFile
+    from selavpr_ros.milvus_connection import is_address
 
-    with MapFile(args.map, read_only=True) as file, file.snapshot():
-        facts = _facts(file, args.map)
+    if is_address(args.map):
+        if args.thumbnails:
+            raise MapError("a shared map has no thumbnails: ask for those of a robot's own file")
+        facts = _shared_facts(args.map)
+        print(json.dumps(facts, indent=1) if args.json else _shared_text(facts))
+        return
+    path = Path(args.map)
+    with MapFile(path, read_only=True) as file, file.snapshot():
+        facts = _facts(file, path)
         figure = draw_contact_sheet(file) if args.thumbnails else None
     print(json.dumps(facts, indent=1) if args.json else _text(facts))
     if figure:

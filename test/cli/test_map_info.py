@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import laps
 import numpy as np
 import pytest
 import torch
+from maps import MODEL, make_keyframe
 
 from selavpr_ros.cli import map_info
 from selavpr_ros.cli.main import main
@@ -23,6 +25,8 @@ from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, NewKeyframe, Ses
 from selavpr_ros.local_codec import encode
 from selavpr_ros.map_file import MapFile
 from selavpr_ros.map_schema import Manifest
+from selavpr_ros.milvus_connection import Address
+from selavpr_ros.milvus_store import MilvusStore
 from selavpr_ros.pose import Pose
 from selavpr_ros.preprocess import make_thumbnail
 
@@ -256,3 +260,27 @@ def test_help_waits_for_nothing_heavy():
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == '[]'
     assert 'evenly spread over the map' in ' '.join(done.stdout.split())
+
+
+def test_a_map_that_robots_share(tmp_path, capsys):
+    folder = f'milvus://{tmp_path}/fleet.db'
+    with closing(MilvusStore(
+            Address.parse(folder), model_id=MODEL, dim=32, codec='float16')) as store:
+        store.upsert([
+            NewKeyframe(new.keyframe, replace(new.session, origin=f'0123456789/{robot}.{session}'))
+            for robot, session, number in ((3, 1, 1), (3, 2, 1), (3, 2, 2), (1, 1, 1))
+            for new in [make_keyframe(number, session, robot)]])
+    assert main(['map-info', folder]) == 0
+    said = capsys.readouterr().out
+    assert f"map        map 'selavpr' on {tmp_path}/fleet.db" in said
+    assert f'model      {MODEL}' in said
+    rows = [line.split() for line in said.splitlines()[-3:]]
+    assert [(row[1], row[0], row[-2], row[-1]) for row in rows] == [
+        ('1', '1', '1', '01234567/1.1'), ('3', '1', '1', '01234567/3.1'),
+        ('3', '2', '2', '01234567/3.2')]
+    assert main(['map-info', folder, '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['keyframes'] == 4
+    assert main(['map-info', f'{folder}#other']) == 1
+    assert 'there is no such map' in capsys.readouterr().err
+    assert main(['map-info', folder, '--thumbnails', 'x.png']) == 1
+    assert 'a shared map has no thumbnails' in capsys.readouterr().err
