@@ -256,13 +256,14 @@ def plan_map(args: argparse.Namespace) -> Plan:
 
 def print_map(args: argparse.Namespace) -> None:
     """Print a table after the other; leave the numbers and a picture in a folder."""
-    from selavpr_ros.evaluation.map_costs import MapCosts, measure_all
+    from selavpr_ros.evaluation.map_costs import measure_all
     from selavpr_ros.evaluation.map_costs_picture import (
         draw_costs,
         format_part,
         format_verdicts,
         write_costs,
     )
+    from selavpr_ros.evaluation.map_costs_results import MapCosts
     from selavpr_ros.replay.report import make_folder, versions
 
     plan, costs = plan_map(args), MapCosts()

@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from selavpr_ros.evaluation.map_costs import CACHE_BYTES, TARGETS, CodecRecall, MapCosts, SizeCosts
+from selavpr_ros.evaluation.map_costs import CACHE_BYTES
+from selavpr_ros.evaluation.map_costs_results import TARGETS, CodecRecall, MapCosts, SizeCosts
 from selavpr_ros.evaluation.report import markdown_table
 from selavpr_ros.keyframe_index import AUTO, FLAT, HNSW, IVF
 from selavpr_ros.local_codec import BINARY, FLOAT16, INT8, NONE

@@ -10,14 +10,8 @@ import pytest
 
 from selavpr_ros.evaluation import map_costs
 from selavpr_ros.evaluation.map_costs import (
-    CodecBytes,
-    CodecRecall,
-    CodecTime,
     Drive,
-    MapCosts,
     Plan,
-    ProcessMemory,
-    SizeCosts,
     ask,
     estimate,
     measure_all,
@@ -40,6 +34,14 @@ from selavpr_ros.evaluation.map_costs_picture import (
     format_verdicts,
     verdicts,
     write_costs,
+)
+from selavpr_ros.evaluation.map_costs_results import (
+    CodecBytes,
+    CodecRecall,
+    CodecTime,
+    MapCosts,
+    ProcessMemory,
+    SizeCosts,
 )
 from selavpr_ros.evaluation.truth import EvaluationSet
 from selavpr_ros.keyframe import KeyframeId
@@ -93,7 +95,7 @@ def test_a_map_is_written_as_it_is_told(tmp_path):
 
 
 def test_bytes_are_those_of_a_file(tmp_path):
-    by_codec = {one.codec: one for one in measure_bytes('small', SMALL, tmp_path, 100)}
+    by_codec = {one.codec: one for one in measure_bytes('small', SMALL, tmp_path, 400)}
     assert {codec: one.local for codec, one in by_codec.items()} == {
         'none': 0, 'float16': 1600, 'int8': 800, 'binary': 400}  # 64 signs at least
     for one in by_codec.values():
