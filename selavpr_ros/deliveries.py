@@ -8,9 +8,11 @@ from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose
 from selavpr_ros.map_file import MapFile
 from selavpr_ros.map_schema import ONE_KEYFRAME, key_of, pose_bytes, pose_of
 
-_IDS = ('SELECT session_id, keyframe_id, robot_id FROM keyframes '
-        'JOIN sessions ON sessions.number = session ')
-_NEW = f'{_IDS} WHERE keyframes.number NOT IN (SELECT keyframe FROM delivered) '
+_NEW = (
+    'SELECT keyframes.number, session_id, keyframe_id, robot_id FROM keyframes '
+    'JOIN sessions ON sessions.number = session WHERE keyframes.number > ? '
+    'AND keyframes.number NOT IN (SELECT keyframe FROM delivered) '
+    'ORDER BY keyframes.number LIMIT ?')
 _MOVED = (
     'SELECT session_id, keyframe_id, robot_id, map_poses.frame, map_poses.pose FROM delivered '
     'JOIN map_poses ON map_poses.keyframe = delivered.keyframe '
@@ -25,7 +27,8 @@ class Deliveries:
 
     The table `delivered` says what the shared map has: the keyframe, and the pose of the
     back-end that went with it. So nothing has to be noted when something changes, and nothing is
-    forgotten by a crash; what was delivered but not marked is delivered again.
+    forgotten by a crash; what was delivered but not marked is delivered again. The table
+    `recalled` names what is forgotten here, delivered or not: an answer may have been lost.
 
     Args:
         file: of the robot's own map.
@@ -42,10 +45,20 @@ class Deliveries:
                 file.execute("INSERT OR REPLACE INTO manifest VALUES ('shared_uuid', ?)",
                              (shared_uuid,))
 
-    def new(self, limit: int) -> list[KeyframeId]:
-        """Keyframes that the shared map does not have, the oldest first."""
-        rows = self._file.select(f'{_NEW} ORDER BY keyframes.number LIMIT ?', (limit,))
-        return [KeyframeId(*row) for row in rows]
+    def new(self, limit: int, after: int = 0) -> dict[int, KeyframeId]:
+        """Keyframes that the shared map does not have, the oldest first.
+
+        Args:
+            limit: at most so many.
+            after: only those with a higher number in the file.
+
+        Returns:
+            their ids by their numbers in the file.
+        """
+        if not count_undelivered(self._file):  # which is known without looking at all of them
+            return {}
+        return {number: KeyframeId(*key)
+                for number, *key in self._file.select(_NEW, (after, limit))}
 
     def moved(self, limit: int) -> dict[KeyframeId, MapPose]:
         """Poses of the back-end that the shared map does not have."""
@@ -65,11 +78,7 @@ class Deliveries:
         """The shared map has these keyframes."""
         with self._file.writing():
             for keyframe in keyframes:
-                if not self._mark(keyframe.id, keyframe.map_pose):
-                    # It was forgotten in the meantime.
-                    robot_id, session_id, keyframe_id = key_of(keyframe.id)
-                    self._file.execute('INSERT OR REPLACE INTO recalled VALUES (?, ?, ?)', (
-                        robot_id, session_id, keyframe_id))
+                self._mark(keyframe.id, keyframe.map_pose)
 
     def mark_moved(self, poses: Iterable[tuple[KeyframeId, MapPose]]) -> None:
         """The shared map has these poses."""
@@ -77,19 +86,22 @@ class Deliveries:
             for keyframe_id, pose in poses:
                 self._mark(keyframe_id, pose)
 
-    def _mark(self, keyframe_id: KeyframeId, pose: MapPose | None) -> bool:
+    def _mark(self, keyframe_id: KeyframeId, pose: MapPose | None) -> None:
         values = (pose.frame, pose_bytes(pose.pose)) if pose else (None, None)
-        return self._file.execute(
+        self._file.execute(
             f'INSERT OR REPLACE INTO delivered SELECT number, ?, ? {ONE_KEYFRAME}',
-            (*values, *key_of(keyframe_id))).rowcount > 0
+            (*values, *key_of(keyframe_id)))
 
     def mark_recalled(self, ids: Iterable[KeyframeId]) -> None:
         """The shared map has forgotten these keyframes."""
         with self._file.writing():
-            for keyframe_id in ids:
-                self._file.execute(
-                    'DELETE FROM recalled WHERE robot_id = ? AND session_id = ? '
-                    'AND keyframe_id = ?', key_of(keyframe_id))
+            _take_back(self._file, ids)
+
+
+def _take_back(file: MapFile, recalled: Iterable[KeyframeId]) -> None:
+    for keyframe_id in recalled:
+        file.execute('DELETE FROM recalled WHERE robot_id = ? AND session_id = ? '
+                     'AND keyframe_id = ?', key_of(keyframe_id))
 
 
 def count_undelivered(file: MapFile) -> int:
@@ -109,5 +121,7 @@ def forget_here(file: MapFile, ids: Sequence[KeyframeId]) -> list[KeyframeId]:
         delivered = [keyframe_id for keyframe_id in ids if file.execute(
             f'DELETE FROM delivered WHERE keyframe IN (SELECT number {ONE_KEYFRAME})',
             key_of(keyframe_id)).rowcount]
-        file.forget(delivered)
+        if delivered:
+            file.forget(delivered)
+            _take_back(file, delivered)
     return delivered

@@ -149,6 +149,7 @@ class KeyframeMap:
         self._row_of: dict[KeyframeId, int] = {}
         self._sessions: dict[SessionId, Session] = {}
         self._starts: dict[SessionId, int] = {}
+        self._last_session_ids: dict[int, int] = {}  # by robot; of forgotten sessions, too
         self._cache = LocalCache(cache_bytes if store is not None else None)
         self._unsaved: dict[KeyframeId, NewKeyframe] = {}
         self._unsaved_poses: dict[KeyframeId, MapPose] = {}
@@ -221,6 +222,8 @@ class KeyframeMap:
 
     def _load(self, store: KeyframeStore) -> None:
         self._sessions = {session.id: session for session in store.sessions()}
+        for session_id in self._sessions:
+            self._count_session(session_id)
         self._keyframes = list(store.keyframes())
         self._number_rows()
         if self._keyframes:
@@ -271,7 +274,12 @@ class KeyframeMap:
         self._starts.setdefault(keyframe.id.session, len(self))
         self._keyframes.append(keyframe)
         self._sessions.setdefault(keyframe.id.session, new.session)
+        self._count_session(keyframe.id.session)
         self._keep_local(new)
+
+    def _count_session(self, session: SessionId) -> None:
+        last = self._last_session_ids.get(session.robot_id, 0)
+        self._last_session_ids[session.robot_id] = max(last, session.session_id)
 
     def _require_order(self, keyframe_id: KeyframeId) -> None:
         newest = self.newest
@@ -443,9 +451,12 @@ class KeyframeMap:
         return 0
 
     def last_session_id(self, robot_id: int) -> int:
-        """The number of a robot's last session; 0 without any."""
-        return max((session.session_id for session in self._sessions
-                    if session.robot_id == robot_id), default=0)
+        """The number of a robot's last session, of a forgotten one, too; 0 without any."""
+        return self._last_session_ids.get(robot_id, 0)
+
+    def has_other_sessions(self, session: SessionId) -> bool:
+        """Whether there is a session besides this one."""
+        return any(other != session for other in self._sessions)
 
     def search_shared(
         self, global_descriptor: np.ndarray, top_k: int, hint: Hint | None = None

@@ -86,9 +86,14 @@ def _open_shared(settings: Settings, model_id: str, global_dim: int) -> Keyframe
                        'keyframes in a shared map')
     path = own_path(settings)
     if not settings.map.own_path:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MapError(f'{path}: its folder cannot be made ({error}): set map.own_path to a '
+                           'file where there is room') from error
     file = _open_file(path, settings, model_id, 'map.own_path', allow_mismatch=False)
     connect = partial(
         MilvusStore, address, model_id=model_id, dim=global_dim, codec=file.codec,
         timeout_s=settings.map.server_timeout)
-    return _closing_on_error(file, lambda: SharedMap(file, connect, **_options(settings)))
+    return _closing_on_error(file, lambda: SharedMap(
+        file, connect, fetch_s=settings.map.server_timeout, **_options(settings)))

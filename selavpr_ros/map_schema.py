@@ -71,10 +71,10 @@ CREATE TABLE recalled (
     PRIMARY KEY (robot_id, session_id, keyframe_id)
 ) WITHOUT ROWID;
 """
-# Whatever forgets a keyframe that a shared map has: that has to forget it, too.
+# Whatever forgets a keyframe that a shared map has, or may have: that has to forget it, too.
 TRIGGER = """
 CREATE TRIGGER recall BEFORE DELETE ON keyframes
-WHEN EXISTS (SELECT 1 FROM delivered WHERE keyframe = OLD.number) BEGIN
+WHEN EXISTS (SELECT 1 FROM manifest WHERE name = 'shared_uuid') BEGIN
     INSERT OR REPLACE INTO recalled
     SELECT robot_id, session_id, OLD.keyframe_id FROM sessions WHERE number = OLD.session;
 END

@@ -27,6 +27,9 @@ DEFAULT_NAME = 'selavpr'
 LITE_WAIT_S = 60.0
 # A server that went away, or is not there yet, and one that is too slow.
 UNREACHABLE = ('UNAVAILABLE', 'DEADLINE_EXCEEDED')
+# What Milvus itself says of a while that will pass: not ready, unavailable, too many requests,
+# rate limit, quota, time ticks delayed.
+PASSING_CODES = (1, 2, 4, 8, 9, 11)
 
 DOTENV_OFF = 'PYTHON_DOTENV_DISABLED'
 
@@ -34,6 +37,11 @@ DOTENV_OFF = 'PYTHON_DOTENV_DISABLED'
 def is_address(path: str) -> bool:
     """Tell whether a map's path is the address of a shared map."""
     return path.partition('://')[0] in SCHEMES and '://' in path
+
+
+def without_secrets(path: str) -> str:
+    """A map's path as everybody may read it."""
+    return str(Address.parse(path)) if is_address(path) else path
 
 
 @dataclass(frozen=True)
@@ -60,15 +68,16 @@ class Address:
             MapError: it is none of them.
         """
         where, _, name = text.partition('#')
-        scheme, _, rest = where.partition('://')
-        if scheme not in SCHEMES or not rest:
-            raise MapError(f"'{text}' is no address of a shared map: give milvus://HOST:PORT, "
-                           'http(s)://HOST:PORT, or milvus:///FOLDER.db for Milvus Lite')
+        scheme, _, rest = where.rstrip('/').partition('://')
         name = name or DEFAULT_NAME
-        if not re.fullmatch(r'[A-Za-z_]\w{0,200}', name, re.ASCII):
-            raise MapError(f"'{name}' is no name of a shared map: use letters, digits and "
-                           'underscores')
-        if scheme == 'milvus' and rest.endswith('.db'):
+        if not re.fullmatch(r'[A-Za-z_]\w{0,200}', name, re.ASCII):  # which may be of a password
+            raise MapError("what is behind the # of a shared map's address is no name: use "
+                           'letters, digits and underscores; a # in a password is written %23')
+        is_lite = scheme == 'milvus' and rest.endswith('.db')
+        if scheme not in SCHEMES or not (is_lite or urlsplit(f'//{rest}').hostname):
+            raise MapError('no address of a shared map: give milvus://HOST:PORT, '
+                           'http(s)://HOST:PORT, or milvus:///FOLDER.db for Milvus Lite')
+        if is_lite:
             return cls(str(Path(rest).expanduser().absolute()), name, is_lite=True)
         return cls(f'{"http" if scheme == "milvus" else scheme}://{rest}', name, is_lite=False)
 
@@ -235,10 +244,12 @@ class MilvusConnection:
 
     def _explain(self, what: str, error: Exception) -> MapError:
         """One sentence about an error."""
-        if _rpc_status(error) in UNREACHABLE:
+        is_passing = not self.address.is_lite and getattr(error, 'code', 0) in PASSING_CODES
+        if is_passing or _rpc_status(error) in UNREACHABLE:
             return UnreachableError(
                 f'{self.address}: no answer in time when asked to {what}: check that the Milvus '
-                'server runs and the network is up, or allow more with map.server_timeout')
+                'server runs and the network is up, or allow more with map.server_timeout '
+                f'({_message(error)})')
         if self.address.is_lite and what == 'connect':
             return MapError(f'{self.address}: it cannot be opened: another process has it open, '
                             f'or it is no folder of Milvus Lite ({_message(error)})')

@@ -233,6 +233,11 @@ def _index() -> Any:
     return index
 
 
+_ADVICE = {
+    'model_id': 'use the model that it was made with',
+    'codec': "begin the robot's own map anew, with that map.local_codec (map.own_path)"}
+
+
 @dataclass(frozen=True)
 class SharedSession:
     """A session in a shared map, and how many keyframes of it are there."""
@@ -297,11 +302,16 @@ class MilvusStore:
         self._wait_s, self._patience_s = map(
             self._connection.wait_s, (timeout_s, max(timeout_s, PATIENCE_S)))
         try:
-            self._open({'selavpr.format': FORMAT, 'selavpr.model_id': model_id,
-                        'selavpr.dim': str(dim), 'selavpr.codec': codec})
+            self.reopen()
         except BaseException:
             self.close()
             raise
+
+    def reopen(self) -> None:
+        """Check the collections, and make those that are not there, or not any more."""
+        self._known_sessions.clear()
+        self._open({'selavpr.format': FORMAT, 'selavpr.model_id': self.model_id,
+                    'selavpr.dim': str(self.dim), 'selavpr.codec': self.codec})
 
     def close(self) -> None:
         """Let go of the server; for Lite, write everything down and free the folder."""
@@ -328,17 +338,22 @@ class MilvusStore:
             self._write(self._keyframes, batch)
 
     def _announce(self, session: Session) -> None:
-        if session in self._known_sessions:
-            return
+        """Let the server know a session, unless one there has its number."""
+        if session not in self._known_sessions:
+            self._require_same(session)
+            self._write(self._sessions, [_session_row(session)])
+            self._require_same(session)  # another robot may have been as fast
+            self._known_sessions.add(session)
+
+    def _require_same(self, session: Session) -> None:
         same = f'key == "{session.id}" or origin == "{session.origin}"'
         for kept in map(_session, self._query(self._sessions, same)):
-            if (kept.id, kept.origin) != (session.id, session.origin):
+            if (kept.id, kept.origin, kept.started_ns) != (
+                    session.id, session.origin, session.started_ns):
                 raise MapError(
                     f'{self.address}: session {kept.id} there is not session {session.id} here: '
                     'two robots with one robot_id, or a robot that lost its own map? Give this '
                     'one a robot_id that no other has')
-        self._write(self._sessions, [_session_row(session)])
-        self._known_sessions.add(session)
 
     def set_map_poses(self, poses: Mapping[KeyframeId, MapPose]) -> int:
         """Keep what the back-end made of poses; returns how many of the keyframes there are."""
@@ -459,9 +474,9 @@ class MilvusStore:
             if kept.get(fact) != wanted:
                 what = fact.removeprefix('selavpr.')
                 raise MapError(
-                    f"{self.address}: its {what} is '{kept.get(fact, '')}', not '{wanted}': use "
-                    'the settings that it was made with, or another map: put #NAME behind its '
-                    'address')
+                    f"{self.address}: its {what} is '{kept.get(fact, '')}', not '{wanted}': "
+                    f'{_ADVICE.get(what, "use the settings that it was made with")}, or another '
+                    'map: put #NAME behind its address')
         if name == self._keyframes:
             self.uuid = kept.get('selavpr.uuid', '')
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ class Relay:
         self.running = threading.Event()
         self.running.set()
         self.sockets: list[socket.socket] = []
+        self.bytes_per_s = 0.0  # 0 is without limit
         self.port = 0
         self.open()
 
@@ -45,8 +47,10 @@ class Relay:
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
+            while data := source.recv(16384):
                 self.running.wait()
+                if self.bytes_per_s:
+                    time.sleep(len(data) / self.bytes_per_s)
                 sink.sendall(data)
 
 

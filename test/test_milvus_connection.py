@@ -13,7 +13,7 @@ from selavpr_ros.milvus_connection import Address, is_address
      "map 'hall_2' on https://host"),
     ('http://host:1/site', Address('http://host:1/site', 'selavpr', False),
      "map 'selavpr' on http://host:1/site"),
-    ('milvus:///data/fleet.db#a', Address('/data/fleet.db', 'a', True),
+    ('milvus:///data/fleet.db/#a', Address('/data/fleet.db', 'a', True),
      "map 'a' on /data/fleet.db"),
 ])
 def test_addresses(text, address, shown):
@@ -28,10 +28,12 @@ def test_the_home_of_a_lite_folder(monkeypatch):
 
 
 @pytest.mark.parametrize('text', [
-    'map', 'ftp://host:1', 'http://', 'milvus://host#a b', 'milvus://host#1', 'fleet.db'])
+    'map', 'ftp://host:1', 'http://', 'milvus://host#a b', 'milvus://host#1', 'fleet.db',
+    'milvus:///data/fleet', 'http://robot:a#secret@host:1'])
 def test_what_is_no_address(text):
-    with pytest.raises(MapError):
+    with pytest.raises(MapError) as refused:
         Address.parse(text)
+    assert 'secret' not in str(refused.value)
 
 
 @pytest.mark.parametrize('path', ['', 'office.vprmap', '/data/milvus.db', 'milvus', 'c://x'])

@@ -17,7 +17,7 @@ import pytest
 from maps import MODEL, make_keyframe
 from relay import Relay, milvus_server
 
-from selavpr_ros import milvus_store, shared_map
+from selavpr_ros import courier, milvus_store
 from selavpr_ros.config import make_settings
 from selavpr_ros.errors import MapError
 from selavpr_ros.keyframe import Hint, KeyframeId, MapPose, NewKeyframe, SessionId
@@ -35,9 +35,9 @@ TIMEOUT_S = 0.3
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shared_map, 'RETRY_S', 0.05)
-    monkeypatch.setattr(shared_map, 'LONGEST_RETRY_S', 0.2)
-    monkeypatch.setattr(shared_map, 'LAST_DELIVERY_S', 1.0)
+    monkeypatch.setattr(courier, 'RETRY_S', 0.05)
+    monkeypatch.setattr(courier, 'LONGEST_RETRY_S', 0.2)
+    monkeypatch.setattr(courier, 'CLOSING_S', 1.0)
     monkeypatch.setattr(milvus_store, 'PATIENCE_S', 2.0)
 
 
@@ -69,8 +69,10 @@ def settings_of(server: Relay, folder: Path, robot: int = 1, **others: Any) -> A
 
 
 @contextmanager
-def robot(server: Relay, folder: Path, number: int = 1) -> Iterator[SharedMap]:
-    with closing(open_map(settings_of(server, folder, number), MODEL, DIM)) as found:
+def robot(
+    server: Relay, folder: Path, number: int = 1, **others: Any
+) -> Iterator[SharedMap]:
+    with closing(open_map(settings_of(server, folder, number, **others), MODEL, DIM)) as found:
         assert isinstance(found, SharedMap)
         yield found
 
@@ -116,6 +118,14 @@ def test_a_hint_is_a_circle(server, tmp_path):
         delivered(one)
         found = two.search_shared(
             new(3).keyframe.global_descriptor, 9, Hint(np.array([1.5, 1.0, 1.0]), 0.5))
+        assert sorted(each.keyframe.id.keyframe_id for each in found) == [2, 3, 4]
+        for number in range(11, 41):  # in a corner of the box, and more similar
+            near = replace(new(3).keyframe, id=KeyframeId(1, number, 1),
+                           pose=Pose([1.95, 1.45, 1.0], [0, 0, 0, 1]))
+            one.add(replace(new(number), keyframe=near))
+        delivered(one)
+        found = two.search_shared(
+            new(3).keyframe.global_descriptor, 3, Hint(np.array([1.5, 1.0, 1.0]), 0.5))
         assert sorted(each.keyframe.id.keyframe_id for each in found) == [2, 3, 4]
         corner = Hint(np.array([1.0, 0.6, 0.6]), 0.5)  # in the box, not in the circle
         assert two.search_shared(new(2).keyframe.global_descriptor, 9, corner) == []
@@ -203,6 +213,83 @@ def test_what_is_removed_is_removed_everywhere_and_what_is_evicted_is_not(server
         best = found.search_shared(new(9).keyframe.global_descriptor, 1)[0]
         assert best.keyframe.id == KeyframeId(1, 9, 1)
     assert len(ids_on(server)) == 29
+
+
+def test_what_was_removed_while_the_server_was_away_takes_nothing_new_with_it(server, tmp_path):
+    with robot(server, tmp_path) as found:
+        for number in range(1, 4):
+            found.add(new(number))
+        delivered(found)
+        server.cut()
+        assert found.remove([keyframe.id for keyframe in found]) == 3
+    with robot(server, tmp_path) as found:
+        assert found.last_session_id(1) == 1  # of a session that is forgotten
+        found.add(new(1))  # all the same, with its id
+        server.open()
+        delivered(found)
+    assert ids_on(server) == [KeyframeId(1, 1, 1)]
+
+
+def test_what_the_server_refuses_keeps_nothing_else_back(server, tmp_path):
+    refused = make_keyframe(3, 1, 1, dim=DIM, local=(12_000, 64))  # 1.5 MB
+    with robot(server, tmp_path) as found:
+        for number in range(1, 9):
+            found.add(refused if number == 3 else new(number))
+        until(lambda: found.undelivered == 1)
+        assert 'keyframe 1/1:3 has 1536000 bytes of local features' in found.shared_error
+        assert found.search_shared(new(1).keyframe.global_descriptor, 1) == []  # but asked
+        found.add(new(9))
+        until(lambda: len(ids_on(server)) == 8)
+        assert found.remove([refused.keyframe.id]) == 1
+        delivered(found)
+
+
+def test_a_server_that_was_emptied_gets_everything_again(server, tmp_path):
+    with robot(server, tmp_path) as found:
+        for number in range(1, 4):
+            found.add(new(number))
+        delivered(found)
+        with look(server) as store, store._connection.asking('drop') as client:
+            for name in store._names:
+                client.drop_collection(name)
+        found.add(new(4))
+        until(lambda: len(ids_on(server)) == 4)
+        delivered(found)
+
+
+def test_two_robots_of_one_disk_image_are_told(server, tmp_path):
+    with robot(server, tmp_path) as found:
+        found.add(new(1))
+        delivered(found)
+    clone = tmp_path / 'clone'
+    clone.mkdir()
+    (clone / 'own_1.vprmap').write_bytes((tmp_path / 'own_1.vprmap').read_bytes())
+    with robot(server, tmp_path) as one, robot(server, clone) as two:
+        one.add(new(1, session=2))
+        delivered(one)
+        late = new(5, session=2)
+        two.add(replace(late, session=replace(late.session, started_ns=7)))
+        until(lambda: 'session 1/2 there is not session 1/2 here' in two.shared_error)
+    assert ids_on(server) == [KeyframeId(1, 1, 1), KeyframeId(2, 1, 1)]
+
+
+def test_a_slow_link_brings_the_features_of_the_most_similar_ones(server, tmp_path):
+    large = [make_keyframe(number, 1, 1, dim=DIM, local=(2000, 64)) for number in range(1, 21)]
+    patient = robot(server, tmp_path, 2, **{'map.server_timeout': 1.0})
+    with robot(server, tmp_path, 1) as one, patient as two:
+        for each in large:  # 256 KB of features
+            one.add(each)
+        until(lambda: one.undelivered == 0, 30.0)
+        server.bytes_per_s = 4e6
+        until(lambda: not two.shared_error)
+        found = two.search_shared(large[6].keyframe.global_descriptor, 20)
+        begun_s = time.monotonic()
+        have = [two.local_features(each.keyframe.id) is not None for each in found]
+        assert time.monotonic() - begun_s < 4.0
+        assert have[0]
+        assert 1 <= sum(have) < 20
+        assert have == sorted(have, reverse=True)
+        assert not two.shared_error
 
 
 def test_what_nobody_else_has_is_not_evicted(server, tmp_path):

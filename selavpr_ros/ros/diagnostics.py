@@ -12,6 +12,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from selavpr_msgs.msg import VprStatus
 from selavpr_ros.keyframe_map import REJECT_NEW
+from selavpr_ros.milvus_connection import without_secrets
 from selavpr_ros.models import VprModel
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.ros.conversions import MODES
@@ -159,6 +160,9 @@ def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
     if keyframe_map.shared_error:
         findings.append((WARN, f'{keyframe_map.shared_error}; {keyframe_map.undelivered} '
                          'keyframes are delivered as soon as it answers'))
+    if keyframe_map.shared_error and keyframes >= settings.max_keyframes:
+        findings.append((WARN, f'full: {keyframes} keyframes, and none may be forgotten before '
+                         'the server has it'))
     if keyframe_map.why_closed and settings.mode == 'mapping':
         findings.append((WARN, f'no keyframe is added: {keyframe_map.why_closed}'))
     if keyframes >= settings.max_keyframes and settings.eviction == REJECT_NEW:
@@ -166,7 +170,7 @@ def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
                          f'{settings.max_keyframes}'))
     return _status('Map', _worst(findings, f'{keyframes} keyframes'), {
         'keyframes': keyframes, 'sessions': len(keyframe_map.sessions),
-        'file': settings.path or 'none', 'mode': settings.mode,
+        'file': without_secrets(settings.path) or 'none', 'mode': settings.mode,
         'bytes': keyframe_map.nbytes, 'unsaved keyframes': keyframe_map.unsaved,
         'undelivered keyframes': keyframe_map.undelivered,
         'keyframes with local features': keyframe_map.keyframes_with_local,
@@ -236,7 +240,7 @@ def fill_status(
     message.keyframes_with_local = keyframe_map.keyframes_with_local
     message.keyframes_unsaved = keyframe_map.unsaved
     message.sessions = len({*keyframe_map.sessions, recognizer.session})
-    message.map_path = recognizer.settings.map.path
+    message.map_path = without_secrets(recognizer.settings.map.path)
     message.map_error = keyframe_map.store_error
     message.keyframes_undelivered = keyframe_map.undelivered
     message.shared_map_error = keyframe_map.shared_error

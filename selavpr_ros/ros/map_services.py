@@ -33,7 +33,7 @@ from selavpr_ros.config import replace_setting
 from selavpr_ros.errors import MapError, PoseError, VprError
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose
 from selavpr_ros.map_opening import open_map
-from selavpr_ros.milvus_connection import is_address
+from selavpr_ros.milvus_connection import is_address, without_secrets
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.ros.conversions import (
     MODES,
@@ -42,6 +42,8 @@ from selavpr_ros.ros.conversions import (
     ns_to_stamp,
     pose_from_message,
 )
+
+MAX_LABEL = 1000
 
 Answer = dict[str, Any]
 
@@ -141,6 +143,8 @@ class MapServices:
         if request.mode not in (LoadMap.Request.REPLACE, LoadMap.Request.READ_ONLY):
             raise MapError(f'mode {request.mode} is neither REPLACE (0) nor READ_ONLY (2)')
         recognizer = self._recognizer
+        if is_address(request.path) and is_address(recognizer.settings.map.path):
+            raise MapError('this node shares a map already: start it again with another map.path')
         path = request.path if is_address(request.path) else _path(request.path)
         if isinstance(path, Path) and not path.exists():
             raise MapError(f'{path}: there is no such map')
@@ -157,7 +161,7 @@ class MapServices:
                 recognizer.settings, 'map.path', settings.map.path)
             before.close()
         return {'keyframes': len(keyframe_map), 'sessions': len(keyframe_map.sessions),
-                'message': f'loaded {path}'}
+                'message': f'loaded {without_secrets(str(path))}'}
 
     def _clear(self, _: Trigger.Request) -> Answer:
         keyframe_map = self._recognizer.keyframe_map
@@ -168,6 +172,8 @@ class MapServices:
     # ---- sessions and mode ---------------------------------------------------------------------
 
     def _start_session(self, request: StartSession.Request) -> Answer:
+        if len(request.label) > MAX_LABEL:
+            raise MapError(f'a label has {MAX_LABEL} letters at most, not {len(request.label)}')
         session_id = self._recognizer.start_session(request.label)
         return {'session_id': session_id, 'message': f'session {session_id} begins'}
 

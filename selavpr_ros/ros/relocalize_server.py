@@ -164,8 +164,7 @@ class RelocalizeServer:
         """Start from nothing, or from a hint; the answer is why that is impossible, or empty."""
         with self._lock:
             recognizer = self._recognizer
-            if not any(session != recognizer.session
-                       for session in recognizer.keyframe_map.sessions):
+            if not recognizer.keyframe_map.has_other_sessions(recognizer.session):
                 return 'the map has no other session: load one with map.path or ~/load_map'
             recognizer.restart_relocalization()
             recognizer.only_other_sessions = True
@@ -175,7 +174,10 @@ class RelocalizeServer:
                 radius_m = goal.radius or HINT_SIGMAS * sigma
                 if not radius_m > 0.0:
                     return 'a hint needs a radius, or a covariance that is not zero'
-                recognizer.hint = Hint(np.array([at.x, at.y, at.z]), radius_m)
+                position_m = np.array([at.x, at.y, at.z])
+                if not np.isfinite([*position_m, radius_m]).all():
+                    return f'the hint is not finite: {position_m.tolist()}, radius {radius_m}'
+                recognizer.hint = Hint(position_m, radius_m)
             return ''
 
     def _describe_timeout(self, search: _Search, timeout_s: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from live import send_places, wait_until
 from relay import milvus_server
+from std_srvs.srv import Trigger
 
 from selavpr_msgs.msg import VprStatus
 
@@ -42,6 +43,36 @@ def test_a_robot_closes_loops_with_another_one(listener, robot):
     assert (edge.keyframe_to.robot_id, edge.inter_robot) == (2, True)
     assert listener.status.shared_map_error == ''
     assert len(other.recognizer.keyframe_map) == 2  # its own
+
+
+def test_a_robot_without_a_past_relocalizes_in_what_others_know(listener, robot):
+    node = robot(1)
+    send_places(listener, [1, 2, 3, 4])
+    wait_until(lambda: listener.status.keyframes == 4, 'the keyframes')
+    wait_until(lambda: listener.status.keyframes_undelivered == 0, 'their delivery')
+    end(node)
+
+    robot(2)
+    client = listener.node.create_client(Trigger, '/vpr/trigger_relocalization')
+    assert client.wait_for_service(10.0)
+    answer = client.call_async(Trigger.Request())
+    for second in range(100, 160, 4):
+        if answer.done():
+            break
+        send_places(listener, [1, 2, 3, 4], first_s=second)
+    wait_until(answer.done, 'the outcome')
+    assert answer.result().success, answer.result().message
+    listener.node.destroy_client(client)
+
+
+def test_nobody_is_told_a_password(listener, start_node, tmp_path):
+    start_node(
+        robot_id=1, map__path='http://robot:secret@127.0.0.1:1', status__period=0.1,
+        map__own_path=str(tmp_path / 'own.vprmap'), **{'model__weights': 'hog'})
+    wait_until(lambda: listener.status and listener.status.map_path, 'the path')
+    assert listener.status.map_path == "map 'selavpr' on http://127.0.0.1:1"
+    diagnostic = listener.wait_for_diagnostic('Map', 'no answer in time')
+    assert 'secret' not in str(diagnostic)
 
 
 def test_a_network_that_goes_away_stops_nobody(listener, robot, server):
