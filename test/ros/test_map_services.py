@@ -186,7 +186,7 @@ def test_keyframes_are_forgotten_one_by_one_or_by_session(listener, eager, call)
 
 
 def test_on_a_full_disk_the_node_goes_on_and_says_so(listener, eager, tmp_path):
-    with small_disk(tmp_path / 'disk', 2) as disk:
+    with small_disk(tmp_path / 'disk', 6) as disk:
         node = eager(map__path=str(disk / 'map.vprmap'))
         send_places(listener, [1, 2])
         ballast = fill_disk(disk)
