@@ -46,6 +46,7 @@ MAX_LOG_BYTES = 64 << 20
 # Three keyframes of 1024 numbers lie in a page, none across two: a disk then reads them in order,
 # ten times as fast as with SQLite's 4096.
 PAGE_BYTES = 16384
+READ_AHEAD_FROM = 1 << 20
 # A copy lets the writer in after so many pages.
 PAGES_AT_ONCE = 2000
 # So many are read in one go.
@@ -285,11 +286,24 @@ class MapFile:
         if size < wanted and not self._log_bytes():
             raise MapError(f'{self.path}: it is cut off, {size} of {wanted} bytes: go back to a '
                            'copy of it')
+        self._read_ahead(size)
         for table in SMALL_TABLES:
             said = str(self._pragma(f'integrity_check({table})'))
             if said != 'ok':
                 raise MapError(f'{self.path}: it is damaged ({said.splitlines()[-1]}): go back '
                                'to a copy of it')
+
+    def _read_ahead(self, size: int) -> None:
+        """Read the file from begin to end, where the checks look at most of it.
+
+        They do so in an order of their own, in which a disk takes three times as long.
+        """
+        count, nbytes = self.execute(
+            'SELECT max(number), length(descriptor) FROM keyframes').fetchone()
+        if self.path and count and 2 * count * nbytes > size > READ_AHEAD_FROM:
+            with self.path.open('rb', buffering=0) as file:
+                while file.read(READ_AHEAD_FROM):
+                    pass
 
     def _migrate(self, version: int) -> None:
         if self.read_only:
