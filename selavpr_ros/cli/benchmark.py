@@ -11,8 +11,8 @@ hold on other machines too, where the milliseconds do not. Stop other programs b
   vpr benchmark --map --frames day_left day_right --pairs loop/images loop/loops.csv
       and what its codecs cost in recall on these images, as in `vpr evaluate`
 
---map takes five to ten minutes, --map --quick two, and 4 GB on the disk of its folder, which it measures,
-too. The folder then holds map_costs.json and map_costs.png.
+--map takes five to ten minutes, --map --quick two, and 4 GB of the disk that it measures: that of
+its folder, which then holds map_costs.json and map_costs.png.
 """
 
 from __future__ import annotations
