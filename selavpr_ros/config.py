@@ -248,6 +248,16 @@ class GateSettings(_Checked):
     min_local_matches: int = setting(
         -1, "Mutual matches; -1 takes the model's measured share of the grid", low=-1,
         live=True)
+    ambiguity_ratio: float = setting(
+        0.9, 'A candidate of another place that is as good as this share of the best one makes '
+        'it ambiguous; above 1 it may be better', low=0.0, high=10.0, live=True)
+    ambiguity_radius: float = setting(
+        10.0, 'Metres apart that are another place; needs poses', low=0.0, live=True)
+    odometry_check: bool = setting(
+        True, 'Reject candidates of this session that odometry places too far away', live=True)
+    max_drift: float = setting(
+        0.1, 'How far that is: this share of the way since, and 10 m; 0.1 is a bad odometry',
+        low=0.0, high=10.0, live=True)
     temporal_window: int = setting(5, 'Queries, the newest included ...', low=1, high=100,
                                    live=True)
     temporal_min: int = setting(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from selavpr_ros.config import GateSettings
-from selavpr_ros.keyframe import Keyframe, KeyframeId
+from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
+from selavpr_ros.pose import Pose
 
 
 class Decision(IntEnum):
@@ -17,13 +19,22 @@ class Decision(IntEnum):
     ACCEPTED = 0
     REJECT_LOW_SIMILARITY = 1
     REJECT_FEW_LOCAL = 2
+    REJECT_AMBIGUOUS = 4
     REJECT_TEMPORAL = 5
     REJECT_STATIONARY = 8
+    REJECT_ODOMETRY = 9
     REJECT_DUPLICATE = 10
     REJECT_UNCALIBRATED = 11
 
 
 NO_CANDIDATES = 'NO_CANDIDATES'
+# The gates in the order in which they are asked.
+ORDER = (
+    Decision.REJECT_UNCALIBRATED, Decision.REJECT_LOW_SIMILARITY, Decision.REJECT_FEW_LOCAL,
+    Decision.REJECT_ODOMETRY, Decision.REJECT_AMBIGUOUS, Decision.REJECT_TEMPORAL,
+    Decision.REJECT_STATIONARY, Decision.ACCEPTED)
+# Two views of one place are at most so far apart: the field's usual radius, 5 m, for both.
+VIEW_M = 10.0
 
 
 def name_outcome(decisions: Iterable[Decision]) -> str:
@@ -34,10 +45,7 @@ def name_outcome(decisions: Iterable[Decision]) -> str:
     """
     # A duplicate is the shadow of a better candidate.
     own = [decision for decision in decisions if decision is not Decision.REJECT_DUPLICATE]
-    if not own:
-        return NO_CANDIDATES
-    # The gates are numbered in the order in which they are asked.
-    return Decision.ACCEPTED.name if Decision.ACCEPTED in own else max(own).name
+    return max(own, key=ORDER.index).name if own else NO_CANDIDATES
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,39 @@ class Match:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A match with its verdict; `temporal_support` counts the last views that agree."""
+    """A match with its verdict.
+
+    Attributes:
+        match: see there.
+        decision: accepted, or the first gate that said no.
+        temporal_support: how many of the last views agree.
+        distinctness: 1 - the best score of a candidate that is another place / its own score:
+            0 is as good as that one, negative is worse. NaN where no candidate is known to be
+            another place.
+    """
 
     match: Match
     decision: Decision
     temporal_support: int
+    distinctness: float = math.nan
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where odometry says that the query was taken.
+
+    Attributes:
+        session: the running one, whose odometry frame it is.
+        pose: of the robot, or None.
+        travelled_m: since the session's start.
+    """
+
+    session: SessionId
+    pose: Pose | None
+    travelled_m: float
+
+
+NOWHERE = Whereabouts(SessionId(0), None, 0.0)
 
 
 @dataclass(frozen=True)
@@ -87,8 +123,26 @@ class Thresholds:
 
 
 def _neighbours(first: KeyframeId, second: KeyframeId, reach: int) -> bool:
-    same_session = first.session_id == second.session_id
+    same_session = first.session == second.session
     return same_session and abs(first.keyframe_id - second.keyframe_id) <= reach
+
+
+def _distance_m(first: Keyframe, second: Keyframe) -> float | None:
+    """Metres between two keyframes, where both are known in one frame."""
+    one, other = first.map_pose, second.map_pose
+    if one and other and one.frame == other.frame:
+        return one.pose.distance_to(other.pose)
+    if first.id.session == second.id.session and first.pose and second.pose:
+        return first.pose.distance_to(second.pose)
+    return None
+
+
+def _contradicts(keyframe: Keyframe, here: Whereabouts, max_drift: float) -> bool:
+    """Whether odometry cannot have drifted so far since this keyframe of the same session."""
+    if keyframe.id.session != here.session or keyframe.pose is None or here.pose is None:
+        return False
+    way_m = max(here.travelled_m - keyframe.travelled_m, 0.0)
+    return keyframe.pose.distance_to(here.pose) > VIEW_M + max_drift * way_m
 
 
 def _judge_evidence(match: Match, thresholds: Thresholds) -> Decision:
@@ -116,14 +170,19 @@ class ClosureDecision:
 
     def __init__(self) -> None:
         self._votes: deque[KeyframeId | None] = deque()
+        self._first_seen: dict[KeyframeId, KeyframeId] = {}
 
     def reset(self) -> None:
         """Forget what was before: a new session begins."""
         self._votes.clear()
 
+    def remember(self, keyframe: KeyframeId, closed_with: KeyframeId) -> None:
+        """A new keyframe shows the place of an older one, however far odometry has drifted."""
+        self._first_seen[keyframe] = self._first_seen.get(closed_with, closed_with)
+
     def judge(
         self, matches: list[Match], is_new_view: bool, gates: GateSettings,
-        thresholds: Thresholds,
+        thresholds: Thresholds, here: Whereabouts = NOWHERE,
     ) -> list[Candidate]:
         """Judge a query's matches; at most one is accepted.
 
@@ -131,11 +190,15 @@ class ClosureDecision:
             matches: in re-ranked order, best first.
             is_new_view: whether the robot moved since the last view.
             gates, thresholds: the current settings.
+            here: where the query was taken.
 
         Returns:
             One candidate per match, in the same order.
         """
-        verdicts = [_judge_evidence(match, thresholds) for match in matches]
+        distinctness = [self._distinctness(match, matches, gates, thresholds)
+                        for match in matches]
+        verdicts = [self._judge_alone(match, distinct, gates, thresholds, here)
+                    for match, distinct in zip(matches, distinctness, strict=True)]
         best = next((i for i, v in enumerate(verdicts) if v is Decision.ACCEPTED), None)
         if is_new_view:
             self._vote(None if best is None else matches[best].keyframe.id, gates)
@@ -146,8 +209,42 @@ class ClosureDecision:
                 verdict = _judge_views(support, is_new_view, gates)
             elif verdict is Decision.ACCEPTED:
                 verdict = Decision.REJECT_DUPLICATE
-            candidates.append(Candidate(match, verdict, support))
+            candidates.append(Candidate(match, verdict, support, distinctness[i]))
         return candidates
+
+    def _judge_alone(
+        self, match: Match, distinctness: float, gates: GateSettings, thresholds: Thresholds,
+        here: Whereabouts,
+    ) -> Decision:
+        """What can be said without the views before."""
+        verdict = _judge_evidence(match, thresholds)
+        if verdict is not Decision.ACCEPTED:
+            return verdict
+        if gates.odometry_check and _contradicts(match.keyframe, here, gates.max_drift):
+            return Decision.REJECT_ODOMETRY
+        # NaN, where nothing is known to be another place, is no reason.
+        if distinctness < 1.0 - gates.ambiguity_ratio:
+            return Decision.REJECT_AMBIGUOUS
+        return Decision.ACCEPTED
+
+    def _distinctness(
+        self, match: Match, matches: Sequence[Match], gates: GateSettings,
+        thresholds: Thresholds,
+    ) -> float:
+        """How much better a match is than the best one of another place (see Candidate)."""
+        scores = [other.local_score if thresholds.use_local else other.similarity
+                  for other in matches if self._is_elsewhere(match, other, gates)]
+        own = match.local_score if thresholds.use_local else match.similarity
+        return 1.0 - max(scores) / own if scores and own > 0.0 else math.nan
+
+    def _is_elsewhere(self, match: Match, other: Match, gates: GateSettings) -> bool:
+        """Whether two keyframes are known to show different places."""
+        first, second = match.keyframe, other.keyframe
+        seen = [self._first_seen.get(k.id, k.id) for k in (first, second)]
+        if _neighbours(seen[0], seen[1], gates.temporal_reach):
+            return False
+        distance_m = _distance_m(first, second)
+        return distance_m is not None and distance_m > gates.ambiguity_radius
 
     def _vote(self, best: KeyframeId | None, gates: GateSettings) -> None:
         self._votes.append(best)

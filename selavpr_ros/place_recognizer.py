@@ -10,7 +10,14 @@ import numpy as np
 import torch
 
 from selavpr_ros.config import Settings
-from selavpr_ros.decision import Candidate, ClosureDecision, Decision, Match, Thresholds
+from selavpr_ros.decision import (
+    Candidate,
+    ClosureDecision,
+    Decision,
+    Match,
+    Thresholds,
+    Whereabouts,
+)
 from selavpr_ros.errors import DescriptorError, StampError
 from selavpr_ros.keyframe import Hint, Keyframe, KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.keyframe_index import Rows
@@ -218,6 +225,8 @@ class PlaceRecognizer:
         closure = next((c for c in candidates if c.decision is Decision.ACCEPTED), None)
         relocalization = self._relocalize(query, closure)
         keyframe = self._keep(query, image) if self._is_new(query, closure) else None
+        if keyframe and closure:
+            self._decision.remember(keyframe.id, closure.match.keyframe.id)
         self._last_query = query
         return Recognition(
             query, candidates, closure, keyframe, searched, not self.why_not_reranked,
@@ -320,7 +329,8 @@ class PlaceRecognizer:
             last, query, gates.min_motion_between, self.settings.keyframe.min_rotation)
         if is_new_view:
             self._last_view = query
-        return self._decision.judge(matches, is_new_view, gates, self.thresholds)
+        here = Whereabouts(self.session, query.pose, query.travelled_m)
+        return self._decision.judge(matches, is_new_view, gates, self.thresholds, here)
 
     def _differs(
         self, last: Query | Keyframe, query: Query, min_translation: float, min_rotation: float

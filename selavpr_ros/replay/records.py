@@ -6,6 +6,7 @@ messages; metrics, tables and pictures are made from them alone.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -37,6 +38,7 @@ class CandidateRecord:
     local_score: float
     temporal_support: int
     decision: Decision
+    distinctness: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,8 @@ def _candidate_record(candidate: Candidate) -> CandidateRecord:
     match = candidate.match
     return CandidateRecord(
         match.keyframe.id, match.keyframe.stamp_ns, match.similarity, match.local_matches,
-        match.local_score, candidate.temporal_support, candidate.decision)
+        match.local_score, candidate.temporal_support, candidate.decision,
+        candidate.distinctness)
 
 
 @dataclass

@@ -143,7 +143,8 @@ def _local_columns(candidate: CandidateRecord) -> Row:
 
 def _match_columns(candidate: CandidateRecord | None, clock: _Clock) -> Row:
     if candidate is None:
-        names = ('similarity', 'local_matches', 'local_score', 'temporal_support')
+        names = ('similarity', 'local_matches', 'local_score', 'distinctness',
+                 'temporal_support')
         return {**_id_columns('match_', None), **clock.columns('match', None),
                 **dict.fromkeys(names, '')}
     return {
@@ -151,6 +152,8 @@ def _match_columns(candidate: CandidateRecord | None, clock: _Clock) -> Row:
         **clock.columns('match', candidate.match_stamp_ns),
         'similarity': f'{candidate.similarity:.4f}',
         **_local_columns(candidate),
+        'distinctness': (
+            '' if math.isnan(candidate.distinctness) else f'{candidate.distinctness:.4f}'),
         'temporal_support': candidate.temporal_support,
     }
 

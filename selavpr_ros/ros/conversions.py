@@ -148,8 +148,8 @@ def match_message(candidate: Candidate, origin: Origin) -> PlaceMatch:
         match=id_message(keyframe.id, keyframe.stamp_ns), rank_global=match.rank_global,
         similarity=match.similarity, local_matches=match.local_matches,
         local_score=match.local_score, temporal_support=candidate.temporal_support,
-        decision=int(candidate.decision), distinctness=math.nan, probability=math.nan,
-        reprojection_rmse=math.nan)
+        decision=int(candidate.decision), distinctness=candidate.distinctness,
+        probability=math.nan, reprojection_rmse=math.nan)
     # Without a back-end, the pose of another session is in that session's odometry frame.
     moved, same = keyframe.map_pose, keyframe.id.session == origin.session
     if keyframe.place and (moved or same):

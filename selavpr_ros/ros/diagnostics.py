@@ -26,6 +26,8 @@ WHY = {
     'NO_CANDIDATES': 'no keyframe was old enough to compare with (index.exclude_recent_*)',
     'REJECT_LOW_SIMILARITY': 'the best candidate was below gates.min_similarity',
     'REJECT_FEW_LOCAL': 'the best candidate had fewer matches than gates.min_local_matches',
+    'REJECT_ODOMETRY': 'odometry cannot be so far off (gates.max_drift)',
+    'REJECT_AMBIGUOUS': 'another place matched nearly as well (gates.ambiguity_ratio)',
     'REJECT_TEMPORAL': 'too few of the last queries agreed (gates.temporal_min)',
     'REJECT_UNCALIBRATED': 'similarity is all there is to go by, and gates.min_similarity is not '
                            'set',

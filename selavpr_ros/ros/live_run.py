@@ -38,7 +38,7 @@ def _candidate(message: Any) -> CandidateRecord:
     return CandidateRecord(
         id_from_message(message.match), stamp_to_ns(message.match.stamp), message.similarity,
         message.local_matches, message.local_score, message.temporal_support,
-        Decision(message.decision))
+        Decision(message.decision), message.distinctness)
 
 
 @dataclass

@@ -1,0 +1,74 @@
+"""Two wings of a building that look the same: what only odometry and the rivals can tell."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from selavpr_ros.config import make_settings
+from selavpr_ros.decision import name_outcome
+from selavpr_ros.models import load_model
+from selavpr_ros.place_recognizer import PlaceRecognizer
+from selavpr_ros.pose import Pose
+from selavpr_ros.simulation import Camera, DriveSettings, World, drive, take_images
+from selavpr_ros.simulation.light import MORNING
+
+LENGTH_M = 60.0
+WING_M = 200.0
+LAP_NS = 1000 * 10**9
+
+
+@pytest.fixture(scope='module')
+def model():
+    return load_model('hog', image_size=(120, 160))
+
+
+@pytest.fixture(scope='module')
+def laps():
+    """A lap in the first wing, the same in the second, and in the first one again."""
+    world = World.generate(3, LENGTH_M)
+    camera = Camera(width=160, height=120)
+    frames = []
+    for lap, wing in enumerate((0, 1, 0)):
+        settings = DriveSettings(laps=1, image_rate_hz=2.0, start_ns=10**18 + lap * LAP_NS)
+        trajectory = drive(world.route, settings, lap)
+        for frame in take_images(world, camera, trajectory, (MORNING,), lap):
+            pose = Pose.planar(frame.odometry_pose.x_m + wing * WING_M, frame.odometry_pose.y_m,
+                               frame.odometry_pose.yaw_rad)
+            frames.append((lap, frame.image, frame.stamp_ns, pose))
+    return frames
+
+
+def outcomes(model, laps, **settings):
+    """By lap: how often which gate had the last word, and the false closures."""
+    recognizer = PlaceRecognizer(model, make_settings({
+        name.replace('__', '.'): value for name, value in settings.items()}))
+    found, false = [Counter(), Counter(), Counter()], [0, 0, 0]
+    for lap, image, stamp_ns, pose in laps:
+        recognition = recognizer.recognize(image, stamp_ns, pose)
+        found[lap][name_outcome(c.decision for c in recognition.candidates)] += 1
+        if recognition.loop_closure:
+            there = recognition.loop_closure.match.keyframe.pose
+            false[lap] += there.distance_to(pose) > 50.0
+    return found, false
+
+
+def test_without_these_gates_the_wings_are_one(model, laps):
+    found, false = outcomes(
+        model, laps, gates__odometry_check=False, gates__ambiguity_ratio=10.0)
+    assert false[1] > 30
+    assert found[2]['ACCEPTED'] > 30
+
+
+def test_odometry_tells_a_new_wing_from_an_old_one_and_rivals_make_ambiguous(model, laps):
+    found, false = outcomes(model, laps)
+    assert false == [0, 0, 0]
+    assert found[1]['REJECT_ODOMETRY'] > 30
+    assert found[2]['REJECT_AMBIGUOUS'] > 30
+
+
+def test_who_trusts_odometry_that_far_closes_the_third_lap(model, laps):
+    found, false = outcomes(model, laps, gates__ambiguity_ratio=10.0)
+    assert false == [0, 0, 0]
+    assert found[2]['ACCEPTED'] > 30
