@@ -108,7 +108,8 @@ def encode(features: torch.Tensor, codec: str) -> EncodedFeatures | None:
     if codec == FLOAT16:
         return EncodedFeatures(codec, dim, rows.astype(np.float16))
     if codec == INT8:
-        largest = np.abs(rows).max(axis=1, keepdims=True, initial=np.finfo(np.float32).tiny)
+        largest = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
+        largest[largest == 0.0] = 1.0
         return EncodedFeatures(codec, dim, np.rint(rows * (INT8_MAX / largest)).astype(np.int8))
     signs = np.ascontiguousarray(rows @ _rotation(dim) > 0)
     return EncodedFeatures(codec, dim, np.packbits(signs, axis=1))

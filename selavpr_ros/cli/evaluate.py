@@ -15,8 +15,12 @@ of the best 20 (re-ranked). recall@N is the share of queries with a true image a
   vpr evaluate --frames left right --weights hog embedded SelaVPR_msls.pth --baselines
       several models, and what they have to beat, on the same queries
 
-The folder holds metrics.json (settings, versions, recall, ranks), answers.csv (what every query
-found), table.md, and a picture of hits and misses for every method: misses come first.
+The second table says what a score is worth as a gate: the area under precision over recall, and
+the recall before the first false answer, where queries without any true image count, too.
+
+The folder holds metrics.json (settings, versions, recall, ranks, gates), answers.csv (what every
+query found), table.md, precision_recall.png, and a picture of hits and misses for every method:
+misses come first.
 """
 
 from __future__ import annotations
@@ -150,7 +154,8 @@ def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Eva
     from selavpr_ros.models import choose_device, load_model
 
     size = tuple(args.input_size) if args.input_size else None
-    ask = partial(evaluate, top_k=args.top_k, reranking=not args.no_reranking, progress=True)
+    ask = partial(evaluate, top_k=args.top_k, reranking=not args.no_reranking, all_queries=True,
+                  progress=True)
     if args.baselines:
         yield partial(ask, Thumbnail())
         yield partial(evaluate_orb, top_k=args.top_k, progress=True)
@@ -175,7 +180,12 @@ def _facts(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> None:
     """Ask every method, write the folder, print the table."""
-    from selavpr_ros.evaluation.report import describe_set, format_table, write_results
+    from selavpr_ros.evaluation.report import (
+        describe_set,
+        format_gates,
+        format_table,
+        write_results,
+    )
     from selavpr_ros.replay.report import make_folder
 
     asked = _read_set(args)
@@ -189,4 +199,4 @@ def run(args: argparse.Namespace) -> None:
         # After each one, so that an interruption loses only what was not finished.
         write_results(folder, evaluations, _facts(args), args.of_all)
     print(f'{describe_set(asked, args.of_all)}\n\n{format_table(evaluations, args.of_all)}\n\n'
-          f'results: {folder}')
+          f'{format_gates(evaluations)}\n\nresults: {folder}')

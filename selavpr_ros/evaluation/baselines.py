@@ -143,10 +143,15 @@ def evaluate_orb(
     queries = database
     if evaluation_set.queries is not evaluation_set.database:
         queries = describe_orb(evaluation_set.queries, progress=progress)
-    rankings: list[Ranking] = []
-    for query in tqdm(evaluation_set.answerable, desc='matching', unit='query', leave=False,
-                      disable=not progress):
-        comparable = evaluation_set.comparable(query)
-        counts = _count_all(queries[query], database, comparable)
-        rankings.append(retrieve(counts, comparable, top_k))
-    return Evaluation(ORB_ID, evaluation_set, top_k, {ALL_MATCHED: rankings})
+
+    def ask(asked: list[int]) -> dict[str, list[Ranking]]:
+        rankings = []
+        for query in tqdm(asked, desc='matching', unit='query', leave=False,
+                          disable=not progress):
+            comparable = evaluation_set.comparable(query)
+            counts = _count_all(queries[query], database, comparable)
+            rankings.append(retrieve(counts, comparable, top_k))
+        return {ALL_MATCHED: rankings}
+
+    return Evaluation(ORB_ID, evaluation_set, top_k, ask(evaluation_set.answerable),
+                      ask(evaluation_set.unanswerable))

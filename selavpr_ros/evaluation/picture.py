@@ -1,6 +1,6 @@
-"""A picture of hits and misses: queries, what was found for them, and what would have been right.
+"""Pictures of an evaluation: hits and misses, and precision over recall.
 
-Returns a matplotlib Figure that belongs to nobody else; `figure.savefig(path)` writes it.
+They return a matplotlib Figure that belongs to nobody else; `figure.savefig(path)` writes it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from selavpr_ros.evaluation.precision import judge_scores
 from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation, read_image
 from selavpr_ros.replay.plots import STYLES
 
@@ -140,4 +141,29 @@ def draw_hits_and_misses(evaluation: Evaluation, count: int = QUERIES) -> Figure
     titles = ['query', *(f'best, {way}' for way in ways), 'a true image']
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=10)
+    return figure
+
+
+def draw_precision_recall(evaluations: Sequence[Evaluation]) -> Figure:
+    """Draw precision over recall for every method and way of ordering.
+
+    A dot marks the end of precision 1: the maximum recall without a false answer.
+    """
+    figure = Figure(figsize=(7, 5.5), dpi=110, layout='constrained')
+    axes = figure.add_subplot()
+    for number, evaluation in enumerate(evaluations):
+        for way, style in zip(evaluation.rankings, ('--', '-'), strict=False):
+            curve = judge_scores(evaluation, way)
+            colour = f'C{number}'
+            axes.plot([0.0, *curve.recall], [curve.precision[:1].max(initial=0.0),
+                                             *curve.precision],
+                      style, color=colour, linewidth=1.6,
+                      label=f'{evaluation.method.split("/")[0]}, {way}: '
+                      f'{curve.safe_recall:.3f} at precision 1')
+            axes.plot(curve.safe_recall, 1.0, 'o', color=colour, clip_on=False,
+                      fillstyle='full' if style == '-' else 'none')
+    axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02),
+             title=f'What a score is worth as a gate: {evaluations[0].evaluation_set.name}')
+    axes.grid(color='#e5e5e5', linewidth=0.5)
+    axes.legend(loc='lower left', fontsize=9)
     return figure

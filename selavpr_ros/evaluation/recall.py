@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -51,12 +51,14 @@ class Evaluation:
         evaluation_set: what was asked.
         top_k: length of a ranking, at most.
         rankings: for every way of ordering, by name, one ranking per `answerable` query.
+        unanswerable: the same of `unanswerable` queries; empty if they were not asked.
     """
 
     method: str
     evaluation_set: EvaluationSet
     top_k: int
     rankings: Mapping[str, Sequence[Ranking]]
+    unanswerable: Mapping[str, Sequence[Ranking]] = field(default_factory=dict)
 
     def hit_ranks(self, way: str = GLOBAL) -> list[int | None]:
         """Where the first positive is, from 0, per answerable query; None if it is not listed."""
@@ -203,11 +205,11 @@ DescribedQuery = tuple[int, torch.Tensor, torch.Tensor | None]
 
 
 def _described_queries(
-    model: VprModel, evaluation_set: EvaluationSet, database: Described
+    model: VprModel, evaluation_set: EvaluationSet, database: Described, queries: Sequence[int]
 ) -> Iterator[DescribedQuery]:
-    """Describe every answerable query, but none twice."""
+    """Describe queries, but no image twice."""
     itself = evaluation_set.queries is evaluation_set.database
-    for query in evaluation_set.answerable:
+    for query in queries:
         if itself:
             local = database.local_features
             features = local[query].decode() if local else None
@@ -219,7 +221,7 @@ def _described_queries(
 def _ask(
     model: VprModel, evaluation_set: EvaluationSet, top_k: int, database: Described,
     queries: Iterable[DescribedQuery],
-) -> Evaluation:
+) -> dict[str, list[Ranking]]:
     rankings: dict[str, list[Ranking]] = {GLOBAL: []}
     for query, global_descriptor, local in queries:
         similarities = database.global_descriptors @ global_descriptor
@@ -229,13 +231,14 @@ def _ask(
             rankings.setdefault(RERANKED, []).append(rerank(
                 retrieved, local.to(model.device), database.local_features,
                 model.match_similarity))
-    return Evaluation(model.model_id, evaluation_set, top_k, rankings)
+    return rankings
 
 
 @torch.inference_mode()
 def evaluate(
     model: VprModel, evaluation_set: EvaluationSet, top_k: int = TOP_K, *,
-    reranking: bool = True, codec: str = FLOAT16, progress: bool = False,
+    reranking: bool = True, codec: str = FLOAT16, all_queries: bool = False,
+    progress: bool = False,
 ) -> Evaluation:
     """Ask a model all queries that can be answered.
 
@@ -247,6 +250,7 @@ def evaluate(
             larger part of the time and nearly all of the memory.
         codec: how local features are kept; 'none' leaves re-ranking out. A recording that is
             compared with itself asks with what is kept, too.
+        all_queries: also those without a positive, whose answers are wrong (`precision`).
         progress: show bars.
 
     Returns:
@@ -259,10 +263,16 @@ def evaluate(
     """
     database = describe(
         model, evaluation_set.database, local=reranking, codec=codec, progress=progress)
-    queries = _described_queries(model, evaluation_set, database)
-    bar = tqdm(queries, total=len(evaluation_set.answerable), desc='searching', unit='query',
-               leave=False, disable=not progress)
-    return _ask(model, evaluation_set, top_k, database, bar)
+
+    def ask(queries: Sequence[int]) -> dict[str, list[Ranking]]:
+        described = _described_queries(model, evaluation_set, database, queries)
+        bar = tqdm(described, total=len(queries), desc='searching', unit='query', leave=False,
+                   disable=not progress)
+        return _ask(model, evaluation_set, top_k, database, bar)
+
+    return Evaluation(
+        model.model_id, evaluation_set, top_k, ask(evaluation_set.answerable),
+        ask(evaluation_set.unanswerable) if all_queries else {})
 
 
 @torch.inference_mode()
@@ -272,17 +282,19 @@ def evaluate_codecs(
 ) -> dict[str, Evaluation]:
     """`evaluate` with every codec; the images are described once, and stay in memory."""
     database = describe(model, evaluation_set.database, progress=progress)
-    bar = tqdm(_described_queries(model, evaluation_set, database), leave=False,
-               total=len(evaluation_set.answerable), unit='query', disable=not progress)
+    asked = evaluation_set.answerable
+    bar = tqdm(_described_queries(model, evaluation_set, database, asked), leave=False,
+               total=len(asked), unit='query', disable=not progress)
     queries = list(bar)
     evaluations = {}
     for codec in codecs:
         kept = [encode(local.decode(), codec) for local in database.local_features or ()]
         local = [encoded for encoded in kept if encoded is not None]
-        evaluations[codec] = _ask(
+        rankings = _ask(
             model, evaluation_set, top_k, replace(database, local_features=local or None),
             tqdm(queries, desc=f'searching, {codec}', unit='query', leave=False,
                  disable=not progress))
+        evaluations[codec] = Evaluation(model.model_id, evaluation_set, top_k, rankings)
     return evaluations
 
 

@@ -2,7 +2,8 @@
 
     metrics.json           settings, versions, recall, rank of every query's first positive
     answers.csv            one row per image that a query found
-    table.md               the table in Markdown
+    table.md               the tables in Markdown
+    precision_recall.png   what the scores are worth as gates
     hits_and_misses_*.png  one picture per method
 """
 
@@ -17,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from selavpr_ros.evaluation.picture import draw_hits_and_misses
+from selavpr_ros.evaluation.picture import draw_hits_and_misses, draw_precision_recall
+from selavpr_ros.evaluation.precision import judge_scores
 from selavpr_ros.evaluation.recall import RECALL_AT, Evaluation
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
 
@@ -37,6 +39,16 @@ def table_rows(evaluations: Sequence[Evaluation], of_all: bool = False) -> Itera
             yield (evaluation.method, way, *figures)
 
 
+def gate_rows(evaluations: Sequence[Evaluation]) -> Iterator[Row]:
+    """Head and lines: what each score is worth as a gate; see `precision`."""
+    yield ('method', 'order', 'average precision', 'recall at precision 1', 'from score')
+    for evaluation in evaluations:
+        for way in evaluation.rankings:
+            curve = judge_scores(evaluation, way)
+            yield (evaluation.method, way, f'{curve.average_precision:.3f}',
+                   f'{curve.safe_recall:.3f}', f'{curve.safe_threshold:.4g}')
+
+
 def describe_set(evaluation_set: EvaluationSet, of_all: bool = False) -> str:
     """What the recall is over, in words."""
     answerable, count = len(evaluation_set.answerable), len(evaluation_set.queries)
@@ -49,8 +61,16 @@ def describe_set(evaluation_set: EvaluationSet, of_all: bool = False) -> str:
 
 
 def format_table(evaluations: Sequence[Evaluation], of_all: bool = False) -> str:
-    """The table for a terminal."""
-    rows = list(table_rows(evaluations, of_all))
+    """The table of recall for a terminal."""
+    return _aligned(list(table_rows(evaluations, of_all)))
+
+
+def format_gates(evaluations: Sequence[Evaluation]) -> str:
+    """The table of gates for a terminal."""
+    return _aligned(list(gate_rows(evaluations)))
+
+
+def _aligned(rows: Sequence[Row]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join(
         '  '.join(cell.ljust(width) if column < 2 else cell.rjust(width)
@@ -94,6 +114,14 @@ def _first_positive(evaluation: Evaluation, way: str) -> dict[str, int | None]:
             for name, rank in zip(names, evaluation.hit_ranks(way), strict=True)}
 
 
+def _gate(evaluation: Evaluation, way: str) -> dict[str, Any]:
+    curve = judge_scores(evaluation, way)
+    return {'average_precision': curve.average_precision,
+            'recall_at_precision_1': curve.safe_recall,
+            'from_score': curve.safe_threshold if curve.safe_recall else None,
+            'queries_without_positive': len(evaluation.unanswerable.get(way, ()))}
+
+
 def metrics(
     evaluations: Sequence[Evaluation], facts: dict[str, Any], of_all: bool = False
 ) -> dict[str, Any]:
@@ -109,6 +137,7 @@ def metrics(
             {'method': evaluation.method, 'top_k': evaluation.top_k,
              'recall': {way: evaluation.recalls(way, of_all=of_all)
                         for way in evaluation.rankings},
+             'gates': {way: _gate(evaluation, way) for way in evaluation.rankings},
              'first_positive': {way: _first_positive(evaluation, way)
                                 for way in evaluation.rankings}}
             for evaluation in evaluations],
@@ -134,7 +163,9 @@ def write_results(
         for evaluation in evaluations:
             rows.writerows(_answer_rows(evaluation))
     table = markdown_table(list(table_rows(evaluations, of_all)), texts=2)
+    gates = markdown_table(list(gate_rows(evaluations)), texts=2)
     words = describe_set(evaluations[0].evaluation_set, of_all)
-    (folder / 'table.md').write_text(f'{words}\n\n{table}', encoding='utf-8')
+    (folder / 'table.md').write_text(f'{words}\n\n{table}\n{gates}', encoding='utf-8')
+    draw_precision_recall(evaluations).savefig(folder / 'precision_recall.png')
     name = re.sub(r'[^\w.-]+', '_', evaluations[-1].method)
     draw_hits_and_misses(evaluations[-1]).savefig(folder / f'hits_and_misses_{name}.png')

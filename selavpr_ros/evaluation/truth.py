@@ -83,6 +83,12 @@ class EvaluationSet:
         """The queries that have a positive: recall is over these."""
         return [query for query, positives in enumerate(self.positives) if positives]
 
+    @property
+    def unanswerable(self) -> list[int]:
+        """The queries without a positive that are compared with something all the same."""
+        return [query for query, positives in enumerate(self.positives)
+                if not positives and len(self.comparable(query))]
+
     def comparable(self, query: int) -> np.ndarray:
         """Database images that a query is compared with, (n,) increasing indices."""
         out = self.excluded[query]

@@ -41,7 +41,7 @@ def test_a_node_that_cannot_start_says_why(tmp_path, capsys):
 
 def test_the_second_day_finds_itself_in_the_map_of_the_first(tmp_path, capsys):
     """Two runs of the node: another start, another light, an odometry of its own."""
-    assert main(['demo', '--days', '2', '--length', '60', '--rate', '2', '--weights', 'hog',
+    assert main(['demo', '--days', '2', '--length', '60', '--rate', '3', '--weights', 'hog',
                  '-o', str(tmp_path / 'out')]) == 0
     day_1, day_2 = capsys.readouterr().out.split('\nday 2\n')
     assert 'relocalized' not in day_1
@@ -54,6 +54,6 @@ def test_the_second_day_finds_itself_in_the_map_of_the_first(tmp_path, capsys):
     assert int(times) >= 15
     with (tmp_path / 'out/day_2/candidates.csv').open() as file:
         accepted = [row for row in csv.DictReader(file) if row['decision'] == 'ACCEPTED']
-    assert {row['match_id'].split(':')[0] for row in accepted} == {'1'}
+    assert {row['match_session'] for row in accepted} == {'1'}
     assert cv2.imread(str(tmp_path / 'out/day_2/report.png')).shape[1] > 1000
     assert (tmp_path / 'out/town.vprmap').exists()

@@ -70,7 +70,7 @@ def test_frames(walks, evaluate, capsys):
     assert output.endswith(f'results: {folder}\n')
     assert 'describing' in progress
     assert sorted(file.name for file in folder.iterdir()) == [
-        'answers.csv', PICTURE, 'metrics.json', 'table.md']
+        'answers.csv', PICTURE, 'metrics.json', 'precision_recall.png', 'table.md']
     (method,) = metrics(folder)['methods']
     assert method['recall']['re-ranked']['1'] == pytest.approx(4 / 6)
     run = metrics(folder)['run']

@@ -180,6 +180,19 @@ def test_a_recording_is_described_once_and_asks_what_it_may(told, told_image):
     assert model.described == 4
     assert [r.database for r in evaluation.rankings[GLOBAL]] == [(0,), (0, 1)]
     assert evaluation.recall_at(1) == 1.0
+    assert evaluation.unanswerable == {}
+    whole = evaluate(model, asked, all_queries=True)
+    assert whole.rankings == evaluation.rankings
+    assert whole.unanswerable[GLOBAL] == []  # the first two are compared with nothing
+
+
+def test_queries_without_a_positive_are_asked_on_demand(told, half_right):
+    model = told()
+    evaluation = evaluate(model, half_right, all_queries=True)
+    count = len(half_right.queries) - len(half_right.answerable)
+    assert count > 0
+    for way in (GLOBAL, RERANKED):
+        assert len(evaluation.unanswerable[way]) == count
 
 
 def test_queries_of_their_own_are_described_only_if_they_are_asked(told, half_right):

@@ -9,6 +9,7 @@ import pytest
 from selavpr_ros.evaluation.recall import evaluate
 from selavpr_ros.evaluation.report import (
     describe_set,
+    format_gates,
     format_table,
     markdown_table,
     write_results,
@@ -35,6 +36,13 @@ def test_the_table_for_a_terminal(evaluations):
     assert '0.333' in format_table(evaluations, of_all=True)
 
 
+def test_the_table_of_gates(evaluations):
+    head, *lines = format_gates(evaluations).splitlines()
+    assert head.split('  ')[0] == 'method'
+    assert len(lines) == 3
+    assert lines[1].split()[1:4] == ['re-ranked', '1.000', '1.000']
+
+
 def test_what_the_recall_is_over(evaluations):
     asked = evaluations[0].evaluation_set
     assert describe_set(asked) == ('half: 2 queries (1 without a positive left out) in 3 images; '
@@ -51,7 +59,7 @@ def test_the_folder_explains_itself(evaluations, tmp_path):
     write_results(tmp_path, evaluations[:1], {'settings': {'tolerance': 2}})
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ['answers.csv', 'hits_and_misses_told_stretch8x8.png', 'metrics.json',
-                     'table.md']
+                     'precision_recall.png', 'table.md']
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert metrics['run'] == {'settings': {'tolerance': 2}}
     assert metrics['set'] == {
@@ -61,7 +69,10 @@ def test_the_folder_explains_itself(evaluations, tmp_path):
     assert method['method'] == 'told//stretch8x8'
     assert method['recall'] == {'global': {'1': 0.5, '5': 1.0}, 're-ranked': {'1': 1.0, '5': 1.0}}
     assert method['first_positive'] == {'global': {'0': 1, '1': 2}, 're-ranked': {'0': 1, '1': 1}}
-    assert (tmp_path / 'table.md').read_text().startswith('half: 2 queries')
+    assert method['gates']['re-ranked']['recall_at_precision_1'] == 1.0
+    table = (tmp_path / 'table.md').read_text()
+    assert table.startswith('half: 2 queries')
+    assert '| method | order | average precision | recall at precision 1 | from score |' in table
 
 
 def test_every_answer_is_a_row(evaluations, tmp_path):

@@ -30,6 +30,12 @@ def made(positives, database=4, excluded=()):
 
 def test_queries_without_a_positive_are_not_answerable():
     assert made([[1], [], [0, 3]]).answerable == [0, 2]
+    assert made([[1], [], [0, 3]]).unanswerable == [1]
+
+
+def test_what_is_compared_with_nothing_is_not_asked():
+    excluded = [range(4), range(0, 3), range(0, 2)]
+    assert made([[], [], [3]], excluded=excluded).unanswerable == [1]
 
 
 def test_excluded_images_are_neither_compared_nor_right():
