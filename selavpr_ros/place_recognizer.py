@@ -122,7 +122,6 @@ class PlaceRecognizer:
         self.pose_frame = 'odom'
         self.pose_covariance: np.ndarray | None = None
         self.only_other_sessions = False
-        self._decision = ClosureDecision()
         self._relocalizer = Relocalizer()
         self.adopt(KeyframeMap(index=self.settings.index.type) if keyframe_map is None
                    else keyframe_map)
@@ -130,6 +129,7 @@ class PlaceRecognizer:
     def adopt(self, keyframe_map: KeyframeMap, label: str = '') -> None:
         """Go on with another map, in a session of its own that people call `label`."""
         self.keyframe_map = keyframe_map
+        self._decision = ClosureDecision()  # what it remembers are keyframes of the map
         self.hint: Hint | None = None
         self.session_id = 0
         self.start_session(label)

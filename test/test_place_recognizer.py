@@ -14,6 +14,7 @@ from selavpr_ros.config import make_settings, replace_setting
 from selavpr_ros.decision import Decision
 from selavpr_ros.errors import DescriptorError, ImageError, StampError
 from selavpr_ros.keyframe import Hint, KeyframeId
+from selavpr_ros.keyframe_map import KeyframeMap
 from selavpr_ros.models import OperatingPoint, load_model
 from selavpr_ros.place_recognizer import STAGES, UNCALIBRATED_LOCAL_SCORE, PlaceRecognizer
 from selavpr_ros.pose import Pose
@@ -193,6 +194,21 @@ def test_a_full_map_forgets_its_oldest_session(model):
     results = _drive(recognizer, range(10, 13))
     assert all(result.keyframe for result in results)
     assert [str(k.id) for k in recognizer.keyframe_map] == ['2:1', '2:2', '2:3']
+
+
+def test_what_was_closed_in_one_map_says_nothing_about_another(model):
+    recognizer = _recognizer(model, **{'gates.odometry_check': False, 'gates.temporal_reach': 2})
+    _drive(recognizer, [*range(8), *range(8)], step_m=20.0)
+    recognizer.adopt(KeyframeMap())
+    # Two rows of the same places, and nothing has shown that they are one row.
+    accepting = recognizer.settings
+    recognizer.settings = replace_setting(accepting, 'gates.min_local_matches', 10**6)
+    _drive(recognizer, [*range(8), *range(8)], step_m=20.0)
+    recognizer.settings = accepting
+    stamp_ns, pose = 30 * SECOND, Pose.planar(0, 0, 0)
+    result = recognizer.recognize(_place(3), stamp_ns, pose)
+    assert [c.match.keyframe.id.keyframe_id for c in result.candidates[:2]] in ([4, 12], [12, 4])
+    assert result.candidates[0].decision is Decision.REJECT_AMBIGUOUS
 
 
 def test_verification_can_be_switched_while_running(model):

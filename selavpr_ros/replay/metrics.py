@@ -53,7 +53,7 @@ class Metrics:
     Attributes:
         images: received; `skipped` of them, or of the poses, by reason.
         queries, keyframes, closures: counts.
-        queries_with_pose: whose pose in the odometry frame was known.
+        queries_with_pose: whose pose in the odometry frame was known; None if nobody told.
         outcomes: queries by the farthest gate that their candidates came to, e.g. ACCEPTED.
         candidates: candidates by their decision.
         latency_ms: by stage and in total; empty if it was not measured.
@@ -65,7 +65,7 @@ class Metrics:
     images: int
     skipped: dict[str, int]
     queries: int
-    queries_with_pose: int
+    queries_with_pose: int | None
     keyframes: int
     closures: int
     outcomes: dict[str, int]
@@ -142,7 +142,8 @@ def summarise(run: Run, truth: GroundTruth | None = None) -> Metrics:
         images=run.images,
         skipped=dict(run.skipped),
         queries=len(run.queries),
-        queries_with_pose=sum(query.pose is not None for query in run.queries),
+        queries_with_pose=(sum(query.pose is not None for query in run.queries)
+                           if run.knows_poses else None),
         keyframes=len(run.keyframes),
         closures=sum(query.closure is not None for query in run.queries),
         outcomes=dict(Counter(map(outcome, run.queries)).most_common()),

@@ -88,6 +88,8 @@ class Run:
         images: how many came in; most are no queries, because of `query.max_rate`.
         skipped: images and other messages that could not be used, by reason.
         map_nbytes: bytes of the keyframe map.
+        knows_poses: whether the poses of all queries were told; the node tells those of its
+            keyframes alone.
     """
 
     model_id: str = ''
@@ -96,6 +98,7 @@ class Run:
     images: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     map_nbytes: int = 0
+    knows_poses: bool = True
 
     def add(self, recognition: Recognition) -> QueryRecord:
         """Record what the PlaceRecognizer found for one image."""

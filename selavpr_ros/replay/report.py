@@ -272,7 +272,9 @@ def table_lines(metrics: Metrics) -> Iterator[tuple[str, str]]:
     skipped = f' ({_counts(metrics.skipped)})' if metrics.skipped else ''
     yield 'model', metrics.model_id
     yield 'images', f'{metrics.images}{skipped}'
-    yield 'queries', f'{metrics.queries}, {metrics.queries_with_pose or "none"} with a pose'
+    known = metrics.queries_with_pose
+    poses = '' if known is None else f', {known or "none"} with a pose'
+    yield 'queries', f'{metrics.queries}{poses}'
     yield 'keyframes', f'{metrics.keyframes} ({metrics.map_bytes / 1e6:.1f} MB)'
     yield 'loop closures', str(metrics.closures)
     if metrics.truth:

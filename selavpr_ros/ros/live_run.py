@@ -45,7 +45,7 @@ def _candidate(message: Any) -> CandidateRecord:
 class LiveRun:
     """What the listener heard: the records, ~/relocalization, and the node's last status."""
 
-    records: Run = field(default_factory=Run)
+    records: Run = field(default_factory=lambda: Run(knows_poses=False))
     relocalizations: list[Relocalization] = field(default_factory=list)
     status: VprStatus = field(default_factory=VprStatus)
 

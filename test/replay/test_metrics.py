@@ -101,6 +101,8 @@ def test_an_empty_run(truth):
 def test_poses_are_counted(run):
     run.queries[0] = dataclasses.replace(run.queries[0], pose=Pose.planar(0, 0, 0))
     assert summarise(run).queries_with_pose == 1
+    run.knows_poses = False
+    assert summarise(run).queries_with_pose is None
 
 
 def test_latency_percentiles():

@@ -147,4 +147,5 @@ def test_the_table(run, true_poses):
     assert '0 false (same place: within 5 m and 45 deg)' in table
     assert 'recall@1           1.000' in table
     assert 'NO_CANDIDATES' in table
-    assert format_table(summarise(Run()))
+    assert '\nqueries        0, none with a pose' in format_table(summarise(Run()))
+    assert '\nqueries        0\n' in format_table(summarise(Run(knows_poses=False)))
