@@ -10,12 +10,12 @@ from typing import Any
 
 from selavpr_ros.config import Settings
 from selavpr_ros.errors import MapError
+from selavpr_ros.fleet.milvus_connection import Address, is_address
+from selavpr_ros.fleet.milvus_store import MilvusStore
+from selavpr_ros.fleet.shared_map import SharedMap
 from selavpr_ros.keyframe_map import KeyframeMap
 from selavpr_ros.map_file import MapFile
 from selavpr_ros.map_schema import new_manifest
-from selavpr_ros.milvus_connection import Address, is_address
-from selavpr_ros.milvus_store import MilvusStore
-from selavpr_ros.shared_map import SharedMap
 
 
 def open_map(

@@ -99,3 +99,10 @@ def write_image_bag(
         '/ground_truth/odom': [(ns, odometry_message(ns, pose)) for ns, pose in truth],
     }
     return write_bag(path, {topic: sent for topic, sent in streams.items() if sent}, storage)
+
+
+def damage_middle(file: Path) -> None:
+    """Zeros where messages were."""
+    data = file.read_bytes()
+    middle = len(data) // 2
+    file.write_bytes(data[:middle] + bytes(60_000) + data[middle + 60_000:])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -68,3 +70,8 @@ def milvus_server(folder: Path) -> Iterator[Relay]:
         way.running.set()
         way.cut()
         manager.release_server(str(folder))
+
+
+def importing(test_file: Path) -> dict[str, str]:
+    """Environment of a process that can import a file of tests, as this one does."""
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join([str(test_file.parent), *sys.path])}

@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selavpr_ros.cli.map_info import size
 from selavpr_ros.cli.replay import (
     add_settings,
     add_topics,
@@ -33,6 +32,7 @@ from selavpr_ros.cli.replay import (
     settings_from,
     topics_from,
 )
+from selavpr_ros.text import size
 
 if TYPE_CHECKING:
     from selavpr_ros.config import Settings

@@ -25,6 +25,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from selavpr_ros.text import size, table
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -82,8 +84,8 @@ def _facts(file: MapFile, path: Path) -> dict[str, Any]:
 
 def _shared_facts(text: str) -> dict[str, Any]:
     """The same of a shared map, as far as its server can tell."""
-    from selavpr_ros.milvus_connection import Address
-    from selavpr_ros.milvus_store import open_existing
+    from selavpr_ros.fleet.milvus_connection import Address
+    from selavpr_ros.fleet.milvus_store import open_existing
 
     with closing(open_existing(Address.parse(text))) as store:
         return {
@@ -97,23 +99,6 @@ def _shared_facts(text: str) -> dict[str, Any]:
 
 
 # ---- text --------------------------------------------------------------------------------------
-
-
-def size(nbytes: float) -> str:
-    """Bytes for people."""
-    for unit, factor in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
-        if nbytes >= factor:
-            return f'{nbytes / factor:.1f} {unit}'
-    return f'{nbytes:.0f} bytes'
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows below each other, whole numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join(
-        '  '.join(cell.rjust(width) if cell.isdigit() else cell.ljust(width)
-                  for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows)
 
 
 def _date(stamp_ns: int) -> str:
@@ -275,8 +260,8 @@ def _save(figure: Figure, path: Path) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read the map, print, draw."""
     from selavpr_ros.errors import MapError
+    from selavpr_ros.fleet.milvus_connection import is_address
     from selavpr_ros.map_file import MapFile
-    from selavpr_ros.milvus_connection import is_address
 
     if is_address(args.map):
         if args.thumbnails:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from selavpr_ros.cli.map_info import size, table
+from selavpr_ros.text import size, table
 
 if TYPE_CHECKING:
     from selavpr_ros.map_merge import MergedSession

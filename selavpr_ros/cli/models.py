@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selavpr_ros.systems import BACKBONES, BUILT_IN, SYSTEMS, System, backbone_url
+from selavpr_ros.text import size, table
 
 if TYPE_CHECKING:
     from selavpr_ros.models import VprModel
@@ -91,13 +92,6 @@ def _row(system: System) -> tuple[str, ...]:
             *(system.recall.get(data_set, '-') for data_set in DATA_SETS))
 
 
-def _table(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ['  '.join(cell.rjust(width) if cell.isdigit() else cell.ljust(width)
-                      for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows]
-
-
 def _paragraphs(texts: tuple[str, ...]) -> str:
     return '\n'.join(textwrap.fill(text, WIDTH, initial_indent='  ', subsequent_indent='    ')
                      for text in texts)
@@ -109,20 +103,16 @@ def _file_row(system: System) -> tuple[str, str, str]:
 
 
 def _list() -> Iterator[str]:
-    yield from _table([*HEADS, *map(_row, (*SYSTEMS, *BUILT_IN))])
+    yield table([*HEADS, *map(_row, (*SYSTEMS, *BUILT_IN))])
     yield '\nFiles'
-    yield from _table([_file_row(system) for system in SYSTEMS])
+    yield table([_file_row(system) for system in SYSTEMS])
     yield '\nDINOv2 by its name in timm, downloaded from Meta at the first use'
-    yield from _table([(f'  {name}', backbone_url(name)) for name in BACKBONES])
+    yield table([(f'  {name}', backbone_url(name)) for name in BACKBONES])
     for heading, texts in {'Use': USE, 'Figures': NOTES, 'Licences': LICENCES}.items():
         yield f'\n{heading}\n{_paragraphs(texts)}'
 
 
 # ---- vpr models show ----------------------------------------------------------------------------
-
-
-def _size(nbytes: int) -> str:
-    return f'{nbytes / 1e6:.1f} MB' if nbytes < 1e9 else f'{nbytes / 1e9:.2f} GB'
 
 
 def _told(facts: dict[str, Any]) -> str:
@@ -158,7 +148,7 @@ def _describe_footprint(footprint: Footprint) -> Iterator[tuple[str, str]]:
     yield 'bytes per keyframe', (
         f'{footprint.keyframe_bytes:,} = global {footprint.global_bytes:,} (float32) + its copy '
         f'in the index {footprint.index_bytes:,} (float16) + local {footprint.local_bytes:,} '
-        f'(float16); {_size(1000 * footprint.keyframe_bytes)} for 1000 keyframes')
+        f'(float16); {size(1000 * footprint.keyframe_bytes)} for 1000 keyframes')
 
 
 def _describe_origin(model: VprModel, metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -176,7 +166,7 @@ def _describe_file(path: Path) -> Iterator[tuple[str, str]]:
     from selavpr_ros.models.checkpoints import sha256
 
     kind = 'safetensors' if path.suffix == '.safetensors' else 'container of torch.save'
-    yield 'file', f'{path}, {_size(path.stat().st_size)}, {kind}'
+    yield 'file', f'{path}, {size(path.stat().st_size)}, {kind}'
     yield 'SHA-256', sha256(path)
 
 
@@ -210,7 +200,7 @@ def _convert(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
 
     model = convert(args.file, args.target, image_size=args.image_size, num_heads=args.num_heads,
                     pca=args.pca, overwrite=args.overwrite)
-    yield 'written', f'{args.target}, {_size(args.target.stat().st_size)}'
+    yield 'written', f'{args.target}, {size(args.target.stat().st_size)}'
     yield 'model id', model.model_id
     if not (args.pca or args.image_size):
         yield '', f'as that of {args.file}: maps made with it stay usable'

@@ -31,9 +31,9 @@ from selavpr_msgs.srv import (
 )
 from selavpr_ros.config import replace_setting
 from selavpr_ros.errors import MapError, PoseError, VprError
+from selavpr_ros.fleet.milvus_connection import is_address, without_secrets
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose
 from selavpr_ros.map_opening import open_map
-from selavpr_ros.milvus_connection import is_address, without_secrets
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.ros.conversions import (
     MODES,

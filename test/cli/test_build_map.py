@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import resource
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +17,7 @@ from bags import (
     COMPRESSED_TOPIC,
     IMAGE_TOPIC,
     compressed_message,
+    damage_middle,
     image_message,
     odometry_message,
     write_bag,
@@ -298,10 +297,7 @@ def test_ctrl_c(monday, tuesday, build, monkeypatch, capsys):
 
 def test_damage_in_the_middle_of_a_bag(tmp_path, build, capsys):
     bag = write_image_bag(tmp_path / 'a.bag', laps.images())
-    file = bag / 'a.bag.db3'
-    data = file.read_bytes()
-    middle = len(data) // 2
-    file.write_bytes(data[:middle] + bytes(60_000) + data[middle + 60_000:])
+    damage_middle(bag / 'a.bag.db3')
     code, path = build(bag)
     assert code == 1
     assert 'a.bag is damaged after ' in capsys.readouterr().err
@@ -359,16 +355,3 @@ def test_kill_9(tmp_path, build, params, tuesday):
         ('long', 'odom', len(kept)), ('tuesday', 'odom', 9)]
     with MapFile(path) as file:
         assert len(KeyframeMap(file)) == len(kept) + 9
-
-
-def test_help_waits_for_nothing_heavy():
-    heavy = ('torch', 'timm', 'faiss', 'cv2', 'matplotlib', 'rosbags', 'sqlite3', 'rclpy')
-    code = ('import sys\n'
-            'from selavpr_ros.cli.main import main\n'
-            'try:\n'
-            "    main(['build-map', '--help'])\n"
-            'except SystemExit:\n'
-            f'    print([name for name in {heavy} if name in sys.modules], file=sys.stderr)\n')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == '[]'
-    assert 'Each bag becomes' in done.stdout

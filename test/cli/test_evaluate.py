@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -187,16 +185,3 @@ def test_wrong_usage_exits_with_2(words, capsys):
         main(['evaluate', *words])
     assert stop.value.code == 2
     assert 'usage: vpr evaluate' in capsys.readouterr().err
-
-
-def test_help_waits_for_nothing_heavy():
-    heavy = ('torch', 'timm', 'faiss', 'cv2', 'matplotlib', 'rosbags', 'rclpy')
-    code = ('import sys\n'
-            'from selavpr_ros.cli.main import main\n'
-            'try:\n'
-            "    main(['evaluate', '--help'])\n"
-            'except SystemExit:\n'
-            f'    print([name for name in {heavy} if name in sys.modules], file=sys.stderr)\n')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == '[]'
-    assert 'same number, same place' in done.stdout

@@ -21,12 +21,12 @@ from maps import MODEL, make_keyframe
 
 from selavpr_ros.cli import map_info
 from selavpr_ros.cli.main import main
+from selavpr_ros.fleet.milvus_connection import Address
+from selavpr_ros.fleet.milvus_store import MilvusStore
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, NewKeyframe, Session, SessionId
 from selavpr_ros.local_codec import encode
 from selavpr_ros.map_file import MapFile
 from selavpr_ros.map_schema import Manifest
-from selavpr_ros.milvus_connection import Address
-from selavpr_ros.milvus_store import MilvusStore
 from selavpr_ros.pose import Pose
 from selavpr_ros.preprocess import make_thumbnail
 
@@ -247,19 +247,6 @@ def test_what_cannot_be_read_is_one_line(office, capsys, spoil, words):
     assert error.startswith(f'vpr map-info: {office}: ')
     assert words in error
     assert error.count('\n') == 1
-
-
-def test_help_waits_for_nothing_heavy():
-    heavy = ('torch', 'faiss', 'cv2', 'matplotlib', 'sqlite3', 'rclpy')
-    code = ('import sys\n'
-            'from selavpr_ros.cli.main import main\n'
-            'try:\n'
-            "    main(['map-info', '--help'])\n"
-            'except SystemExit:\n'
-            f'    print([name for name in {heavy} if name in sys.modules], file=sys.stderr)\n')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == '[]'
-    assert 'evenly spread over the map' in ' '.join(done.stdout.split())
 
 
 def test_a_map_that_robots_share(tmp_path, capsys):

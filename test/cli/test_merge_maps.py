@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -108,16 +106,3 @@ def test_wrong_usage_exits_with_2(words, capsys):
 
 def test_the_codecs_are_those_of_the_library():
     assert merge_maps.CODECS == RICHEST_FIRST
-
-
-def test_help_waits_for_nothing_heavy():
-    heavy = ('torch', 'faiss', 'cv2', 'matplotlib', 'sqlite3', 'rclpy')
-    code = ('import sys\n'
-            'from selavpr_ros.cli.main import main\n'
-            'try:\n'
-            "    main(['merge-maps', '--help'])\n"
-            'except SystemExit:\n'
-            f'    print([name for name in {heavy} if name in sys.modules], file=sys.stderr)\n')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == '[]'
-    assert 'The new map appears when it is complete' in done.stdout

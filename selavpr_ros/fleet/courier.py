@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from selavpr_ros.deliveries import Deliveries, count_undelivered
 from selavpr_ros.errors import MapError, UnreachableError
+from selavpr_ros.fleet.deliveries import Deliveries, count_undelivered
+from selavpr_ros.fleet.milvus_store import MilvusStore
 from selavpr_ros.keyframe import NewKeyframe
 from selavpr_ros.map_file import MapFile
-from selavpr_ros.milvus_store import MilvusStore
 
 T = TypeVar('T')
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selavpr_ros.errors import MapError
+from selavpr_ros.fleet.milvus_connection import Address, MilvusConnection
 from selavpr_ros.keyframe import (
     Hint,
     Keyframe,
@@ -28,7 +29,6 @@ from selavpr_ros.keyframe import (
     SessionId,
 )
 from selavpr_ros.local_codec import EncodedFeatures, from_bytes
-from selavpr_ros.milvus_connection import Address, MilvusConnection
 from selavpr_ros.pose import Pose
 
 if TYPE_CHECKING:

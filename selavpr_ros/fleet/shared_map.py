@@ -9,15 +9,15 @@ from functools import partial
 
 import numpy as np
 
-from selavpr_ros.courier import Courier
-from selavpr_ros.deliveries import count_undelivered, forget_here
 from selavpr_ros.errors import MapError
+from selavpr_ros.fleet.courier import Courier
+from selavpr_ros.fleet.deliveries import count_undelivered, forget_here
+from selavpr_ros.fleet.milvus_store import MilvusStore
 from selavpr_ros.keyframe import Hint, Keyframe, KeyframeId, SessionId
 from selavpr_ros.keyframe_index import AUTO
 from selavpr_ros.keyframe_map import KeyframeMap, Retrieval
 from selavpr_ros.local_codec import EncodedFeatures
 from selavpr_ros.map_file import MapFile
-from selavpr_ros.milvus_store import MilvusStore
 
 
 class SharedMap(KeyframeMap):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -15,19 +14,19 @@ from typing import Any
 import numpy as np
 import pytest
 from maps import MODEL, make_keyframe
-from relay import Relay, milvus_server
+from relay import Relay, importing, milvus_server
 
-from selavpr_ros import courier, milvus_store
 from selavpr_ros.config import make_settings
 from selavpr_ros.errors import MapError
+from selavpr_ros.fleet import courier, milvus_store
+from selavpr_ros.fleet.milvus_connection import Address
+from selavpr_ros.fleet.milvus_store import MilvusStore
+from selavpr_ros.fleet.shared_map import SharedMap
 from selavpr_ros.keyframe import Hint, KeyframeId, MapPose, NewKeyframe, SessionId
 from selavpr_ros.keyframe_map import DENSEST, OLDEST_SESSION
 from selavpr_ros.map_file import MapFile
 from selavpr_ros.map_opening import open_map
-from selavpr_ros.milvus_connection import Address
-from selavpr_ros.milvus_store import MilvusStore
 from selavpr_ros.pose import Pose
-from selavpr_ros.shared_map import SharedMap
 
 DIM = 32
 TIMEOUT_S = 0.3
@@ -379,7 +378,7 @@ def test_kill_9_loses_and_doubles_nothing(server, tmp_path):
         # A fork would take the threads of gRPC with it.
         writer = subprocess.Popen(
             [sys.executable, '-c', WRITER, address, str(own)], stdout=subprocess.PIPE, text=True,
-            env=os.environ | {'PYTHONPATH': os.pathsep.join(sys.path)})
+            env=importing(Path(__file__)))
         with writer:
             assert writer.stdout
             while int(next(writer.stdout)) < last + count:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from selavpr_ros.errors import MapError
-from selavpr_ros.milvus_connection import Address, is_address
+from selavpr_ros.fleet.milvus_connection import Address, is_address
 
 
 @pytest.mark.parametrize(('text', 'address', 'shown'), [

@@ -5,7 +5,7 @@ from contextlib import closing
 import pytest
 from maps import make_keyframe, make_map_file
 
-from selavpr_ros.deliveries import Deliveries, count_undelivered, forget_here
+from selavpr_ros.fleet.deliveries import Deliveries, count_undelivered, forget_here
 from selavpr_ros.keyframe import KeyframeId, MapPose
 from selavpr_ros.map_file import MapFile
 from selavpr_ros.pose import Pose

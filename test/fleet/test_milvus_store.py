@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -15,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from relay import Relay, milvus_server
+from relay import Relay, importing, milvus_server
 
-from selavpr_ros import milvus_store
 from selavpr_ros.errors import MapError, UnreachableError
+from selavpr_ros.fleet import milvus_store
+from selavpr_ros.fleet.milvus_connection import Address
+from selavpr_ros.fleet.milvus_store import MilvusStore
 from selavpr_ros.keyframe import (
     Hint,
     Keyframe,
@@ -29,8 +30,6 @@ from selavpr_ros.keyframe import (
     SessionId,
 )
 from selavpr_ros.local_codec import EncodedFeatures
-from selavpr_ros.milvus_connection import Address
-from selavpr_ros.milvus_store import MilvusStore
 from selavpr_ros.pose import Pose
 
 DIM = 64
@@ -378,10 +377,9 @@ def test_threads_and_stores_of_one_process_share_the_folder(path: Path) -> None:
 
 def child(code: str, *arguments: str) -> subprocess.Popen[str]:
     """Python code in a process of its own that can import this file."""
-    folder = Path(__file__).parent
     return subprocess.Popen(
         [sys.executable, '-c', code, *arguments], text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env=os.environ | {'PYTHONPATH': f'{folder}:{Path.cwd()}'})
+        stderr=subprocess.PIPE, env=importing(Path(__file__)))
 
 
 OPEN = 'import sys, pathlib, test_milvus_store as t; store = t.opened(pathlib.Path(sys.argv[1]))'
