@@ -15,15 +15,17 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=[package_name, f'{package_name}.*']),
-    package_data={package_name: ['weights/*']},
+    package_data={package_name: ['weights/*', 'evaluation/*.html']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{package_name}']),
         (f'share/{package_name}', ['package.xml']),
         (f'share/{package_name}/config', sorted(glob('config/*'))),
+        (f'share/{package_name}/integrations', sorted(glob('integrations/*.py'))),
         (f'share/{package_name}/launch', sorted(glob('launch/*.launch.py'))),
     ],
     entry_points={
         'console_scripts': [
+            'example_backend = selavpr_ros.ros.example_backend:main',
             'vpr = selavpr_ros.cli.main:main',
             'vpr_node = selavpr_ros.ros.vpr_node:main',
         ],
@@ -33,6 +35,7 @@ setup(
     # takes the build that fits torch.
     install_requires=[
         'faiss-cpu>=1.8',
+        'jinja2>=3.0',
         'matplotlib>=3.5',
         'numpy>=1.21',
         'opencv-python-headless>=4.5',
@@ -45,6 +48,10 @@ setup(
         'tqdm',
     ],
     extras_require={
+        # The example of a back-end: factor graphs.
+        'backend': ['gtsam>=4.2'],
+        # `vpr calibrate`: the fit.
+        'calibrate': ['scikit-learn>=1.3'],
         # A shared map in Milvus; python-dotenv because pymilvus imports what it does not ask for.
         'milvus': ['milvus-lite>=3.2.2,<4', 'pymilvus>=3.0.2,<4', 'python-dotenv>=1.2.4'],
         'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML'],

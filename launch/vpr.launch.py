@@ -40,6 +40,8 @@ ARGUMENTS = {
     'image_topic': "Images; '' is 'image' in the namespace. A name that ends in '/compressed' "
                    'also means image_transport:=compressed',
     'odom_topic': "Odometry; '' is 'odom' in the namespace",
+    'camera_info_topic': "Calibration of the camera; '' is camera_info beside image_topic",
+    'depth_topic': "Depth images for verify.geometry pnp; '' is 'depth' in the namespace",
     'image_transport': "'raw' or 'compressed'",
     'weights': "'embedded', 'hog' (no weights) or a checkpoint",
     'map': "File that the map lives in, e.g. office.vprmap; '' is gone when the node ends",
@@ -123,8 +125,13 @@ def make_parameters(given: dict[str, str]) -> dict[str, ParameterValue]:
 
 def make_remappings(given: dict[str, str]) -> list[tuple[str, str]]:
     """The topics; the node puts '/compressed' behind that of compressed images itself."""
-    topics = {'image': given['image_topic'].removesuffix('/compressed'),
-              'odom': given['odom_topic']}
+    image = given['image_topic'].removesuffix('/compressed')
+    beside, slash, _ = image.rpartition('/')
+    topics = {
+        'image': image,
+        'odom': given['odom_topic'],
+        'camera_info': given['camera_info_topic'] or (slash and f'{beside}/camera_info'),
+        'depth': given['depth_topic']}
     return [(name, topic) for name, topic in topics.items() if topic]
 
 
@@ -153,13 +160,22 @@ def make_node(given: dict[str, str]) -> Node:
     )
 
 
+def make_rviz_remappings(given: dict[str, str]) -> list[tuple[str, str]]:
+    """config/vpr.rviz has the names that everything has by default."""
+    own = ('markers', 'relocalization_pose', 'debug_image')
+    return [
+        *((f'/vpr/{topic}', f"{given['name']}/{topic}") for topic in own),
+        ('/odom', given['odom_topic'] or 'odom'),
+        ('/camera/image_raw', (given['image_topic'] or 'image').removesuffix('/compressed'))]
+
+
 def make_rviz(given: dict[str, str]) -> Node:
     """RViz in the namespace and the time of the node."""
     return Node(
         package='rviz2',
         executable='rviz2',
         namespace=given['namespace'],
-        remappings=[('/vpr/markers', f"{given['name']}/markers")],
+        remappings=make_rviz_remappings(given),
         arguments=['-d', existing(given, 'rviz_config')],
         parameters=[{'use_sim_time': typed(given['use_sim_time'] or 'false', bool)}],
     )

@@ -235,6 +235,11 @@ class VerifySettings(_Checked):
     """Re-ranking by local features."""
 
     enabled: bool = setting(True, 'Re-rank by mutual matches of local features', live=True)
+    geometry: str = setting(
+        'fundamental', 'What the mutual matches have to fit: none, homography (a plane, or a '
+        'camera that only turns), fundamental (any static scene; with camera_info it tells '
+        'rotation and direction, too), or pnp (with depth: a metric pose)',
+        choices=('none', 'homography', 'fundamental', 'pnp'), live=True)
 
 
 @dataclass(frozen=True)
@@ -248,6 +253,15 @@ class GateSettings(_Checked):
     min_local_matches: int = setting(
         -1, "Mutual matches; -1 takes the model's measured share of the grid", low=-1,
         live=True)
+    min_inlier_share: float = setting(
+        0.4, 'Share of the mutual matches that has to fit one movement; see verify.geometry',
+        low=0.0, high=1.0, live=True)
+    min_probability: float = setting(
+        0.0, 'Calibrated probability that it is the same place; 0 is off; without a calibration '
+        'anything above rejects all', low=0.0, high=1.0, live=True)
+    calibration: str = setting(
+        '', "File of `vpr calibrate`; empty takes the one beside the model's weights, none uses "
+        'none')
     ambiguity_ratio: float = setting(
         0.9, 'A candidate of another place that is as good as this share of the best one makes '
         'it ambiguous; above 1 it may be better', low=0.0, high=10.0, live=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from selavpr_ros.config import GateSettings
+from selavpr_ros.evidence import Match
 from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.pose import Pose
 
@@ -21,18 +22,21 @@ class Decision(IntEnum):
     REJECT_FEW_LOCAL = 2
     REJECT_AMBIGUOUS = 4
     REJECT_TEMPORAL = 5
+    REJECT_GEOMETRY = 6
     REJECT_STATIONARY = 8
     REJECT_ODOMETRY = 9
     REJECT_DUPLICATE = 10
     REJECT_UNCALIBRATED = 11
+    REJECT_LOW_PROBABILITY = 12
 
 
 NO_CANDIDATES = 'NO_CANDIDATES'
 # The gates in the order in which they are asked.
 ORDER = (
     Decision.REJECT_UNCALIBRATED, Decision.REJECT_LOW_SIMILARITY, Decision.REJECT_FEW_LOCAL,
-    Decision.REJECT_ODOMETRY, Decision.REJECT_AMBIGUOUS, Decision.REJECT_TEMPORAL,
-    Decision.REJECT_STATIONARY, Decision.ACCEPTED)
+    Decision.REJECT_GEOMETRY, Decision.REJECT_LOW_PROBABILITY, Decision.REJECT_ODOMETRY,
+    Decision.REJECT_AMBIGUOUS, Decision.REJECT_TEMPORAL, Decision.REJECT_STATIONARY,
+    Decision.ACCEPTED)
 # Two views of one place are at most so far apart: the field's usual radius, 5 m, for both.
 VIEW_M = 10.0
 
@@ -46,26 +50,6 @@ def name_outcome(decisions: Iterable[Decision]) -> str:
     # A duplicate is the shadow of a better candidate.
     own = [decision for decision in decisions if decision is not Decision.REJECT_DUPLICATE]
     return max(own, key=ORDER.index).name if own else NO_CANDIDATES
-
-
-@dataclass(frozen=True)
-class Match:
-    """A retrieved keyframe with its evidence.
-
-    Attributes:
-        keyframe: of the map.
-        rank_global: order by similarity, 0 first.
-        similarity: cosine of the global descriptors.
-        local_matches: mutual nearest neighbours; 0 where local features are not compared.
-        local_score: local_matches / the most that the model can have, in [0, 1]; NaN where
-            local features are not compared.
-    """
-
-    keyframe: Keyframe
-    rank_global: int
-    similarity: float
-    local_matches: int
-    local_score: float
 
 
 @dataclass(frozen=True)
@@ -114,12 +98,14 @@ class Thresholds:
         use_local: whether local features are compared.
         is_safe: False where similarity decides alone and nobody said how much is enough: then
             nothing is accepted.
+        use_geometry: whether the mutual matches have to fit one movement.
     """
 
     min_similarity: float
     min_local_score: float
     use_local: bool
     is_safe: bool = True
+    use_geometry: bool = False
 
 
 def _neighbours(first: KeyframeId, second: KeyframeId, reach: int) -> bool:
@@ -145,7 +131,8 @@ def _contradicts(keyframe: Keyframe, here: Whereabouts, max_drift: float) -> boo
     return keyframe.pose.distance_to(here.pose) > VIEW_M + max_drift * way_m
 
 
-def _judge_evidence(match: Match, thresholds: Thresholds) -> Decision:
+def judge_scores(match: Match, thresholds: Thresholds) -> Decision:
+    """The gates that need nothing but both images' descriptors."""
     if not thresholds.is_safe:
         return Decision.REJECT_UNCALIBRATED
     if match.similarity < thresholds.min_similarity:
@@ -153,6 +140,12 @@ def _judge_evidence(match: Match, thresholds: Thresholds) -> Decision:
     if thresholds.use_local and match.local_score < thresholds.min_local_score:
         return Decision.REJECT_FEW_LOCAL
     return Decision.ACCEPTED
+
+
+def _fits(match: Match, min_inlier_share: float) -> bool:
+    """Whether enough mutual matches fit one movement; not where nobody looked."""
+    found = match.geometry
+    return found is not None and found.count >= min_inlier_share * match.local_matches
 
 
 def _judge_views(support: int, is_new_view: bool, gates: GateSettings) -> Decision:
@@ -217,9 +210,14 @@ class ClosureDecision:
         here: Whereabouts,
     ) -> Decision:
         """What can be said without the views before."""
-        verdict = _judge_evidence(match, thresholds)
+        verdict = judge_scores(match, thresholds)
         if verdict is not Decision.ACCEPTED:
             return verdict
+        if thresholds.use_geometry and not _fits(match, gates.min_inlier_share):
+            return Decision.REJECT_GEOMETRY
+        # Nobody's probability is no reason, as long as nobody asks for one.
+        if gates.min_probability > 0.0 and not match.probability >= gates.min_probability:
+            return Decision.REJECT_LOW_PROBABILITY
         if gates.odometry_check and _contradicts(match.keyframe, here, gates.max_drift):
             return Decision.REJECT_ODOMETRY
         # NaN, where nothing is known to be another place, is no reason.

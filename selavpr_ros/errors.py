@@ -51,3 +51,7 @@ class UnreachableError(MapError):
 
 class NodeError(VprError):
     """The ROS node did not do what it was started for."""
+
+
+class CalibrationError(VprError):
+    """What is known does not suffice for probabilities."""

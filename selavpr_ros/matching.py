@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import faiss as _faiss
@@ -13,6 +14,25 @@ import torch
 from selavpr_ros.local_codec import BINARY, MIN_SIGN_SIMILARITY, EncodedFeatures, encode
 
 faiss: Any = _faiss  # its type hints know a part of it
+
+
+@dataclass(frozen=True, eq=False)
+class LocalMatches:
+    """The mutual matches of a query with one candidate.
+
+    Attributes:
+        pairs: (P, 2) int64: index into the query's local features, index into the candidate's.
+        similarity: (P,) float32 cosines; of binary features the ones that their signs tell.
+    """
+
+    pairs: np.ndarray
+    similarity: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+NO_MATCHES = LocalMatches(np.empty((0, 2), np.int64), np.empty(0, np.float32))
 
 # Similarities computed at once: small enough for a CPU's cache, large enough to fill a GPU.
 _TILE_BYTES = {'cpu': 8 << 20, 'cuda': 128 << 20}
@@ -51,9 +71,9 @@ def best_similarities(
 def _pairs(
     nearest_match: torch.Tensor, similarity: torch.Tensor, best_query: torch.Tensor,
     min_similarity: float | None,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
     """(P, 2): the query features that nobody comes nearer to their match than; the first of a
-    match, if several come equally near.
+    match, if several come equally near; and their similarity (P,).
     """
     mutual = similarity == best_query[nearest_match]
     if min_similarity is not None:
@@ -62,7 +82,17 @@ def _pairs(
     match = nearest_match[index]
     first = torch.full_like(best_query, len(nearest_match), dtype=torch.int64)
     first = first.scatter_reduce(0, match, index, 'amin')
-    return torch.stack([index, match], dim=1)[first[match] == index]
+    own = first[match] == index
+    return torch.stack([index, match], dim=1)[own], similarity[index[own]]
+
+
+def _match(
+    query: torch.Tensor, match: torch.Tensor, min_similarity: float | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if len(query) == 0 or len(match) == 0:
+        nothing = torch.empty(0, 2, dtype=torch.int64, device=query.device)
+        return nothing, query.new_empty(0)
+    return _pairs(*best_similarities(query, match.to(query)), min_similarity)
 
 
 def mutual_matches(
@@ -78,9 +108,7 @@ def mutual_matches(
     Returns:
         (P, 2) int64: index into query, index into match.
     """
-    if len(query) == 0 or len(match) == 0:
-        return torch.empty(0, 2, dtype=torch.int64, device=query.device)
-    return _pairs(*best_similarities(query, match.to(query)), min_similarity)
+    return _match(query, match, min_similarity)[0]
 
 
 # Rows of distances that are made at once: they stay in the cache of one core.
@@ -108,7 +136,7 @@ def _close_pairs(
 
 def mutual_matches_binary(
     query: np.ndarray, match: np.ndarray, min_similarity: float = MIN_SIGN_SIMILARITY
-) -> np.ndarray:
+) -> LocalMatches:
     """List the pairs of binary features that choose each other by Hamming distance.
 
     Args:
@@ -117,7 +145,7 @@ def mutual_matches_binary(
         min_similarity: keep only pairs above it; 1 is equal, 0 is half of the bits.
 
     Returns:
-        (P, 2) int64: index into query, index into match; the first ones win a tie.
+        The pairs; the first ones win a tie.
     """
     limit = math.ceil(4 * query.shape[1] * (1.0 - min_similarity))
     best_match = np.full(len(query), np.iinfo(np.int32).max, np.int32)
@@ -131,7 +159,9 @@ def mutual_matches_binary(
         nearest.append(np.stack([index[own], match_index[own]], axis=1))
     pairs = np.concatenate(nearest) if nearest else np.empty((0, 2), np.int64)
     mutual = pairs[best_match[pairs[:, 0]] == best_query[pairs[:, 1]]]
-    return mutual[np.sort(np.unique(mutual[:, 1], return_index=True)[1])]
+    mutual = mutual[np.sort(np.unique(mutual[:, 1], return_index=True)[1])]
+    differ = best_match[mutual[:, 0]] / (8 * query.shape[1])
+    return LocalMatches(mutual, np.cos(np.pi * differ).astype(np.float32))
 
 
 @torch.no_grad()
@@ -163,44 +193,57 @@ def binary_similarity(similarity: float) -> float:
 
 
 @torch.no_grad()
-def count_encoded_matches(
+def match_encoded(
     query: torch.Tensor, matches: Sequence[EncodedFeatures | None],
     min_similarity: float | None = None,
-) -> torch.Tensor:
-    """`count_mutual_matches` with candidates as the map keeps them.
+) -> list[LocalMatches]:
+    """Mutual matches with candidates as the map keeps them.
 
     Binary ones are compared with the signs of the query, by Hamming distance on a CPU.
 
     Args:
         query: (N, d) unit rows, float32.
         matches: K candidates; None has no local features, and no matches.
-        min_similarity: count only pairs strictly above it.
+        min_similarity: keep only pairs strictly above it.
 
     Returns:
-        (K,) int64 on the query's device.
+        K times the pairs.
     """
     needs_signs = any(match and match.codec == BINARY for match in matches)
     signs = encode(query, BINARY) if needs_signs else None
-    counts = [0 if match is None
-              else _count_binary(signs, match, query.device, min_similarity)
-              if signs and match.codec == BINARY
-              else len(mutual_matches(query, match.decode(), min_similarity))
-              for match in matches]
-    return torch.tensor(counts, dtype=torch.int64, device=query.device)
+    return [NO_MATCHES if match is None
+            else _match_binary(signs, match, query.device, min_similarity)
+            if signs and match.codec == BINARY
+            else _on_cpu(*_match(query, match.decode(), min_similarity))
+            for match in matches]
 
 
-def _count_binary(
+def _on_cpu(pairs: torch.Tensor, similarity: torch.Tensor) -> LocalMatches:
+    return LocalMatches(pairs.cpu().numpy(), similarity.float().cpu().numpy())
+
+
+def _match_binary(
     query: EncodedFeatures, match: EncodedFeatures, device: torch.device,
     min_similarity: float | None,
-) -> int:
+) -> LocalMatches:
     least = MIN_SIGN_SIMILARITY
     if min_similarity is not None:
         least = max(least, binary_similarity(min_similarity))
     if device.type == 'cpu':
-        return len(mutual_matches_binary(query.data, match.data, least))
+        return mutual_matches_binary(query.data, match.data, least)
     signs = query.signs().to(device)
     # Whole numbers tie where equally many bits differ, as by Hamming distance.
-    return len(mutual_matches(signs, match.signs().to(device), least * signs.shape[1]))
+    pairs, equal = _match(signs, match.signs().to(device), least * signs.shape[1])
+    return _on_cpu(pairs, torch.cos(torch.pi * (1.0 - equal / signs.shape[1]) / 2.0))
+
+
+def count_encoded_matches(
+    query: torch.Tensor, matches: Sequence[EncodedFeatures | None],
+    min_similarity: float | None = None,
+) -> torch.Tensor:
+    """How many `match_encoded` finds, (K,) int64 on the query's device."""
+    counts = [len(found) for found in match_encoded(query, matches, min_similarity)]
+    return torch.tensor(counts, dtype=torch.int64, device=query.device)
 
 
 def rank_by_matches(counts: torch.Tensor) -> torch.Tensor:

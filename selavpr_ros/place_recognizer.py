@@ -9,21 +9,24 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from selavpr_ros.calibration import find_calibration
 from selavpr_ros.config import Settings
 from selavpr_ros.decision import (
     Candidate,
     ClosureDecision,
     Decision,
-    Match,
     Thresholds,
     Whereabouts,
+    judge_scores,
 )
 from selavpr_ros.errors import DescriptorError, StampError
+from selavpr_ros.evidence import Match
+from selavpr_ros.geometry import Camera, verify
 from selavpr_ros.keyframe import Hint, Keyframe, KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.keyframe_index import Rows
 from selavpr_ros.keyframe_map import REJECT_NEW, KeyframeMap, Retrieval
 from selavpr_ros.local_codec import NONE, encode
-from selavpr_ros.matching import count_encoded_matches, rank_by_matches
+from selavpr_ros.matching import match_encoded
 from selavpr_ros.models import VprModel
 from selavpr_ros.pose import TIME_JUMP_NS, Pose
 from selavpr_ros.preprocess import make_thumbnail, preprocess
@@ -32,6 +35,9 @@ from selavpr_ros.relocalization import Relocalization, Relocalizer
 # Without measured gates: half of all features match between unrelated images (SelaVPR), so ask
 # for clearly more.
 UNCALIBRATED_LOCAL_SCORE = 0.6
+
+# Candidates whose geometry is looked at: where none of the three best fits, no other will.
+MOST_VERIFIED = 3
 
 STAGES = ('preprocess', 'network', 'search', 'local_matching', 'gates')
 
@@ -46,6 +52,8 @@ class Query:
         local_features: (N, d) float32 unit rows, or None.
         pose: of the robot, or None.
         travelled_m: since the session's start, along the known poses.
+        size: (height, width) of the image in pixels.
+        depth_m: (h, w) float32 along the optical axis, NaN or 0 where unknown; or None.
     """
 
     stamp_ns: int
@@ -53,6 +61,8 @@ class Query:
     local_features: torch.Tensor | None
     pose: Pose | None
     travelled_m: float
+    size: tuple[int, int] = (0, 0)
+    depth_m: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,8 @@ class PlaceRecognizer:
     Attributes:
         pose_frame: odometry frame of the poses.
         pose_covariance: (36,) of the poses, or None.
+        camera: of the images, for relative poses; None where it is not known.
+        calibration: what the evidence means; None, and `why_uncalibrated` says why.
         hint: where the robot may be; then only keyframes there are candidates.
         only_other_sessions: whether `index.session_filter` is 'inter' for now.
     """
@@ -121,6 +133,8 @@ class PlaceRecognizer:
         self.settings = settings or Settings()
         self.pose_frame = 'odom'
         self.pose_covariance: np.ndarray | None = None
+        self.camera: Camera | None = None
+        self._positions = model.local_positions()
         self.only_other_sessions = False
         self._relocalizer = Relocalizer()
         self.adopt(KeyframeMap(index=self.settings.index.type) if keyframe_map is None
@@ -130,6 +144,8 @@ class PlaceRecognizer:
         """Go on with another map, in a session of its own that people call `label`."""
         self.keyframe_map = keyframe_map
         self._decision = ClosureDecision()  # what it remembers are keyframes of the map
+        self.calibration, self.why_uncalibrated = find_calibration(
+            self.settings.gates.calibration, self.settings.model.weights, self.model, self.codec)
         self.hint: Hint | None = None
         self.session_id = 0
         self.start_session(label)
@@ -195,7 +211,8 @@ class PlaceRecognizer:
 
     @torch.inference_mode()
     def recognize(
-        self, image: np.ndarray, stamp_ns: int, pose: Pose | None = None
+        self, image: np.ndarray, stamp_ns: int, pose: Pose | None = None,
+        depth_m: np.ndarray | None = None,
     ) -> Recognition:
         """Describe an image, compare it with the map, judge the candidates, keep it if it is new.
 
@@ -204,6 +221,8 @@ class PlaceRecognizer:
             stamp_ns: of the image; has to increase. Two in a row that are more than a second
                 back start a session.
             pose: of the robot in the odometry frame, or None.
+            depth_m: (h, w) float32, for `verify.geometry` pnp: metres along the optical axis,
+                NaN or 0 where unknown, over the same field of view.
 
         Raises:
             ImageError: not such an image. StampError: the stamp runs backwards.
@@ -213,12 +232,13 @@ class PlaceRecognizer:
         tensor = preprocess(image, self.model.image_size, self.model.resize)
         self._check_stamp(stamp_ns)
         laps.lap()
-        query = self._describe(tensor, stamp_ns, pose)
+        query = replace(self._describe(tensor, stamp_ns, pose),
+                        size=(image.shape[0], image.shape[1]), depth_m=depth_m)
         laps.lap()
         searched = self._count_old_enough(query)
         retrievals = self._retrieve(query.global_descriptor, searched)
         laps.lap()
-        matches = self._rerank(query, retrievals)
+        matches = self._look_closer(query, self._rerank(query, retrievals))
         laps.lap()
         candidates = self._judge(query, matches)
         laps.lap()
@@ -245,7 +265,17 @@ class PlaceRecognizer:
         # What was measured together with local matches is no gate on its own.
         has_gate = gates.min_similarity != -1.0 or (
             measured is not None and not self.model.max_local_features)
-        return Thresholds(similarity, score, use_local, is_safe=use_local or has_gate)
+        return Thresholds(similarity, score, use_local, use_local or has_gate,
+                          use_geometry=use_local and not self.why_not_verified)
+
+    @property
+    def why_not_verified(self) -> str:
+        """Why mutual matches do not have to fit one movement; empty if they do."""
+        if self.why_not_reranked or self.settings.verify.geometry == 'none':
+            return self.why_not_reranked or 'verify.geometry is none'
+        if self._positions is None:
+            return f'{self.model.family} chooses its local features: they are no grid'
+        return ''
 
     def _check_stamp(self, stamp_ns: int) -> None:
         """Refuse a stamp that is not after the last; a second one in a row is a time jump."""
@@ -311,17 +341,35 @@ class PlaceRecognizer:
         return near[(near >= rows.start) & (near < rows.stop)]
 
     def _rerank(self, query: Query, retrievals: list[Retrieval]) -> list[Match]:
+        """Candidates by their mutual matches; the more similar one wins a tie."""
         local = query.local_features
+        matches = [Match(r.keyframe, r.rank, r.similarity, 0, math.nan) for r in retrievals]
         if local is None or self.why_not_reranked:
-            return [Match(r.keyframe, r.rank, r.similarity, 0, math.nan) for r in retrievals]
+            return matches
         features = [self.keyframe_map.local_features(r.keyframe.id) for r in retrievals]
-        counts = count_encoded_matches(local, features, self.model.match_similarity)
+        found = match_encoded(local, features, self.model.match_similarity)
         most = self.model.max_local_features
-        matches = [
-            Match(r.keyframe, r.rank, r.similarity, count, count / most)
-            for r, count in zip(retrievals, counts.tolist(), strict=True)
-        ]
-        return [matches[i] for i in rank_by_matches(counts).tolist()]
+        matches = [match.with_pairs(pairs, most, self._positions)
+                   for match, pairs in zip(matches, found, strict=True)]
+        return sorted(matches, key=lambda match: -match.local_matches)
+
+    def _look_closer(self, query: Query, matches: list[Match]) -> list[Match]:
+        """Add geometry to the best candidates that may pass, and to all what it means."""
+        thresholds, left = self.thresholds, MOST_VERIFIED
+        looked = []
+        for match in matches:
+            if (left and thresholds.use_geometry
+                    and judge_scores(match, thresholds) is Decision.ACCEPTED):
+                left -= 1
+                match = self._verify(query, match)
+            looked.append(self.calibration.judge(match) if self.calibration else match)
+        return looked
+
+    def _verify(self, query: Query, match: Match) -> Match:
+        assert self._positions is not None
+        return replace(match, geometry=verify(
+            match.pairs.pairs, self._positions, query.size, self.settings.verify.geometry,
+            self.camera, query.depth_m))
 
     def _judge(self, query: Query, matches: list[Match]) -> list[Candidate]:
         gates, last = self.settings.gates, self._last_view

@@ -80,3 +80,22 @@ def pictures(count: int, height: int = 112, width: int = 112, seed: int = 0) -> 
     torch.manual_seed(seed)
     coarse = torch.rand(count, 3, 6, 6) * 255
     return normalise(torch.nn.functional.interpolate(coarse, (height, width), mode='bicubic'))
+
+
+def assert_positions_are_true(model: VprModel) -> None:
+    """What changes at one spot of an image changes the features around it, as shares of a side."""
+    height, width = model.image_size
+    grey = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
+    known = model.local_positions()
+    assert known is not None
+    positions = torch.from_numpy(known)
+    with torch.inference_mode():
+        before = model(grey).local_features[0]
+        assert positions.shape == (len(before), 2)
+        for x, y in ((0.3, 0.4), (0.7, 0.25), (0.5, 0.8)):
+            spot = grey.clone()
+            row, column = int(y * height), int(x * width)
+            spot[..., row - 4:row + 4, column - 4:column + 4] += 2.0
+            change = (model(spot).local_features[0] - before).norm(dim=1)
+            nearest = positions[change.topk(12).indices].mean(0)
+            assert (nearest - torch.tensor([x, y])).abs().max() < 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -13,11 +14,12 @@ from selavpr_ros.decision import (
     ORDER,
     ClosureDecision,
     Decision,
-    Match,
     Thresholds,
     Whereabouts,
     name_outcome,
 )
+from selavpr_ros.evidence import Match
+from selavpr_ros.geometry import FUNDAMENTAL, Geometry
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, SessionId
 from selavpr_ros.pose import Pose
 
@@ -262,3 +264,29 @@ def test_the_gate_that_a_query_came_farthest_to_has_the_last_word():
     assert name_outcome([Decision.REJECT_ODOMETRY, Decision.REJECT_TEMPORAL]) == (
         'REJECT_TEMPORAL')
     assert name_outcome([Decision.REJECT_DUPLICATE]) == NO_CANDIDATES
+
+
+def _with_geometry(inliers: int) -> Match:
+    match = _match(12)  # 500 mutual matches
+    return replace(match, geometry=Geometry(FUNDAMENTAL, np.arange(500) < inliers, 1.0))
+
+
+def test_matches_that_fit_no_movement_are_rejected(agreed):
+    ask = {'use_geometry': True}
+    assert _judge(agreed, _with_geometry(200), **ask) == [Decision.ACCEPTED]
+    assert _judge(agreed, _with_geometry(199), **ask) == [Decision.REJECT_GEOMETRY]
+    assert _judge(agreed, _with_geometry(0)) == [Decision.ACCEPTED]
+
+
+def test_what_nobody_looked_at_fits_no_movement(agreed):
+    assert _judge(agreed, _match(12), use_geometry=True) == [Decision.REJECT_GEOMETRY]
+
+
+@pytest.mark.parametrize(('probability', 'verdict'), [
+    (0.9, Decision.ACCEPTED), (0.89, Decision.REJECT_LOW_PROBABILITY),
+    (math.nan, Decision.REJECT_LOW_PROBABILITY)])
+def test_who_asks_for_a_probability_gets_it(agreed, probability, verdict):
+    match = replace(_match(12), probability=probability)
+    gates = replace(GATES, min_probability=0.9)
+    assert agreed.judge([match], True, gates, THRESHOLDS)[0].decision == verdict
+    assert agreed.judge([match], True, GATES, THRESHOLDS)[0].decision == Decision.ACCEPTED

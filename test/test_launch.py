@@ -132,7 +132,24 @@ def test_the_home_folder_is_known(vpr_launch, given):
 def test_a_compressed_topic_may_be_named_in_full(vpr_launch, given):
     full = given(image_topic='/cam/image_raw/compressed', odom_topic='/odom')
     assert parameters(vpr_launch, full) == {'image_transport': 'compressed'}
-    assert vpr_launch.make_remappings(full) == [('image', '/cam/image_raw'), ('odom', '/odom')]
+    assert vpr_launch.make_remappings(full) == [
+        ('image', '/cam/image_raw'), ('odom', '/odom'), ('camera_info', '/cam/camera_info')]
+
+
+def test_the_camera_info_is_beside_the_images_unless_named(vpr_launch, given):
+    assert vpr_launch.make_remappings(given(image_topic='image_raw')) == [('image', 'image_raw')]
+    named = vpr_launch.make_remappings(
+        given(image_topic='/cam/left/image', camera_info_topic='/info', depth_topic='/depth'))
+    assert named[1:] == [('camera_info', '/info'), ('depth', '/depth')]
+
+
+def test_rviz_listens_to_what_the_node_is_told(vpr_launch, given):
+    remappings = dict(vpr_launch.make_rviz_remappings(
+        given(name='front', image_topic='/cam/image_raw/compressed', odom_topic='/wheel/odom')))
+    assert remappings == {
+        '/vpr/markers': 'front/markers', '/vpr/debug_image': 'front/debug_image',
+        '/vpr/relocalization_pose': 'front/relocalization_pose', '/odom': '/wheel/odom',
+        '/camera/image_raw': '/cam/image_raw'}
 
 
 @pytest.mark.parametrize(('arguments', 'sentence'), [

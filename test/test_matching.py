@@ -15,6 +15,7 @@ from selavpr_ros.matching import (
     binary_similarity,
     count_encoded_matches,
     count_mutual_matches,
+    match_encoded,
     mutual_matches,
     mutual_matches_binary,
     rank_by_matches,
@@ -143,14 +144,14 @@ def test_binary_pairs_equal_the_plain_formula():
     match[:100] = query[50:150]  # equal
     match[100:150, 0] = query[200:250, 0]
     for min_similarity, limit in ((0.55, 28.8), (0.2, 51.2), (-1.0, 129)):
-        pairs = mutual_matches_binary(query, match, min_similarity)
+        pairs = mutual_matches_binary(query, match, min_similarity).pairs
         assert pairs.tolist() == [list(p) for p in _plain_binary(query, match, limit)]
     assert len(mutual_matches_binary(query, match)) == 100
 
 
 def test_equal_binary_features_count_once():
     query = np.repeat(_signs(1), 200, axis=0)
-    assert mutual_matches_binary(query, query).tolist() == [[0, 0]]
+    assert mutual_matches_binary(query, query).pairs.tolist() == [[0, 0]]
     assert len(mutual_matches_binary(query[:0], query)) == 0
     assert len(mutual_matches_binary(query, query[:0])) == 0
 
@@ -165,6 +166,20 @@ def test_encoded_candidates_count_as_they_are_kept(codec):
     assert counts[0] == 300
     assert counts[1] == counts[3] == 0
     assert counts[2] < (5 if codec == 'binary' else 200)
+
+
+@pytest.mark.parametrize('codec', ['float16', 'int8', 'binary'])
+def test_pairs_of_encoded_candidates_have_the_cosine_of_their_features(codec):
+    query = _unit(300, 128)
+    near = functional.normalize(query + 0.03 * _unit(300, 128, seed=2), dim=1)
+    near = near[torch.randperm(300, generator=torch.Generator().manual_seed(3))]
+    found, nothing = match_encoded(query, [encode(near, codec), None])
+    cosine = (query[found.pairs[:, 0]] * near[found.pairs[:, 1]]).sum(1)
+    assert len(found) == 300
+    assert len(nothing.pairs) == len(nothing.similarity) == 0
+    # A sign tells a cosine of 0.95 to 0.04.
+    assert np.abs(found.similarity - cosine.numpy()).max() < (0.2 if codec == 'binary' else 2e-3)
+    assert abs(found.similarity.mean() - cosine.mean()) < 0.01
 
 
 def test_a_threshold_of_cosines_becomes_one_of_signs():

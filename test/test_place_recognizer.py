@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tiny_checkpoints
 
+from selavpr_ros.calibration import Calibration, LogisticModel
 from selavpr_ros.config import make_settings, replace_setting
 from selavpr_ros.decision import Decision
 from selavpr_ros.errors import DescriptorError, ImageError, StampError
@@ -393,3 +394,61 @@ def test_real_corridor_is_recognised(shared):
     assert hits / queries >= 0.93
     assert len(closures) >= 25
     assert true == len(closures)
+
+
+def _scrambled(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The same place as a puzzle: its parts, each in another one's place."""
+    parts = [part for row in np.split(image, rows) for part in np.split(row, columns, axis=1)]
+    order = np.random.default_rng(5).permutation(len(parts)).reshape(rows, columns)
+    return np.vstack([np.hstack([parts[i] for i in row]) for row in order])
+
+
+def test_a_puzzle_of_a_place_is_not_the_place():
+    large = load_model('hog', image_size=(480, 640))
+    views = [cv2.resize(_place(number), (640, 480)) for number in range(6)]
+    for geometry, verdict in (('none', Decision.ACCEPTED),
+                              ('fundamental', Decision.REJECT_GEOMETRY)):
+        recognizer = _recognizer(large, **{
+            'gates.min_local_matches': 300, 'gates.min_similarity': -0.9,
+            'gates.temporal_min': 1, 'verify.geometry': geometry})
+        for number, view in enumerate(views):
+            recognizer.recognize(view, (number + 1) * SECOND)
+        best = recognizer.recognize(_scrambled(views[2], 6, 8), 60 * SECOND).candidates[0]
+        assert best.match.keyframe.id.keyframe_id == 3
+        assert best.decision is verdict
+        assert (best.match.geometry is None) == (geometry == 'none')
+
+
+def test_only_the_best_that_may_pass_are_looked_at(model):
+    recognizer = _recognizer(model, **{'gates.min_local_matches': 0, 'gates.min_similarity': -0.9})
+    candidates = _drive(recognizer, [*range(8), 3])[-1].candidates
+    assert [c.match.geometry is not None for c in candidates] == [True] * 3 + [False] * (
+        len(candidates) - 3)
+    best = candidates[0].match.local_matches
+    recognizer.settings = replace_setting(
+        recognizer.settings, 'gates.min_local_matches', int(0.9 * best))
+    looked = [c for c in recognizer.recognize(_place(3), 90 * SECOND).candidates
+              if c.match.geometry]
+    assert 1 <= len(looked) <= 2  # this place was seen twice
+
+
+@pytest.mark.parametrize(('settings', 'reason'), [
+    ({'verify.geometry': 'none'}, 'verify.geometry is none'),
+    ({'verify.enabled': False}, 'verify.enabled is off'), ({}, '')])
+def test_why_matches_do_not_have_to_fit_a_movement(model, settings, reason):
+    assert _recognizer(model, **settings).why_not_verified == reason
+
+
+def test_a_calibration_gives_every_candidate_a_probability(model, tmp_path):
+    path = tmp_path / 'site.json'
+    scores = [LogisticModel({'local_score': 10.0}, -5.0)]
+    Calibration(model.model_id, 'float16', scores, 0.2, 'by hand').save(path)
+    recognizer = _recognizer(model, **{'gates.calibration': str(path)})
+    assert recognizer.why_uncalibrated == ''
+    candidates = _drive(recognizer, [*range(8), 3])[-1].candidates
+    for match in (c.match for c in candidates):
+        assert match.probability == pytest.approx(
+            1 / (1 + math.exp(5.0 - 10.0 * match.local_score)))
+    bare = _recognizer(model, **{'gates.calibration': 'none'})
+    assert bare.why_uncalibrated == 'gates.calibration is none'
+    assert math.isnan(_drive(bare, [*range(8), 3])[-1].candidates[0].match.probability)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from selavpr_ros.config import RelocalizationSettings
-from selavpr_ros.decision import Candidate, Decision, Match
+from selavpr_ros.decision import Candidate, Decision
+from selavpr_ros.evidence import Match
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose
 from selavpr_ros.pose import Pose
 from selavpr_ros.relocalization import Relocalizer

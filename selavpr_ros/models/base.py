@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import nn
 
 from selavpr_ros.errors import ImageError
+
+
+def grid_positions(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """(H * W, 2) float32 x and y of a grid in row-major order: its rows (H,), its columns (W,)."""
+    columns, rows = np.meshgrid(x, y)
+    return np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,15 @@ class VprModel(nn.Module):
     def max_local_features(self) -> int:
         """Local features that an image of `image_size` has, at most; 0 for a system without."""
         return 0
+
+    def local_positions(self) -> np.ndarray | None:
+        """Where the local features are centred in an image of `image_size`.
+
+        Returns:
+            (N, 2) float32 x and y as shares of width and height; None where the features are no
+            fixed grid.
+        """
+        return None
 
     @property
     def global_dim(self) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import torch
 from torch.nn import functional
 
-from selavpr_ros.models.base import Descriptors, OperatingPoint, VprModel
+from selavpr_ros.models.base import Descriptors, OperatingPoint, VprModel, grid_positions
 from selavpr_ros.preprocess import denormalise
 
 CELL = 8  # pixels
@@ -85,6 +86,12 @@ class Hog(VprModel):
     def max_local_features(self) -> int:
         rows, columns = (side // CELL - BLOCK + 1 for side in self.image_size)
         return rows * columns
+
+    def local_positions(self) -> np.ndarray:
+        # A block of cells is centred half of it after its first cell.
+        return grid_positions(*(
+            (np.arange(side // CELL - BLOCK + 1) + BLOCK / 2) * CELL / side
+            for side in self.image_size))
 
     def forward(self, images: torch.Tensor) -> Descriptors:
         """Describe images (B, 3, H, W), normalised."""

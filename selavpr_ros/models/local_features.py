@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -22,6 +23,12 @@ class UpConvLocalFeatures(nn.Module):
     def grid(patch_grid: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of local features that so many rows and columns of patches give."""
         return 4 * patch_grid[0] - 3, 4 * patch_grid[1] - 3
+
+    @staticmethod
+    def centres(patches: int) -> np.ndarray:
+        """Where they are along a side of so many patches, as shares of its length."""
+        # The first and the last are centred on the first and the last patch.
+        return (np.arange(4 * patches - 3) / 4 + 0.5) / patches
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Patches (B, h, w, D) -> (B, (4h-3) * (4w-3), dim), unit rows in row-major order."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 from selavpr_ros.models.adapters import add_selavpr_adapters
 from selavpr_ros.models.aggregation import GeM
 from selavpr_ros.models.backbone import PATCH, Backbone, patch_grid
-from selavpr_ros.models.base import Descriptors, VprModel
+from selavpr_ros.models.base import Descriptors, VprModel, grid_positions
 from selavpr_ros.models.conv_stem import ConvStem
 from selavpr_ros.models.local_features import UpConvLocalFeatures
 
@@ -52,6 +53,11 @@ class SelaVPR(VprModel):
         grid = UpConvLocalFeatures.grid(
             (self.image_size[0] // PATCH, self.image_size[1] // PATCH))
         return math.prod(-(-side // self.local_stride) for side in grid)
+
+    def local_positions(self) -> np.ndarray:
+        patches = [side // PATCH for side in self.image_size]
+        return grid_positions(*(
+            UpConvLocalFeatures.centres(count)[:: self.local_stride] for count in patches))
 
     def forward(self, images: torch.Tensor) -> Descriptors:
         """Describe images (B, 3, H, W), normalised, H and W multiples of 14."""

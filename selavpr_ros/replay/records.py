@@ -39,6 +39,16 @@ class CandidateRecord:
     temporal_support: int
     decision: Decision
     distinctness: float = math.nan
+    mean_similarity: float = math.nan
+    spread: float = math.nan
+    inliers: int = 0
+    probability: float = math.nan
+
+
+    @property
+    def inlier_score(self) -> float:
+        """As `Match.inlier_score`; NaN without any inlier."""
+        return self.local_score * self.inliers / self.local_matches if self.inliers else math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +85,8 @@ def _candidate_record(candidate: Candidate) -> CandidateRecord:
     return CandidateRecord(
         match.keyframe.id, match.keyframe.stamp_ns, match.similarity, match.local_matches,
         match.local_score, candidate.temporal_support, candidate.decision,
-        candidate.distinctness)
+        candidate.distinctness, match.mean_similarity, match.spread,
+        match.geometry.count if match.geometry else 0, match.probability)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from selavpr_msgs.msg import KeyframeId as KeyframeIdMessage
 from selavpr_msgs.msg import LoopClosure, PlaceMatch, PlaceMatchArray
 from selavpr_msgs.msg import Relocalization as RelocalizationMessage
 from selavpr_ros.decision import Candidate
+from selavpr_ros.geometry import RelativePose
 from selavpr_ros.image_decoding import KNOWN_ENCODINGS, decode
 from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.place_recognizer import Recognition
@@ -141,6 +142,17 @@ def _query_id(recognition: Recognition, origin: Origin) -> KeyframeIdMessage:
     return id_message(keyframe_id, recognition.query.stamp_ns)
 
 
+def _add_relative_pose(message: PlaceMatch, pose: RelativePose | None) -> None:
+    if pose is None:
+        return
+    x, y, z = pose.translation.tolist()
+    qx, qy, qz, qw = pose.quaternion.tolist()
+    message.has_relative_pose, message.has_scale = True, pose.is_metric
+    message.match_t_query.pose = PoseMessage(
+        position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+    message.match_t_query.covariance = pose.covariance.ravel()
+
+
 def match_message(candidate: Candidate, origin: Origin) -> PlaceMatch:
     """One candidate with its evidence and its verdict."""
     match, keyframe = candidate.match, candidate.match.keyframe
@@ -149,7 +161,12 @@ def match_message(candidate: Candidate, origin: Origin) -> PlaceMatch:
         similarity=match.similarity, local_matches=match.local_matches,
         local_score=match.local_score, temporal_support=candidate.temporal_support,
         decision=int(candidate.decision), distinctness=candidate.distinctness,
-        probability=math.nan, reprojection_rmse=math.nan)
+        mean_similarity=match.mean_similarity, spread=match.spread, surplus=match.surplus,
+        probability=match.probability, reprojection_rmse=math.nan)
+    if match.geometry:
+        message.inliers = match.geometry.count
+        message.reprojection_rmse = match.geometry.rmse_px
+        _add_relative_pose(message, match.geometry.pose)
     # Without a back-end, the pose of another session is in that session's odometry frame.
     moved, same = keyframe.map_pose, keyframe.id.session == origin.session
     if keyframe.place and (moved or same):
@@ -186,7 +203,7 @@ def closure_message(recognition: Recognition, origin: Origin) -> LoopClosure:
     session = match.keyframe.id.session
     return LoopClosure(
         header=origin.header, keyframe_from=id_message(match.keyframe.id, match.keyframe.stamp_ns),
-        keyframe_to=_query_id(recognition, origin), probability=math.nan,
+        keyframe_to=_query_id(recognition, origin), probability=match.probability,
         inter_session=session != origin.session,
         inter_robot=session.robot_id != origin.session.robot_id,
         local_matches=match.local_matches)

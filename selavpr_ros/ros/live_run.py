@@ -38,7 +38,8 @@ def _candidate(message: Any) -> CandidateRecord:
     return CandidateRecord(
         id_from_message(message.match), stamp_to_ns(message.match.stamp), message.similarity,
         message.local_matches, message.local_score, message.temporal_support,
-        Decision(message.decision), message.distinctness)
+        Decision(message.decision), message.distinctness, message.mean_similarity,
+        message.spread, message.inliers, message.probability)
 
 
 @dataclass

@@ -15,17 +15,19 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from selavpr_msgs.msg import VprStatus
 from selavpr_ros.config import Settings
-from selavpr_ros.errors import PoseError, SettingError, VprError
+from selavpr_ros.errors import ImageError, PoseError, SettingError, VprError
 from selavpr_ros.image_decoding import ImageReader
 from selavpr_ros.keyframe import SessionId
 from selavpr_ros.map_opening import open_map
 from selavpr_ros.models import load_from_settings, warm_up
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.ros import diagnostics, parameters
+from selavpr_ros.ros.camera import DepthInbox, camera_from_info
 from selavpr_ros.ros.conversions import Origin, decode_with_fallback, stamp_to_ns
 from selavpr_ros.ros.diagnostics import Subscribed
 from selavpr_ros.ros.map_services import MapServices
@@ -52,10 +54,21 @@ class _Configured:
             settings, model.model_id, model.global_dim))
         self.statistics = Statistics()
         self.odometry = OdometryInbox()
+        self.depth = DepthInbox()
         self.located_in: SessionId | None = None
         self.publications = Publications(node, model.model_id)
         self.services = MapServices(node, self.recognizer, self.lock)
         self.relocalize = RelocalizeServer(node, self.recognizer, self.lock)
+
+    def set_camera(self, message: CameraInfo) -> None:
+        """Know the camera that makes the images.
+
+        Raises:
+            ImageError: its distortion model is not known.
+        """
+        # The calibration is that of the image as it comes, not of a turned one.
+        if not self.recognizer.settings.image.rotate_deg:
+            self.recognizer.camera = camera_from_info(message)
 
     def free(self) -> None:
         """Take everything off the graph, and close the map."""
@@ -77,11 +90,12 @@ class _Active:
         settings = configured.recognizer.settings
         logger = node.get_logger()
         odometry = configured.odometry if settings.pose_source == 'odom' else None
-        self.subscriptions = Subscriptions(node, settings, node.on_image, node.on_odometry)
+        self.subscriptions = Subscriptions(
+            node, settings, node.on_image, node.on_odometry, node.on_camera, configured.depth.put)
         self.worker = InferenceWorker(
             configured.recognizer, configured.read, odometry, configured.statistics,
-            node.publish_result, lock=configured.lock, alive=node.context.ok,
-            log_warning=lambda text: logger.warning(text),
+            node.publish_result, depth=configured.depth, lock=configured.lock,
+            alive=node.context.ok, log_warning=lambda text: logger.warning(text),
             log_error=lambda text: logger.error(text))
         self.worker.start()
         self.since_s = time.monotonic()
@@ -146,6 +160,9 @@ class VprNode(LifecycleNode):
     def _introduce_model(self, recognizer: PlaceRecognizer) -> None:
         model, logger = recognizer.model, self.get_logger()
         logger.info(f'configured: model {model.model_id} on {diagnostics.describe_device(model)}')
+        if recognizer.why_uncalibrated:
+            logger.info(f'uncalibrated, so candidates have no probability and the gates are '
+                        f'cautious: {recognizer.why_uncalibrated}')
         if recognizer.why_not_reranked:
             logger.info(f'candidates are not re-ranked: {recognizer.why_not_reranked}')
         if not recognizer.thresholds.is_safe:
@@ -249,6 +266,14 @@ class VprNode(LifecycleNode):
             try:
                 self._configured.odometry.put(message)
             except PoseError as error:
+                self._active.worker.report(error_kind(error), str(error))
+
+    def on_camera(self, message: CameraInfo) -> None:
+        """Take over the camera's calibration."""
+        if self._active and self._configured:
+            try:
+                self._configured.set_camera(message)
+            except ImageError as error:
                 self._active.worker.report(error_kind(error), str(error))
 
     def publish_result(self, arrival: Arrival, recognition: Recognition) -> None:

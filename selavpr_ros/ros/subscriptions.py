@@ -9,12 +9,13 @@ from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from selavpr_ros.config import Settings
 from selavpr_ros.ros.diagnostics import Publisher, Subscribed
 
 ODOMETRY_DEPTH = 50
+CAMERA_DEPTH = 5
 RELIABILITIES = {
     'best_effort': ReliabilityPolicy.BEST_EFFORT, 'reliable': ReliabilityPolicy.RELIABLE,
     'system_default': ReliabilityPolicy.SYSTEM_DEFAULT}
@@ -36,6 +37,7 @@ class Subscriptions:
     def __init__(
         self, node: Node, settings: Settings,
         on_image: Callable[[Any], None], on_odometry: Callable[[Odometry], None],
+        on_camera: Callable[[CameraInfo], None], on_depth: Callable[[Image], None],
     ) -> None:
         self._node = node
         self._reliability = settings.qos.image_reliability
@@ -49,6 +51,13 @@ class Subscriptions:
         if settings.pose_source == 'odom':
             qos = QoSProfile(depth=ODOMETRY_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
             self._odometry = self._subscribe(Odometry, 'odom', on_odometry, qos)
+        self._others = []
+        geometry, sensor = settings.verify.geometry, QoSProfile(
+            depth=CAMERA_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
+        if geometry != 'none':
+            self._others.append(self._subscribe(CameraInfo, 'camera_info', on_camera, sensor))
+        if geometry == 'pnp':
+            self._others.append(self._subscribe(Image, 'depth', on_depth, sensor))
 
     def _subscribe(
         self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile
@@ -59,7 +68,7 @@ class Subscriptions:
 
     def destroy(self) -> None:
         """Stop listening."""
-        for subscription in (self._image, self._odometry):
+        for subscription in (self._image, self._odometry, *self._others):
             if subscription:
                 self._node.destroy_subscription(subscription)
 

@@ -15,6 +15,7 @@ import numpy as np
 from selavpr_ros.errors import VprError
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.pose import TIME_JUMP_NS, Pose
+from selavpr_ros.ros.camera import DepthInbox
 from selavpr_ros.ros.mailbox import Mailbox
 from selavpr_ros.ros.odometry import OdometryInbox
 from selavpr_ros.ros.statistics import INTERNAL_ERROR, Statistics, error_kind
@@ -62,6 +63,7 @@ class InferenceWorker:
         read: image message -> (H,W,3) uint8 RGB, or ImageError.
         odometry: where the poses come from; None for images without poses.
         statistics: counts everything.
+        depth: depth images, where geometry wants them.
         publish: called with each result, in this thread.
         lock: held while the recognizer works, and by whoever else changes it or its map.
         log_warning, log_error: called with a text, in any thread.
@@ -71,7 +73,7 @@ class InferenceWorker:
     def __init__(
         self, recognizer: PlaceRecognizer, read: Callable[[Any], np.ndarray],
         odometry: OdometryInbox | None, statistics: Statistics, publish: Publish, *,
-        lock: threading.Lock,
+        depth: DepthInbox, lock: threading.Lock,
         log_warning: Callable[[str], Any], log_error: Callable[[str], Any],
         alive: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -80,6 +82,7 @@ class InferenceWorker:
         self._odometry = odometry
         self._statistics = statistics
         self._publish = publish
+        self._depth = depth
         self._lock = lock
         self._log_warning, self._log_error = log_warning, log_error
         self._alive = alive
@@ -146,9 +149,10 @@ class InferenceWorker:
             self._statistics.count('not_due')
             return
         image = self._read(arrival.message)
+        depth_m = self._depth.find(stamp_ns)
         with self._lock:
             self._tell_of_odometry()
-            recognition = self._recognizer.recognize(image, stamp_ns, pose)
+            recognition = self._recognizer.recognize(image, stamp_ns, pose, depth_m)
         self._publish(arrival, recognition)
 
     def _tell_of_odometry(self) -> None:

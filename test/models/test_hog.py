@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from models_support import assert_positions_are_true
 
 from selavpr_ros.models import load_model
 from selavpr_ros.models.hog import hysteresis, orientation_cells
@@ -67,3 +68,7 @@ def test_other_sizes():
     features = model(torch.zeros(1, 3, 120, 160)).local_features
     assert features.shape[1] == model.max_local_features == 12 * 17
     assert load_model('hog').max_local_features == 999
+
+
+def test_local_features_are_where_they_are_told_to_be():
+    assert_positions_are_true(load_model('hog'))

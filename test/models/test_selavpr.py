@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models_support import GLOBAL_ATOL, LOCAL_ATOL, assert_close, inert_tensors
+from models_support import (
+    GLOBAL_ATOL,
+    LOCAL_ATOL,
+    assert_close,
+    assert_positions_are_true,
+    inert_tensors,
+)
 from tiny_checkpoints import make
 
 from selavpr_ros.errors import ImageError
@@ -76,3 +82,10 @@ def test_published_container_with_numpy_objects_is_read(shared):
     assert model.family == 'selavpr'
     assert model.model_id.startswith('selavpr_tiny_checkpoint/')
     assert model.model_id.endswith('/stretch224x224')
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_local_features_are_where_they_are_told_to_be(stride):
+    model = load_model('embedded')
+    model.local_stride = stride
+    assert_positions_are_true(model)

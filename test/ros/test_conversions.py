@@ -9,8 +9,9 @@ from live import SECOND, place, raw_message
 from std_msgs.msg import Header
 
 from selavpr_msgs.msg import PlaceMatchArray
-from selavpr_ros.decision import Candidate, Decision, Match
+from selavpr_ros.decision import Candidate, Decision
 from selavpr_ros.errors import ImageError
+from selavpr_ros.evidence import Match
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, SessionId
 from selavpr_ros.place_recognizer import Query, Recognition
 from selavpr_ros.pose import Pose

@@ -3,7 +3,8 @@ from live import SECOND
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from selavpr_ros.decision import Candidate, Decision, Match
+from selavpr_ros.decision import Candidate, Decision
+from selavpr_ros.evidence import Match
 from selavpr_ros.keyframe import Keyframe, KeyframeId
 from selavpr_ros.place_recognizer import Query, Recognition
 from selavpr_ros.pose import Pose

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from live import SECOND  # noqa: F401  skips without ROS
 
-from selavpr_ros.decision import Candidate, Decision, Match
+from selavpr_ros.decision import Candidate, Decision
 from selavpr_ros.errors import DescriptorError, ImageError, PoseError, StampError
+from selavpr_ros.evidence import Match
 from selavpr_ros.keyframe import Keyframe, KeyframeId
 from selavpr_ros.place_recognizer import Query, Recognition
 from selavpr_ros.pose import Pose

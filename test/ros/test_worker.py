@@ -11,6 +11,7 @@ from live import SECOND, wait_until
 from selavpr_ros.config import Settings, make_settings
 from selavpr_ros.errors import ImageError
 from selavpr_ros.pose import Pose
+from selavpr_ros.ros.camera import DepthInbox
 from selavpr_ros.ros.statistics import Statistics
 from selavpr_ros.ros.worker import Arrival, InferenceWorker
 
@@ -26,7 +27,7 @@ class Recognizer:
     def is_due(self, stamp_ns, pose=None):
         return not self.asked or stamp_ns - self.asked[-1][0] >= SECOND // 2
 
-    def recognize(self, image, stamp_ns, pose):
+    def recognize(self, image, stamp_ns, pose, depth_m):
         self.entered.release()
         assert self.go_on.wait(60.0)
         self.asked.append((stamp_ns, pose))
@@ -60,7 +61,7 @@ def bench():
             self.worker = InferenceWorker(
                 self.recognizer, self.read, self.odometry, self.statistics,
                 lambda arrival, recognition: self.done.append(arrival.stamp_ns),
-                lock=threading.Lock(), log_warning=self.warnings.append,
+                depth=DepthInbox(), lock=threading.Lock(), log_warning=self.warnings.append,
                 log_error=self.errors.append, alive=lambda: self.alive)
             self.worker.start()
 

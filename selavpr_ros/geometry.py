@@ -1,0 +1,341 @@
+"""Stage 4, the second look: do the mutual matches fit one movement of the camera?
+
+Robust estimation is OpenCV's: MAGSAC++ (Barath et al., CVPR 2020), which asks for no exact
+threshold. Both images are taken to be of one camera. Local features lie on a coarse grid, so the
+angles and distances are those of a place, not of a calibration target; the covariances say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+
+NONE, HOMOGRAPHY, FUNDAMENTAL, PNP = 'none', 'homography', 'fundamental', 'pnp'
+METHODS = (NONE, HOMOGRAPHY, FUNDAMENTAL, PNP)
+
+REFINEMENTS = 5
+MOST_PAIRS = 300  # that a pose is estimated from; more tell no more
+LEAST_PAIRS = 12  # fewer fit some movement by chance
+MAX_ITERATIONS = 300
+CONFIDENCE = 0.99
+# Of the grid's step: no feature is placed better than on its cell. The first is a distance of two
+# points, half a cell off in both directions at most; the second one from a line.
+POINT_STEPS = 0.7
+LINE_STEPS = 0.4
+# The position of a pose without scale is a direction: along it, nothing is known.
+NO_SCALE_VARIANCE = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """What sensor_msgs/CameraInfo says of a camera.
+
+    Attributes:
+        matrix: (3, 3) K in pixels.
+        distortion: (n,) D; of a fish-eye, four numbers (`is_fisheye`).
+        size: (height, width) in pixels of the images that the matrix is for.
+    """
+
+    matrix: np.ndarray
+    distortion: np.ndarray
+    size: tuple[int, int]
+    is_fisheye: bool = False
+
+    def undistort(self, pixels: np.ndarray) -> np.ndarray:
+        """(P, 2) pixels -> (P, 2) where a pinhole camera of focal length 1 has them."""
+        function = cv2.fisheye.undistortPoints if self.is_fisheye else cv2.undistortPoints
+        return function(pixels[:, None].astype(np.float64), self.matrix, self.distortion)[:, 0]
+
+    @property
+    def focal_px(self) -> float:
+        """Mean of both focal lengths."""
+        return float(self.matrix[0, 0] + self.matrix[1, 1]) / 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class RelativePose:
+    """The query camera in the frame of the matched camera, both optical: X_m = R X_q + t.
+
+    Attributes:
+        rotation: (3, 3) R.
+        translation: (3,) t in metres; where not `is_metric`, a unit vector: the direction alone.
+        covariance: (6, 6) of x, y, z (m or none) and rotations about x, y, z (rad).
+    """
+
+    rotation: np.ndarray
+    translation: np.ndarray
+    covariance: np.ndarray
+    is_metric: bool
+
+    @property
+    def quaternion(self) -> np.ndarray:
+        """(4,) x, y, z, w of the rotation."""
+        turn = cv2.Rodrigues(self.rotation)[0].ravel()
+        angle = float(np.linalg.norm(turn))
+        return np.append(turn * (np.sinc(angle / 2.0 / np.pi) / 2.0), np.cos(angle / 2.0))
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """How far mutual matches agree on one movement.
+
+    Attributes:
+        method: one of METHODS, which was in fact used.
+        inliers: (P,) bool of the pairs.
+        rmse_px: of the inliers; NaN without any.
+        pose: relative pose, or None: it needs a `Camera`, and a metric one depth.
+    """
+
+    method: str
+    inliers: np.ndarray
+    rmse_px: float
+    pose: RelativePose | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of inliers."""
+        return int(self.inliers.sum())
+
+
+def verify(
+    pairs: np.ndarray, positions: np.ndarray, size: tuple[int, int], method: str,
+    camera: Camera | None = None, depth_m: np.ndarray | None = None,
+) -> Geometry:
+    """Look for the one movement that most mutual matches agree on.
+
+    Args:
+        pairs: (P, 2) index of the query's and of the match's local feature.
+        positions: (N, 2) of local features, shares of width and height.
+        size: (height, width) of the query image in pixels.
+        method: 'homography' (a plane, or a camera that only turns), 'fundamental' (any static
+            scene), or 'pnp' (with depth; without it as 'fundamental').
+        camera: then 'fundamental' tells rotation and direction, too.
+        depth_m: (H, W) float32 of the query image, NaN or 0 where unknown.
+
+    Returns:
+        No inlier where there are fewer than LEAST_PAIRS pairs, or nothing fits.
+    """
+    scale = np.array(size[::-1], float)
+    query, match = positions[pairs[:, 0]] * scale, positions[pairs[:, 1]] * scale
+    step_px = _step_px(positions, scale)
+    if len(pairs) < LEAST_PAIRS:
+        return _nothing(method, len(pairs))
+    if method == PNP and camera and depth_m is not None:
+        return _by_depth(query, match, _fit(camera, size), depth_m, step_px)
+    if method == HOMOGRAPHY:
+        return _by_homography(query, match, step_px)
+    if camera:
+        return _by_camera(query, match, _fit(camera, size), step_px)
+    return _by_fundamental(query, match, step_px)
+
+
+def _step_px(positions: np.ndarray, scale: np.ndarray) -> float:
+    """Pixels between two features beside each other."""
+    return float((np.abs(positions[1] - positions[0]) * scale).max())
+
+
+def _fit(camera: Camera, size: tuple[int, int]) -> Camera:
+    """The same camera where its images come in another size."""
+    if camera.size == size or 0 in camera.size:
+        return camera
+    factor = np.array([size[1] / camera.size[1], size[0] / camera.size[0], 1.0])
+    return Camera(factor[:, None] * camera.matrix, camera.distortion, size, camera.is_fisheye)
+
+
+def _nothing(method: str, count: int) -> Geometry:
+    return Geometry(method, np.zeros(count, bool), np.nan)
+
+
+def _rmse(errors_px: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(errors_px**2))) if len(errors_px) else float('nan')
+
+
+# ---- without a camera ---------------------------------------------------------------------------
+
+
+def _estimate(
+    function: Callable[..., Any], query: np.ndarray, match: np.ndarray, limit_px: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Model (3, 3) and inliers (P,) that one of OpenCV's robust estimators finds, or None."""
+    try:
+        matrix, mask = function(query, match, cv2.USAC_MAGSAC, limit_px,
+                                maxIters=MAX_ITERATIONS, confidence=CONFIDENCE)
+    except cv2.error:  # it stumbles over some degenerate sets
+        return None
+    if matrix is None or mask is None or matrix.shape != (3, 3):
+        return None
+    return matrix, mask.ravel().astype(bool)
+
+
+def _by_homography(query: np.ndarray, match: np.ndarray, step_px: float) -> Geometry:
+    found = _estimate(cv2.findHomography, query, match, POINT_STEPS * step_px)
+    if found is None:
+        return _nothing(HOMOGRAPHY, len(query))
+    matrix, inliers = found
+    moved = cv2.perspectiveTransform(query[:, None], matrix)[:, 0]
+    return Geometry(
+        HOMOGRAPHY, inliers, _rmse(np.linalg.norm(moved - match, axis=1)[inliers]))
+
+
+def _sampson(query: np.ndarray, match: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """(P,) first-order distances to the epipolar constraint (Hartley & Zisserman, eq. 11.9)."""
+    ones = np.ones((len(query), 1))
+    first, second = np.hstack([query, ones]), np.hstack([match, ones])
+    line, back = first @ matrix.T, second @ matrix
+    norm = np.sqrt((line[:, :2] ** 2).sum(1) + (back[:, :2] ** 2).sum(1))
+    return (second * line).sum(1) / np.maximum(norm, 1e-12)
+
+
+def _by_fundamental(query: np.ndarray, match: np.ndarray, step_px: float) -> Geometry:
+    """Where the camera hardly moved, or sees a plane, a homography says more."""
+    plane = _by_homography(query, match, step_px)
+    found = _estimate(cv2.findFundamentalMat, query, match, LINE_STEPS * step_px)
+    if found is None or found[1].sum() < plane.count:
+        return plane
+    matrix, inliers = found
+    return Geometry(FUNDAMENTAL, inliers, _rmse(_sampson(query, match, matrix)[inliers]))
+
+
+# ---- with a camera ------------------------------------------------------------------------------
+
+
+def _cross(vector: np.ndarray) -> np.ndarray:
+    x, y, z = vector
+    return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+
+
+def _some(index: np.ndarray) -> np.ndarray:
+    """At most MOST_PAIRS of them, evenly spread."""
+    return index[:: -(-len(index) // MOST_PAIRS)]
+
+
+Residuals = Callable[[np.ndarray], np.ndarray]
+
+
+def _least_squares(residuals: Residuals, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Minimise from zero on: Gauss-Newton, with the weights of Geman and McClure.
+
+    Returns:
+        (n,) parameters, and their (n, n) covariance sigma^2 (J^T W J)^-1.
+    """
+    at, step = np.zeros(size), 1e-5
+    for _ in range(REFINEMENTS):
+        errors = residuals(at)
+        sigma = 1.4826 * np.median(np.abs(errors))  # of normal errors, whatever else is there
+        weights = 1.0 / (1.0 + (errors / (2.0 * sigma + 1e-12)) ** 2) ** 2
+        columns = [(residuals(at + step * unit) - errors) / step for unit in np.eye(size)]
+        jacobian = np.stack(columns, axis=1)
+        inverse = np.linalg.pinv(jacobian.T @ (weights[:, None] * jacobian))
+        at = at - inverse @ (jacobian.T @ (weights * errors))
+    return at, sigma**2 * inverse
+
+
+def _by_camera(query: np.ndarray, match: np.ndarray, camera: Camera, step_px: float) -> Geometry:
+    """As without a camera, and then what it says of the movement."""
+    first, second = camera.undistort(query), camera.undistort(match)
+    focal_px = camera.focal_px
+    found = _by_fundamental(first * focal_px, second * focal_px, step_px)
+    if found.method != FUNDAMENTAL or found.count < LEAST_PAIRS:
+        return found
+    some = _some(np.flatnonzero(found.inliers))
+    first, second = first[some], second[some]
+    matrix, _ = cv2.findFundamentalMat(first, second, cv2.FM_8POINT)
+    if matrix is None:
+        return found
+    before, rotation, direction, _ = cv2.recoverPose(matrix, first, second, np.eye(3))
+    if before < LEAST_PAIRS:  # so many points would lie behind one of the cameras
+        return found
+    half_step = step_px / focal_px / 2.0
+    pose = _direction_pose(first, second, rotation, direction.ravel(), half_step)
+    return replace(found, pose=pose)
+
+
+def _turned(points: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """Where a camera that only turns sees (P, 2) points."""
+    rays = np.hstack([points, np.ones((len(points), 1))]) @ rotation.T
+    return rays[:, :2] / rays[:, 2:]
+
+
+def _direction_pose(
+    query: np.ndarray, match: np.ndarray, rotation: np.ndarray, direction: np.ndarray,
+    half_step: float,
+) -> RelativePose:
+    """Refine rotation and direction; of what is known of them, five numbers."""
+    across = np.linalg.svd(direction[None])[2][1:]  # (2, 3), the plane in which it may err
+
+    def moved(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        turned, ahead = cv2.Rodrigues(change[2:])[0] @ rotation, direction + change[:2] @ across
+        return turned, ahead / np.linalg.norm(ahead)
+
+    def residuals(change: np.ndarray) -> np.ndarray:
+        turned, ahead = moved(change)
+        return _sampson(query, match, _cross(ahead) @ turned)
+
+    change, known = _least_squares(residuals, 5)
+    turned, ahead = moved(change)
+    spread = np.zeros((6, 5))
+    spread[:3, :2], spread[3:, 2:] = across.T, np.eye(3)
+    covariance = spread @ known @ spread.T
+    # Neighbours on the grid err together, by up to half a step: turned by it, or moved by it.
+    parallax = np.median(np.linalg.norm(match - _turned(query, turned), axis=1))
+    covariance[3:, 3:] += half_step**2 * np.eye(3)
+    covariance[:3, :3] += min(half_step / max(parallax, 1e-9), 1.0) ** 2 * (across.T @ across)
+    covariance[:3, :3] += NO_SCALE_VARIANCE * np.outer(ahead, ahead)
+    return RelativePose(turned, ahead, covariance, is_metric=False)
+
+
+def _depth_at(depth_m: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    rows, columns = pixels[:, 1].astype(int), pixels[:, 0].astype(int)
+    values = depth_m[rows.clip(0, depth_m.shape[0] - 1), columns.clip(0, depth_m.shape[1] - 1)]
+    return np.where(np.isfinite(values) & (values > 0.0), values, np.nan)
+
+
+def _by_depth(
+    query: np.ndarray, match: np.ndarray, camera: Camera, depth_m: np.ndarray, step_px: float
+) -> Geometry:
+    depths = _depth_at(depth_m, query * np.array(depth_m.shape[::-1]) / camera.size[::-1])
+    known = np.flatnonzero(np.isfinite(depths))
+    if len(known) < LEAST_PAIRS:
+        return _by_camera(query, match, camera, step_px)
+    rays, seen = camera.undistort(query[known]), camera.undistort(match[known])
+    points = np.hstack([rays, np.ones((len(rays), 1))]) * depths[known, None]
+    step = step_px / camera.focal_px
+    pose = _metric_pose(points, seen, step)
+    if pose is None:
+        return _nothing(PNP, len(query))
+    errors = np.linalg.norm(_seen(points, pose.rotation, pose.translation) - seen, axis=1)
+    inliers = np.zeros(len(query), bool)
+    inliers[known] = errors < POINT_STEPS * step
+    rmse_px = _rmse(errors[inliers[known]]) * camera.focal_px
+    return Geometry(PNP, inliers, rmse_px, pose)
+
+
+def _seen(points: np.ndarray, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """Where a camera sees (K, 3) points of another one's frame."""
+    there = points @ rotation.T + translation
+    return there[:, :2] / there[:, 2:]
+
+
+def _metric_pose(points: np.ndarray, seen: np.ndarray, step: float) -> RelativePose | None:
+    """Points (K, 3) of the query camera, and where the matched one sees them, (K, 2)."""
+    some = _some(np.arange(len(points)))
+    found, turn, shift, index = cv2.solvePnPRansac(
+        points[some], seen[some], np.eye(3), None, iterationsCount=MAX_ITERATIONS,
+        confidence=CONFIDENCE, reprojectionError=POINT_STEPS * step, flags=cv2.SOLVEPNP_P3P)
+    if not found or index is None or len(index) < LEAST_PAIRS:
+        return None
+    points, seen = points[some[index.ravel()]], seen[some[index.ravel()]]
+    rotation = cv2.Rodrigues(turn)[0]
+
+    def moved(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return cv2.Rodrigues(change[3:])[0] @ rotation, shift.ravel() + change[:3]
+
+    change, covariance = _least_squares(
+        lambda change: (_seen(points, *moved(change)) - seen).ravel(), 6)
+    distance_m = float(np.median(points[:, 2]))
+    covariance += (step / 2.0) ** 2 * np.diag([distance_m**2] * 3 + [1.0] * 3)
+    return RelativePose(*moved(change), covariance, is_metric=True)
