@@ -4,7 +4,8 @@ Every query is answered twice: by the most similar global descriptors, and by th
 of the best 20 (re-ranked). recall@N is the share of queries with a true image among the first N.
 
   vpr evaluate --frames gardenspoint/day_left gardenspoint/day_right
-      two walks along one way, DATABASE and QUERIES: the n-th image of both shows the same place
+      two walks along one way, DATABASE and QUERIES (Gardens Point, Nordland): images with the
+      same number in their names show the same place, without such numbers the n-th of both
   vpr evaluate --pairs rtabmap_loop/images rtabmap_loop/loops.csv
       one recording that comes back; rows image_a,image_b say which images (from 1) show one
       place, and every image asks for those before it, but not the 10 newest
@@ -12,6 +13,8 @@ of the best 20 (re-ranked). recall@N is the share of queries with a true image a
       one recording with a poses.csv: rows image,x_m,y_m,yaw_rad; compared with itself
   vpr evaluate --positions pitts30k/test/database pitts30k/test/queries --of-all
       published data sets, whose images are named '@utm_east@utm_north@...jpg'
+  vpr evaluate --msls train_val/cph
+      a city of Mapillary Street-Level Sequences as it is published: folders query and database
   vpr evaluate --frames left right --weights hog embedded SelaVPR_msls.pth --baselines
       several models, and what they have to beat, on the same queries
 
@@ -19,8 +22,8 @@ The second table says what a score is worth as a gate: the area under precision 
 the recall before the first false answer, where queries without any true image count, too.
 
 The folder holds metrics.json (settings, versions, recall, ranks, gates), answers.csv (what every
-query found), table.md, precision_recall.png, and a picture of hits and misses for every method:
-misses come first.
+query found), table.md, precision_recall.png, a picture of hits and misses for every method (misses
+come first), and report.html: all of it on one page, with the worst false answers side by side.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 
 # Which options belong to which kind of truth.
 KINDS = {'frames': ('tolerance',), 'pairs': ('exclude',),
-         'positions': ('radius', 'heading', 'exclude')}
+         'positions': ('radius', 'heading', 'exclude'), 'msls': ('radius',)}
 
 
 def _at_least(least: int) -> Callable[[str], int]:
@@ -73,6 +76,8 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
                       help='one folder and the pairs of images that show one place')
     kind.add_argument('--positions', type=Path, nargs='+', metavar='FOLDER',
                       help='DATABASE [QUERIES]: folders with positions')
+    kind.add_argument('--msls', type=Path, metavar='CITY',
+                      help='a city of MSLS: a folder with query and database')
 
 
 def _add_truth(parser: argparse.ArgumentParser) -> None:
@@ -83,9 +88,9 @@ def _add_truth(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--tolerance', type=_at_least(0), metavar='N',
                        help=f'--frames: at most so many frames off (default: {truth.TOLERANCE})')
     group.add_argument('--radius', type=positive, metavar='M',
-                       help='--positions: at most so many metres apart (default: '
-                       f'{POSITIVE_RADIUS_M:g}; {truth.PUBLISHED_RADIUS_M:g} for positions '
-                       'in names)')
+                       help='--positions, --msls: at most so many metres apart (default: '
+                       f'{POSITIVE_RADIUS_M:g}; {truth.PUBLISHED_RADIUS_M:g} for MSLS and '
+                       'positions in names)')
     group.add_argument('--heading', type=positive, metavar='DEG',
                        help='--positions: and turned by at most so much; 180 ignores it (default: '
                        f'{math.degrees(POSITIVE_HEADING_RAD):.0f}, where it is known)')
@@ -142,6 +147,8 @@ def _read_set(args: argparse.Namespace) -> EvaluationSet:
     if kind == 'pairs':
         images, pairs = args.pairs
         return truth.read_pairs(images, pairs, exclude)
+    if kind == 'msls':
+        return truth.read_msls(args.msls, args.radius or truth.PUBLISHED_RADIUS_M)
     heading_rad = None if args.heading is None else math.radians(args.heading)
     return truth.read_positions(*args.positions, radius_m=args.radius, heading_rad=heading_rad,
                                 exclude=exclude)
@@ -180,6 +187,7 @@ def _facts(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> None:
     """Ask every method, write the folder, print the table."""
+    from selavpr_ros.evaluation.page import write_page
     from selavpr_ros.evaluation.report import (
         describe_set,
         format_gates,
@@ -194,9 +202,11 @@ def run(args: argparse.Namespace) -> None:
     default = Path('vpr_results') / f'evaluate-{asked.name}_{datetime.now():%Y%m%d_%H%M%S}'
     folder = make_folder(args.output or default, args.overwrite)
     evaluations: list[Evaluation] = []
+    facts = _facts(args)
     for method in methods:
         evaluations.append(method(asked))
         # After each one, so that an interruption loses only what was not finished.
-        write_results(folder, evaluations, _facts(args), args.of_all)
+        write_results(folder, evaluations, facts, args.of_all)
+        write_page(folder, evaluations, facts, args.of_all)
     print(f'{describe_set(asked, args.of_all)}\n\n{format_table(evaluations, args.of_all)}\n\n'
           f'{format_gates(evaluations)}\n\nresults: {folder}')

@@ -13,7 +13,9 @@ the same code, with the same settings, as in the live node.
       true poses (a TUM file, or a topic) say which loop closures are true ones
 
 The folder holds settings.yaml, metrics.json, queries.csv, candidates.csv, keyframes.csv,
-similarity_matrix.png, trajectory.png and log.txt. Ctrl-C ends early, and keeps what was done.
+similarity_matrix.png, trajectory.png, log.txt and, with true poses, precision_recall.png;
+report.html shows all of it on one page, with hits, misses and false answers as pictures. Ctrl-C
+ends early, and keeps what was done.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from selavpr_ros.place_recognizer import PlaceRecognizer
     from selavpr_ros.replay.bag import Bag, Topic
     from selavpr_ros.replay.ground_truth import PoseTruth
+    from selavpr_ros.replay.page import Example
     from selavpr_ros.replay.records import QueryRecord, Run
     from selavpr_ros.replay.topics import Sources
 
@@ -208,11 +211,22 @@ def _remarks(recognizer: PlaceRecognizer) -> Iterator[tuple[str, str]]:
         yield 'to accept some', 'set gates.min_similarity: no value is safe for every place'
 
 
+def _photos(
+    bag: Bag, sources: Sources, settings: Settings, examples: Mapping[str, Iterable[Example]]
+) -> dict[int, str]:
+    """The images of the examples: the bag is read again, for most images are not kept."""
+    from selavpr_ros.replay.page import read_photos
+
+    stamps_ns = {ns for shown in examples.values() for example in shown
+                 for ns in example.stamps_ns}
+    return read_photos(bag.images(sources.images.name), stamps_ns, settings.image)
+
+
 def run(args: argparse.Namespace) -> None:
     """Replay the bag, write the folder, print the table."""
     from selavpr_ros.models import load_from_settings
     from selavpr_ros.place_recognizer import PlaceRecognizer
-    from selavpr_ros.replay import report
+    from selavpr_ros.replay import page, report
     from selavpr_ros.replay.bag import Bag
     from selavpr_ros.replay.metrics import summarise
 
@@ -229,6 +243,9 @@ def run(args: argparse.Namespace) -> None:
             record, stopped_by = _process(bag, sources, recognizer)
             metrics = summarise(record, truth)
             report.write_results(folder, record, metrics, truth, facts)
+            examples = page.choose_examples(record, truth)
+            page.write_page(folder, record, metrics, truth, facts, settings,
+                            _photos(bag, sources, settings, examples), examples)
             table = report.format_table(metrics, _remarks(recognizer))
             logger.info('ended by %s\n%s', repr(stopped_by) if stopped_by else 'its end', table)
     print(f'{table}\n\nresults: {folder}')

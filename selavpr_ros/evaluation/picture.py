@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from selavpr_ros.evaluation.precision import judge_scores
 from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation, read_image
-from selavpr_ros.replay.plots import STYLES
+from selavpr_ros.replay.plots import STYLES, Curve, draw_curves
 
 QUERIES = 12
 MISSES = 9  # of the queries, at most: some hits show what the system can do
@@ -66,10 +66,15 @@ def _draw_image(
         spine.set(color=colour, linewidth=1 if colour == NEUTRAL else 3.5)
 
 
-def _label(image: Path | np.ndarray, index: int) -> str:
+def label(image: Path | np.ndarray, index: int) -> str:
     """What names an image: its file if that is short, else its number."""
     name = image.stem if isinstance(image, Path) else ''
     return name if 0 < len(name) <= 16 else f'number {index}'
+
+
+def tell_score(way: str, score: float) -> str:
+    """A score of a way of ordering with its unit."""
+    return UNITS.get(way, OTHER_UNIT).format(score)
 
 
 def _draw_query(axes: Sequence[Axes], evaluation: Evaluation, number: int) -> None:
@@ -77,18 +82,18 @@ def _draw_query(axes: Sequence[Axes], evaluation: Evaluation, number: int) -> No
     asked, ways = evaluation.evaluation_set, evaluation.rankings
     query = asked.answerable[number]
     true = asked.positives[query]
-    _draw_image(axes[0], asked.queries[query], _label(asked.queries[query], query))
+    _draw_image(axes[0], asked.queries[query], label(asked.queries[query], query))
     for column, (way, rankings) in zip(axes[1:], ways.items(), strict=False):
         best, score = rankings[number].database[0], rankings[number].scores[0]
         hit = best in true
         image = asked.database[best]
-        told = UNITS.get(way, OTHER_UNIT).format(score)
-        _draw_image(column, image, f'{"hit" if hit else "miss"}: {_label(image, best)}, {told}',
+        told = tell_score(way, score)
+        _draw_image(column, image, f'{"hit" if hit else "miss"}: {label(image, best)}, {told}',
                     COLOURS[hit])
     image = asked.database[true[0]]
     ranks = [evaluation.hit_ranks(way)[number] for way in ways]
     told = ' / '.join('-' if rank is None else str(rank + 1) for rank in ranks)
-    _draw_image(axes[-1], image, f'{_label(image, true[0])}; first true at rank {told}')
+    _draw_image(axes[-1], image, f'{label(image, true[0])}; first true at rank {told}')
 
 
 def _draw_overview(axes: Axes, evaluation: Evaluation) -> None:
@@ -145,25 +150,11 @@ def draw_hits_and_misses(evaluation: Evaluation, count: int = QUERIES) -> Figure
 
 
 def draw_precision_recall(evaluations: Sequence[Evaluation]) -> Figure:
-    """Draw precision over recall for every method and way of ordering.
-
-    A dot marks the end of precision 1: the maximum recall without a false answer.
-    """
-    figure = Figure(figsize=(7, 5.5), dpi=110, layout='constrained')
-    axes = figure.add_subplot()
-    for number, evaluation in enumerate(evaluations):
-        for way, style in zip(evaluation.rankings, ('--', '-'), strict=False):
-            curve = judge_scores(evaluation, way)
-            colour = f'C{number}'
-            axes.plot([0.0, *curve.recall], [curve.precision[:1].max(initial=0.0),
-                                             *curve.precision],
-                      style, color=colour, linewidth=1.6,
-                      label=f'{evaluation.method.split("/")[0]}, {way}: '
-                      f'{curve.safe_recall:.3f} at precision 1')
-            axes.plot(curve.safe_recall, 1.0, 'o', color=colour, clip_on=False,
-                      fillstyle='full' if style == '-' else 'none')
-    axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02),
-             title=f'What a score is worth as a gate: {evaluations[0].evaluation_set.name}')
-    axes.grid(color='#e5e5e5', linewidth=0.5)
-    axes.legend(loc='lower left', fontsize=9)
-    return figure
+    """Draw precision over recall for every method and way of ordering (`draw_curves`)."""
+    curves = [
+        Curve(f'{evaluation.method.split("/")[0]}, {way}', judge_scores(evaluation, way),
+              f'C{number}', style)
+        for number, evaluation in enumerate(evaluations)
+        for way, style in zip(evaluation.rankings, ('--', '-'), strict=False)]
+    name = evaluations[0].evaluation_set.name
+    return draw_curves(curves, f'What a score is worth as a gate: {name}')

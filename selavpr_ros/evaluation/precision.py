@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from selavpr_ros.evaluation.recall import Evaluation
+if TYPE_CHECKING:
+    from selavpr_ros.evaluation.recall import Evaluation
 
 
 @dataclass(frozen=True, eq=False)

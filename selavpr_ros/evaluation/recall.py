@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -24,6 +27,20 @@ RECALL_AT = (1, 5, 10)
 # What put the database images in their order: the global descriptors alone, or the mutual matches
 # of the best TOP_K.
 GLOBAL, RERANKED = 'global', 're-ranked'
+
+
+class Stopwatch:
+    """Milliseconds by stage: those of place_recognizer.STAGES that an evaluation has."""
+
+    def __init__(self) -> None:
+        self.stage_ms: dict[str, list[float]] = defaultdict(list)
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Measure what the `with` statement holds; a device has to be waited for inside."""
+        start = time.perf_counter()
+        yield
+        self.stage_ms[stage].append(1e3 * (time.perf_counter() - start))
 
 
 # ---- the result ---------------------------------------------------------------------------------
@@ -52,6 +69,7 @@ class Evaluation:
         top_k: length of a ranking, at most.
         rankings: for every way of ordering, by name, one ranking per `answerable` query.
         unanswerable: the same of `unanswerable` queries; empty if they were not asked.
+        stage_ms: milliseconds of every image or query by stage; empty if not measured.
     """
 
     method: str
@@ -59,6 +77,7 @@ class Evaluation:
     top_k: int
     rankings: Mapping[str, Sequence[Ranking]]
     unanswerable: Mapping[str, Sequence[Ranking]] = field(default_factory=dict)
+    stage_ms: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def hit_ranks(self, way: str = GLOBAL) -> list[int | None]:
         """Where the first positive is, from 0, per answerable query; None if it is not listed."""
@@ -101,10 +120,12 @@ class Described:
         global_descriptors: (N, D) float32 unit rows.
         local_features: of N images, as a keyframe map holds them; None where the model has none
             or they were not asked for.
+        stopwatch: what it took; a search goes on with it.
     """
 
     global_descriptors: torch.Tensor
     local_features: list[EncodedFeatures] | None
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
 
 def read_image(image: Path | np.ndarray) -> np.ndarray:
@@ -123,12 +144,15 @@ def read_image(image: Path | np.ndarray) -> np.ndarray:
 
 
 def _describe_one(
-    model: VprModel, image: Path | np.ndarray
+    model: VprModel, image: Path | np.ndarray, stopwatch: Stopwatch
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Descriptors (D,) on the CPU and (n, d) on the model's device."""
-    tensor = preprocess(read_image(image), model.image_size, model.resize)[None]
-    descriptors = model(tensor.to(model.device, model.dtype))
-    global_descriptor = descriptors.global_descriptor[0].cpu()
+    pixels = read_image(image)
+    with stopwatch.measure('preprocess'):
+        tensor = preprocess(pixels, model.image_size, model.resize)[None]
+    with stopwatch.measure('network'):
+        descriptors = model(tensor.to(model.device, model.dtype))
+        global_descriptor = descriptors.global_descriptor[0].cpu()
     if not global_descriptor.isfinite().all():
         name = image if isinstance(image, Path) else 'an image'
         raise DescriptorError(f'{model.model_id}: the descriptor of {name} is not finite')
@@ -155,14 +179,14 @@ def describe(
         DescriptorError: a descriptor is not finite.
         SettingError: no such codec.
     """
-    global_descriptors, kept = [], []
+    global_descriptors, kept, stopwatch = [], [], Stopwatch()
     for image in tqdm(images, desc='describing', unit='image', leave=False, disable=not progress):
-        global_descriptor, features = _describe_one(model, image)
+        global_descriptor, features = _describe_one(model, image, stopwatch)
         global_descriptors.append(global_descriptor)
         encoded = encode(features, codec) if local and features is not None else None
         if encoded is not None:
             kept.append(encoded)
-    return Described(torch.stack(global_descriptors), kept or None)
+    return Described(torch.stack(global_descriptors), kept or None, stopwatch)
 
 
 # ---- search and re-ranking ----------------------------------------------------------------------
@@ -215,7 +239,8 @@ def _described_queries(
             features = local[query].decode() if local else None
             yield query, database.global_descriptors[query], features
         else:
-            yield query, *_describe_one(model, evaluation_set.queries[query])
+            image = evaluation_set.queries[query]
+            yield query, *_describe_one(model, image, database.stopwatch)
 
 
 def _ask(
@@ -223,14 +248,17 @@ def _ask(
     queries: Iterable[DescribedQuery],
 ) -> dict[str, list[Ranking]]:
     rankings: dict[str, list[Ranking]] = {GLOBAL: []}
+    measure = database.stopwatch.measure
     for query, global_descriptor, local in queries:
-        similarities = database.global_descriptors @ global_descriptor
-        retrieved = retrieve(similarities, evaluation_set.comparable(query), top_k)
+        with measure('search'):
+            similarities = database.global_descriptors @ global_descriptor
+            retrieved = retrieve(similarities, evaluation_set.comparable(query), top_k)
         rankings[GLOBAL].append(retrieved)
         if local is not None and database.local_features is not None:
-            rankings.setdefault(RERANKED, []).append(rerank(
-                retrieved, local.to(model.device), database.local_features,
-                model.match_similarity))
+            with measure('local_matching'):
+                reranked = rerank(retrieved, local.to(model.device), database.local_features,
+                                  model.match_similarity)
+            rankings.setdefault(RERANKED, []).append(reranked)
     return rankings
 
 
@@ -272,7 +300,7 @@ def evaluate(
 
     return Evaluation(
         model.model_id, evaluation_set, top_k, ask(evaluation_set.answerable),
-        ask(evaluation_set.unanswerable) if all_queries else {})
+        ask(evaluation_set.unanswerable) if all_queries else {}, database.stopwatch.stage_ms)
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@
     table.md               the tables in Markdown
     precision_recall.png   what the scores are worth as gates
     hits_and_misses_*.png  one picture per method
+    report.html            all of it on one page, with the worst false answers
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,9 @@ import numpy as np
 from selavpr_ros.evaluation.picture import draw_hits_and_misses, draw_precision_recall
 from selavpr_ros.evaluation.precision import judge_scores
 from selavpr_ros.evaluation.recall import RECALL_AT, Evaluation
+from selavpr_ros.evaluation.tables import Row, aligned
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
-
-Row = tuple[str, ...]
-
+from selavpr_ros.replay.metrics import Latency
 
 # ---- the table ----------------------------------------------------------------------------------
 
@@ -49,6 +50,20 @@ def gate_rows(evaluations: Sequence[Evaluation]) -> Iterator[Row]:
                    f'{curve.safe_recall:.3f}', f'{curve.safe_threshold:.4g}')
 
 
+def latencies(evaluation: Evaluation) -> dict[str, Latency]:
+    """Percentiles of every stage that was measured, over images or queries."""
+    return {stage: Latency(*np.percentile(milliseconds, [50, 95]).tolist())
+            for stage, milliseconds in evaluation.stage_ms.items()}
+
+
+def latency_rows(evaluations: Sequence[Evaluation]) -> Iterator[Row]:
+    """Head and lines: what every stage took."""
+    yield ('method', 'stage', 'p50 [ms]', 'p95 [ms]')
+    for evaluation in evaluations:
+        for stage, latency in latencies(evaluation).items():
+            yield (evaluation.method, stage, f'{latency.p50:.2f}', f'{latency.p95:.2f}')
+
+
 def describe_set(evaluation_set: EvaluationSet, of_all: bool = False) -> str:
     """What the recall is over, in words."""
     answerable, count = len(evaluation_set.answerable), len(evaluation_set.queries)
@@ -62,20 +77,12 @@ def describe_set(evaluation_set: EvaluationSet, of_all: bool = False) -> str:
 
 def format_table(evaluations: Sequence[Evaluation], of_all: bool = False) -> str:
     """The table of recall for a terminal."""
-    return _aligned(list(table_rows(evaluations, of_all)))
+    return aligned(list(table_rows(evaluations, of_all)), texts=2)
 
 
 def format_gates(evaluations: Sequence[Evaluation]) -> str:
     """The table of gates for a terminal."""
-    return _aligned(list(gate_rows(evaluations)))
-
-
-def _aligned(rows: Sequence[Row]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join(
-        '  '.join(cell.ljust(width) if column < 2 else cell.rjust(width)
-                  for column, (cell, width) in enumerate(zip(row, widths, strict=True)))
-        for row in rows)
+    return aligned(list(gate_rows(evaluations)), texts=2)
 
 
 def markdown_table(rows: Sequence[Row], texts: int) -> str:
@@ -139,9 +146,17 @@ def metrics(
                         for way in evaluation.rankings},
              'gates': {way: _gate(evaluation, way) for way in evaluation.rankings},
              'first_positive': {way: _first_positive(evaluation, way)
-                                for way in evaluation.rankings}}
+                                for way in evaluation.rankings},
+             'latency_ms': {stage: asdict(latency)
+                            for stage, latency in latencies(evaluation).items()}}
             for evaluation in evaluations],
     }
+
+
+def picture_name(evaluation: Evaluation) -> str:
+    """File of the picture of hits and misses."""
+    name = re.sub(r'[^\w.-]+', '_', evaluation.method)
+    return f'hits_and_misses_{name}.png'
 
 
 def write_results(
@@ -167,5 +182,4 @@ def write_results(
     words = describe_set(evaluations[0].evaluation_set, of_all)
     (folder / 'table.md').write_text(f'{words}\n\n{table}\n{gates}', encoding='utf-8')
     draw_precision_recall(evaluations).savefig(folder / 'precision_recall.png')
-    name = re.sub(r'[^\w.-]+', '_', evaluations[-1].method)
-    draw_hits_and_misses(evaluations[-1]).savefig(folder / f'hits_and_misses_{name}.png')
+    draw_hits_and_misses(evaluations[-1]).savefig(folder / picture_name(evaluations[-1]))

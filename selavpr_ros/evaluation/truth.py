@@ -23,6 +23,7 @@ SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.
 POSES = 'poses.csv'
 POSE_COLUMNS = ('image', 'x_m', 'y_m', 'yaw_rad')  # the last one may be missing
 PAIR_COLUMNS = ('image_a', 'image_b')
+MSLS_POSITION = ('easting', 'northing')
 
 # Paths of images, or (H, W, 3) uint8 RGB arrays; (N, H, W, 3) is such a sequence, too.
 Images = Sequence[Path] | Sequence[np.ndarray] | np.ndarray
@@ -175,30 +176,58 @@ def read_table(path: Path, columns: Sequence[str], optional: int = 0) -> Iterato
 # ---- same number, same place --------------------------------------------------------------------
 
 
+def _numbers(images: Sequence[Path]) -> list[int] | None:
+    """The one number in every name; None if a name has none or several, or two have the same."""
+    found = [re.findall(r'[0-9]+', image.stem) for image in images]
+    if not all(len(numbers) == 1 for numbers in found):
+        return None
+    numbers = [int(number) for (number,) in found]
+    return numbers if len(set(numbers)) == len(numbers) else None
+
+
+def _frame_numbers(
+    database: Sequence[Path], queries: Sequence[Path]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the frames of two walks, from the names if they tell, else by counting."""
+    names = _numbers(database), _numbers(queries)
+    if names[0] and names[1] and not set(names[0]).isdisjoint(names[1]):
+        return np.array(names[0]), np.array(names[1])
+    if len(database) != len(queries):
+        raise GroundTruthError(
+            f'{database[0].parent} has {len(database)} images and {queries[0].parent} has '
+            f'{len(queries)}, without a number in every name that both folders have: image n of '
+            'one has to be image n of the other')
+    return np.arange(len(database)), np.arange(len(queries))
+
+
 def read_frames(database: Path, queries: Path, tolerance: int = TOLERANCE) -> EvaluationSet:
-    """Two walks along one way, image by image: the n-th image of both shows the same place.
+    """Two walks along one way: frames of the same number show the same place.
+
+    A frame's number is the one in its name (Gardens Point: Image012.jpg; Nordland:
+    images-00012.png), so that one folder may hold fewer frames than the other. It counts if every
+    name has exactly one, no two in a folder are the same, and the folders share some; stamps are
+    no such numbers. Otherwise the n-th image is frame n, and the folders are equally long.
 
     Args:
-        database, queries: folders with equally many images.
+        database, queries: folders with images.
         tolerance: frames that a positive may be off by.
 
     Raises:
-        GroundTruthError: one of the folders is missing, empty, or the other one's length.
+        GroundTruthError: one of the folders is missing or empty, or they are of different length
+            without such numbers.
     """
     if database.resolve() == queries.resolve():
         raise GroundTruthError(f'{queries} is both: every image would find itself')
     files, asked = list_images(database), list_images(queries)
-    if len(files) != len(asked):
-        raise GroundTruthError(
-            f'{database} has {len(files)} images and {queries} has {len(asked)}: image n of one '
-            'has to be image n of the other')
+    numbers, asked_numbers = _frame_numbers(files, asked)
 
-    def near(query: int) -> list[int]:
-        reach = range(max(0, query - tolerance), min(len(files), query + tolerance + 1))
-        return sorted(reach, key=lambda image: abs(image - query))
+    def near(number: int) -> list[int]:
+        off_by = np.abs(numbers - number)
+        order = np.argsort(off_by, kind='stable')
+        return order[: np.count_nonzero(off_by <= tolerance)].tolist()
 
     return EvaluationSet(f'{_name(queries)}-{_name(database)}', f'within {tolerance} frames',
-                         files, asked, [near(query) for query in range(len(asked))])
+                         files, asked, [near(number) for number in asked_numbers])
 
 
 # ---- pairs that somebody has marked -------------------------------------------------------------
@@ -382,3 +411,52 @@ def read_positions(
     near = f'{exclude} images on either side' if exclude else 'the query itself'
     return EvaluationSet(_name(database), f'{truth}, {near} excluded', placed.files, placed.files,
                          positives, excluded)
+
+
+# ---- Mapillary Street-Level Sequences -----------------------------------------------------------
+
+
+def _rows_by_key(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
+    return {row['key']: row for row in read_table(path, ('key', *columns))}
+
+
+def _kept_keys(folder: Path) -> set[str]:
+    """Images that the published protocol compares: no panoramas, and of the subtask 'all'."""
+    raw = _rows_by_key(folder / 'raw.csv', ('pano',))
+    kept = {key for key, row in raw.items() if row['pano'].lower() == 'false'}
+    subtasks = folder / 'subtask_index.csv'
+    if not subtasks.is_file():
+        return kept
+    return {key for key, row in _rows_by_key(subtasks, ('all',)).items()
+            if key in kept and row['all'].lower() == 'true'}
+
+
+def _read_msls_side(folder: Path) -> PlacedImages:
+    path = folder / 'postprocessed.csv'
+    kept = _kept_keys(folder)
+    rows = [row for row in read_table(path, ('key', *MSLS_POSITION)) if row['key'] in kept]
+    if not rows:
+        raise GroundTruthError(f'{path} names no image that counts: all are panoramas, or not of '
+                               "the subtask 'all'")
+    files = tuple(folder / 'images' / f'{row["key"]}.jpg' for row in rows)
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        raise GroundTruthError(f'{len(missing)} of {len(files)} images of {path} are missing, '
+                               f'{missing[0]} is the first: unpack all volumes')
+    positions_m = np.array([_read_numbers(path, row, MSLS_POSITION) for row in rows])
+    return PlacedImages(files, positions_m, None, True)
+
+
+def read_msls(city: Path, radius_m: float = PUBLISHED_RADIUS_M) -> EvaluationSet:
+    """A city of Mapillary Street-Level Sequences, by its published protocol for single images.
+
+    Queries and database are the images of its folders `query` and `database` without panoramas
+    and, where there is a subtask_index.csv, of the subtask 'all'. A positive is within the
+    radius, wherever it looks. One city is one set: positions of two may be of different zones.
+
+    Raises:
+        GroundTruthError: a file is missing, or a row is wrong; the test cities have no positions.
+    """
+    database, queries = _read_msls_side(city / 'database'), _read_msls_side(city / 'query')
+    return EvaluationSet(f'msls-{_name(city)}', f'within {radius_m:g} m', database.files,
+                         queries.files, nearest_within(database, queries, radius_m, None))

@@ -7,15 +7,16 @@ matplotlib Figure that belongs to nobody else; `figure.savefig(path)` writes it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from selavpr_ros.evaluation.precision import PrecisionRecall
 from selavpr_ros.pose import Pose
 from selavpr_ros.replay.ground_truth import GroundTruth
-from selavpr_ros.replay.metrics import closure_truth
+from selavpr_ros.replay.metrics import closure_truth, is_by_local, judge_best
 from selavpr_ros.replay.records import QueryRecord, Run
 
 # Colour, marker and legend by truth; the marker tells them apart without colours, too.
@@ -242,3 +243,43 @@ def draw_report(run: Run, truth: GroundTruth | None, pairs: Sequence[Pair]) -> F
         for axes, pair in zip(grid, pairs, strict=True):
             _draw_pair(axes, pair, truth)
     return figure
+
+
+class Curve(NamedTuple):
+    """Precision over recall with its name in the legend; `style` is matplotlib's."""
+
+    name: str
+    points: PrecisionRecall
+    colour: str = 'C0'
+    style: str = '-'
+
+
+def _draw_curve(axes: Axes, curve: Curve) -> None:
+    points = curve.points
+    first = points.precision[:1].max(initial=0.0)
+    axes.plot([0.0, *points.recall], [first, *points.precision], curve.style, color=curve.colour,
+              linewidth=1.6, label=f'{curve.name}: {points.safe_recall:.3f} at precision 1')
+    axes.plot(points.safe_recall, 1.0, 'o', color=curve.colour, clip_on=False,
+              fillstyle='full' if curve.style == '-' else 'none')
+
+
+def draw_curves(curves: Sequence[Curve], title: str) -> Figure:
+    """Draw precision over recall.
+
+    A dot marks the end of precision 1: the maximum recall without a false answer.
+    """
+    figure = Figure(figsize=(7, 5.5), dpi=110, layout='constrained')
+    axes = figure.add_subplot()
+    for curve in curves:
+        _draw_curve(axes, curve)
+    axes.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02), title=title)
+    axes.grid(color='#e5e5e5', linewidth=0.5)
+    axes.legend(loc='lower left', fontsize=9)
+    return figure
+
+
+def draw_best(run: Run, truth: GroundTruth, revisits: int) -> Figure:
+    """Draw precision over recall of the best candidates by their score (`judge_best`)."""
+    score = 'local score' if is_by_local(run) else 'similarity'
+    return draw_curves([Curve(score, judge_best(run, truth, revisits))],
+                       f'What the {score} of the best candidate is worth as a gate')

@@ -35,7 +35,7 @@ from selavpr_ros.place_recognizer import STAGES
 from selavpr_ros.pose import Pose
 from selavpr_ros.replay.ground_truth import GroundTruth
 from selavpr_ros.replay.metrics import Metrics, TruthMetrics, outcome
-from selavpr_ros.replay.plots import draw_similarity_matrix, draw_trajectory
+from selavpr_ros.replay.plots import draw_best, draw_similarity_matrix, draw_trajectory
 from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
 
 LOG_FORMAT = '%(asctime)s %(levelname)s %(name)s: %(message)s'
@@ -141,10 +141,14 @@ def _local_columns(candidate: CandidateRecord) -> Row:
             'local_score': f'{candidate.local_score:.4f}'}
 
 
+def _known(value: float) -> str:
+    return '' if math.isnan(value) else f'{value:.4f}'
+
+
 def _match_columns(candidate: CandidateRecord | None, clock: _Clock) -> Row:
     if candidate is None:
         names = ('similarity', 'local_matches', 'local_score', 'distinctness',
-                 'temporal_support')
+                 'temporal_support', 'probability')
         return {**_id_columns('match_', None), **clock.columns('match', None),
                 **dict.fromkeys(names, '')}
     return {
@@ -152,9 +156,9 @@ def _match_columns(candidate: CandidateRecord | None, clock: _Clock) -> Row:
         **clock.columns('match', candidate.match_stamp_ns),
         'similarity': f'{candidate.similarity:.4f}',
         **_local_columns(candidate),
-        'distinctness': (
-            '' if math.isnan(candidate.distinctness) else f'{candidate.distinctness:.4f}'),
+        'distinctness': _known(candidate.distinctness),
         'temporal_support': candidate.temporal_support,
+        'probability': _known(candidate.probability),
     }
 
 
@@ -247,6 +251,8 @@ def write_results(
     write_tables(folder, run, truth)
     draw_similarity_matrix(run, truth).savefig(folder / 'similarity_matrix.png')
     draw_trajectory(run, truth).savefig(folder / 'trajectory.png')
+    if truth and metrics.truth and metrics.truth.revisits:
+        draw_best(run, truth, metrics.truth.revisits).savefig(folder / 'precision_recall.png')
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -262,9 +268,16 @@ def _truth_lines(truth: TruthMetrics) -> Iterator[tuple[str, str]]:
     verdicts = f'{truth.true_closures} true, {truth.false_closures} false{unknown}'
     yield '  by ground truth', f'{verdicts} (same place: {truth.positive})'
     yield 'precision', _share(truth.precision)
+    if truth.false_closures and truth.false_closures_per_km is not None:
+        yield 'false per km', f'{truth.false_closures_per_km:.2f}'
     if truth.revisits is not None:
         yield 'revisits', f'{truth.revisits} queries, {_share(truth.closed)} of them closed'
-        yield 'recall@1', _share(truth.recall_at_1)
+        yield f'recall@{"/".join(map(str, truth.recall)) or 1}', (
+            ' / '.join(map(_share, truth.recall.values())) or '-')
+    if truth.average_precision is not None:
+        yield 'best by score', (
+            f'recall {_share(truth.recall_at_precision_1)} before the first false one, '
+            f'average precision {_share(truth.average_precision)}')
 
 
 def table_lines(metrics: Metrics) -> Iterator[tuple[str, str]]:

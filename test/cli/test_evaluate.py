@@ -1,4 +1,4 @@
-"""`vpr evaluate`: three kinds of truth, what it leaves behind, and what it refuses."""
+"""`vpr evaluate`: four kinds of truth, what it leaves behind, and what it refuses."""
 
 from __future__ import annotations
 
@@ -68,13 +68,16 @@ def test_frames(walks, evaluate, capsys):
     assert output.endswith(f'results: {folder}\n')
     assert 'describing' in progress
     assert sorted(file.name for file in folder.iterdir()) == [
-        'answers.csv', PICTURE, 'metrics.json', 'precision_recall.png', 'table.md']
+        'answers.csv', PICTURE, 'metrics.json', 'precision_recall.png', 'report.html', 'table.md']
     (method,) = metrics(folder)['methods']
     assert method['recall']['re-ranked']['1'] == pytest.approx(4 / 6)
     run = metrics(folder)['run']
     assert run['settings']['frames'] == ['left', 'right']
     assert run['settings']['tolerance'] == 0
     assert 'selavpr_ros' in run['versions']
+    page = (folder / 'report.html').read_text()
+    assert '<h1>Evaluation of right-left</h1>' in page
+    assert page.count('<h2>Worst false answers: hog/') == 1
 
 
 def test_pairs(two_laps, evaluate, capsys):
@@ -116,6 +119,22 @@ def test_positions_in_names_and_queries_without_any(tmp_path, evaluate, capsys):
     assert metrics(folder)['methods'][0]['recall']['global']['1'] == 1.0
 
 
+def test_a_city_of_msls(tmp_path, evaluate):
+    for side in ('query', 'database'):
+        folder = write_walk(tmp_path / 'cph' / side / 'images', [0, 1], 0)
+        for name in ('0', '1'):
+            (folder / f'{name}.png').rename(folder / f'key{name}.jpg')
+        for table, head, row in (('postprocessed', 'key,easting,northing', '{}00.0,50.0'),
+                                 ('raw', 'key,pano', 'False')):
+            rows = [f'key{n},{row.format(n)}' for n in (0, 1)]
+            (folder.parent / f'{table}.csv').write_text('\n'.join([head, *rows]))
+    code, folder = evaluate('--msls', tmp_path / 'cph', '--radius', 30, *HOG)
+    assert code == 0
+    assert metrics(folder)['set']['name'] == 'msls-cph'
+    assert metrics(folder)['set']['same_place'] == 'within 30 m'
+    assert metrics(folder)['methods'][0]['recall']['global']['1'] == 1.0
+
+
 def test_global_descriptors_only(walks, evaluate):
     _, folder = evaluate('--frames', *walks, '--no-reranking', *HOG)
     assert list(metrics(folder)['methods'][0]['recall']) == ['global']
@@ -138,10 +157,12 @@ def test_the_folder_is_named_by_set_and_time(walks, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(('words', 'told'), [
     (['--frames', 'none', 'none2'], 'none is no folder'),
-    (['--frames', 'a', 'b', '--radius', '3'], '--radius belongs to --positions, not to --frames'),
+    (['--frames', 'a', 'b', '--radius', '3'], '--radius belongs to --positions and --msls, not'),
     (['--pairs', 'a', 'b', '--tolerance', '3'], '--tolerance belongs to --frames, not to --pairs'),
     (['--frames', 'a', 'b', '--exclude', '0'], '--exclude belongs to --pairs and --positions'),
     (['--positions', 'a', 'b', '--exclude', '1'], '--exclude is for one recording that is'),
+    (['--msls', 'a', '--heading', '3'], '--heading belongs to --positions, not to --msls'),
+    (['--msls', 'none'], 'none/database/raw.csv cannot be read'),
     (['--positions', 'a', 'b', 'c'], '--positions takes one or two folders, got 3'),
 ])
 def test_what_cannot_be_asked_is_one_line(words, told, evaluate, capsys):

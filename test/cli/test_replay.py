@@ -27,8 +27,8 @@ from selavpr_ros.cli.main import main
 from selavpr_ros.replay.bag import Bag
 from selavpr_ros.replay.ground_truth import PoseTruth
 
-FILES = ['candidates.csv', 'keyframes.csv', 'log.txt', 'metrics.json', 'queries.csv',
-         'settings.yaml', 'similarity_matrix.png', 'trajectory.png']
+FILES = ['candidates.csv', 'keyframes.csv', 'log.txt', 'metrics.json', 'precision_recall.png',
+         'queries.csv', 'report.html', 'settings.yaml', 'similarity_matrix.png', 'trajectory.png']
 
 
 @pytest.fixture(scope='session')
@@ -66,7 +66,7 @@ def test_the_whole_run(bag, replay, capsys):
     assert '24/24' in progress
     metrics = _metrics(folder)
     assert metrics['queries'] == metrics['queries_with_pose'] == metrics['keyframes'] == 24
-    assert metrics['truth']['precision'] == metrics['truth']['recall_at_1'] == 1.0
+    assert metrics['truth']['precision'] == metrics['truth']['recall']['1'] == 1.0
     assert metrics['truth']['revisits'] == 12
     run = metrics['run']
     assert (run['bag'], run['topic'], run['odometry'], run['ground_truth']) == (

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from selavpr_ros.evaluation.precision import judge_scores, precision_recall
 from selavpr_ros.evaluation.recall import GLOBAL, Evaluation, Ranking
@@ -42,17 +43,16 @@ def test_nothing_asked():
 
 @pytest.mark.parametrize('seed', range(5))
 def test_it_is_what_scikit_learn_says(seed):
-    metrics = pytest.importorskip('sklearn.metrics', reason='comes with the extra [train]')
     random = np.random.default_rng(seed)
     true = random.random(200) < 0.4
     scores = np.round(random.normal(size=200) + true, 1)  # with ties
     curve = precision_recall(scores, true, int(true.sum()))
-    precision, recall, thresholds = metrics.precision_recall_curve(true, scores)
+    precision, recall, thresholds = precision_recall_curve(true, scores)
     assert curve.thresholds == pytest.approx(thresholds[::-1])
     assert curve.precision == pytest.approx(precision[-2::-1])
     assert curve.recall == pytest.approx(recall[-2::-1])
     assert curve.average_precision == pytest.approx(
-        metrics.average_precision_score(true, scores))
+        average_precision_score(true, scores))
 
 
 def test_queries_without_a_positive_can_only_be_wrong():

@@ -66,6 +66,8 @@ def test_the_folder_explains_itself(evaluations, tmp_path):
         'name': 'half', 'same_place': 'by hand', 'database': 3, 'queries': 3, 'answerable': 2,
         'recall_is_over': 'answerable queries'}
     (method,) = metrics['methods']
+    assert set(method['latency_ms']) == {'preprocess', 'network', 'search', 'local_matching'}
+    assert 0.0 < method['latency_ms']['network']['p50'] <= method['latency_ms']['network']['p95']
     assert method['method'] == 'told//stretch8x8'
     assert method['recall'] == {'global': {'1': 0.5, '5': 1.0}, 're-ranked': {'1': 1.0, '5': 1.0}}
     assert method['first_positive'] == {'global': {'0': 1, '1': 2}, 're-ranked': {'0': 1, '1': 1}}

@@ -10,6 +10,7 @@ from selavpr_ros.evaluation.truth import (
     EvaluationSet,
     list_images,
     read_frames,
+    read_msls,
     read_pairs,
     read_placed_images,
     read_positions,
@@ -120,9 +121,32 @@ def test_frames_within_the_tolerance_nearest_first(write_images):
     assert asked.queries[3].parent.name == 'right'
 
 
-def test_folders_of_different_length(write_images):
-    left, right = write_images('left', NAMES), write_images('right', NAMES[:-1])
-    with pytest.raises(GroundTruthError, match='left has 12 images and .*right has 11: image n'):
+def test_the_number_in_the_name_counts_where_both_folders_have_it(write_images):
+    """Nordland: every frame of one season, every fifth of the other."""
+    summer = write_images('summer', [f'images-{number:05}.png' for number in range(1, 31)])
+    winter = write_images('winter', [f'images-{number:05}.png' for number in (2, 12, 17, 40)])
+    asked = read_frames(summer, winter, 1)
+    assert asked.positives == ((1, 0, 2), (11, 10, 12), (16, 15, 17), ())
+    assert asked.answerable == [0, 1, 2]
+    assert asked.database[11].name == 'images-00012.png'
+    other_way = read_frames(winter, summer, 0)
+    assert {query: other_way.positives[query] for query in other_way.answerable} == {
+        1: (0,), 11: (1,), 16: (2,)}
+
+
+@pytest.mark.parametrize('names', [
+    [f'{1700000000 + number}.png' for number in range(12)],      # stamps: none in both
+    [f'17{number:02}.{number}50.png' for number in range(12)],   # two numbers in a name
+    [f'place_{number // 2}{"ab"[number % 2]}.png' for number in range(12)],  # numbers twice
+    list('abcdefghijkl'),                                        # no numbers at all
+])
+def test_without_such_numbers_the_nth_image_is_frame_n(write_images, names):
+    files = [name if '.' in name else f'{name}.png' for name in names]
+    left, right = write_images('left', NAMES), write_images('right', files)
+    assert read_frames(left, right, 1).positives[4] == (4, 3, 5)
+    (right / files[-1]).unlink()
+    with pytest.raises(GroundTruthError, match='left has 12 images and .*right has 11, without a '
+                                               'number in every name that both folders have'):
         read_frames(left, right)
 
 
@@ -257,6 +281,61 @@ def test_folders_without_positions(write_images, tmp_path):
         read_positions(write_images('walk', NAMES))
     with pytest.raises(GroundTruthError, match='nowhere is no folder'):
         read_positions(tmp_path / 'nowhere')
+
+
+# ---- Mapillary Street-Level Sequences -----------------------------------------------------------
+
+
+MSLS_ROWS = {
+    'database': [('near', 0, 0, False, True), ('edge', 25, 0, False, True),
+                 ('pano', 1, 0, True, True), ('far', 25.1, 0, False, True)],
+    'query': [('q1', 0, 0, False, True), ('q2', 0, 0, True, True), ('q3', 1, 0, False, False),
+              ('q4', 1000, 0, False, True)],
+}
+
+
+@pytest.fixture
+def city(write_images, tmp_path):
+    """A city with a panorama in both folders, and one query that is of no subtask."""
+    for side, rows in MSLS_ROWS.items():
+        folder = write_images(f'cph/{side}/images', [f'{row[0]}.jpg' for row in rows]).parent
+        tables = {
+            'postprocessed': (
+                ',key,easting,northing,unique_cluster,control_panel,night,view_direction',
+                [f'{key},{500000 + x},{6100000 + y},3,False,False,Forward'
+                 for key, x, y, _, _ in rows]),
+            'raw': (',key,lon,lat,ca,captured_at,pano',
+                    [f'{key},12.5,55.7,180.0,2018-05-01,{pano}' for key, _, _, pano, _ in rows]),
+            'subtask_index': (',key,all,s2w', [f'{key},{used},False' for key, *_, used in rows])}
+        for name, (head, lines) in tables.items():
+            numbered = [f'{number},{line}' for number, line in enumerate(lines)]
+            (folder / f'{name}.csv').write_text('\n'.join([head, *numbered]) + '\n')
+    return tmp_path / 'cph'
+
+
+def test_a_city_by_the_published_protocol(city):
+    asked = read_msls(city)
+    assert (asked.name, asked.truth) == ('msls-cph', 'within 25 m')
+    assert [image.stem for image in asked.database] == ['near', 'edge', 'far']
+    assert [image.stem for image in asked.queries] == ['q1', 'q4']
+    assert asked.positives == ((0, 1), ())
+    assert read_msls(city, 26.0).positives == ((0, 1, 2), ())
+    (city / 'query/subtask_index.csv').unlink()
+    assert [image.stem for image in read_msls(city).queries] == ['q1', 'q3', 'q4']
+
+
+def test_cities_that_are_none(city):
+    (city / 'query/images/q1.jpg').unlink()
+    with pytest.raises(GroundTruthError, match='1 of 2 images of .*query/postprocessed.csv are '
+                                               'missing, .*q1.jpg is the first: unpack'):
+        read_msls(city)
+    raw = city / 'query/raw.csv'
+    raw.write_text(raw.read_text().replace('False', 'True'))
+    with pytest.raises(GroundTruthError, match='names no image that counts: all are panoramas'):
+        read_msls(city)
+    raw.unlink()
+    with pytest.raises(GroundTruthError, match='query/raw.csv cannot be read'):
+        read_msls(city)
 
 
 # ---- the public sets ----------------------------------------------------------------------------

@@ -12,10 +12,17 @@ import pytest
 from bags import image_message
 
 from selavpr_ros.decision import Decision
+from selavpr_ros.evaluation.precision import precision_recall
 from selavpr_ros.keyframe import KeyframeId
 from selavpr_ros.pose import Pose
 from selavpr_ros.replay.ground_truth import PoseTruth
-from selavpr_ros.replay.plots import draw_similarity_matrix, draw_trajectory
+from selavpr_ros.replay.plots import (
+    Curve,
+    draw_best,
+    draw_curves,
+    draw_similarity_matrix,
+    draw_trajectory,
+)
 from selavpr_ros.replay.pose_track import PoseTrack
 from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
 from selavpr_ros.replay.replay import replay
@@ -108,6 +115,23 @@ def test_without_poses_a_time_line_says_so(replayed):
     figure = draw_trajectory(run)
     assert figure.axes[0].get_title() == 'No poses: which time each loop closure leads back to'
     _pixels(figure)
+
+
+def test_curves_end_precision_1_with_a_dot():
+    curve = precision_recall([3.0, 2.0, 1.0], [True, False, True], 4)
+    figure = draw_curves([Curve('a', curve), Curve('b', curve, 'C1', '--')], 'Two')
+    assert _legend(figure) == ['a: 0.250 at precision 1', 'b: 0.250 at precision 1']
+    line, dot, *_ = figure.axes[0].lines
+    assert line.get_xdata().tolist() == [0, 0.25, 0.25, 0.5]
+    assert line.get_ydata() == pytest.approx([1, 1, 1 / 2, 2 / 3])
+    assert (dot.get_xdata(), dot.get_ydata()) == ([0.25], [1.0])
+    _pixels(figure)
+    _pixels(draw_curves([Curve('none', precision_recall([], [], 0))], 'None'))
+
+
+def test_the_curve_of_a_run_names_its_score(replayed, true_poses):
+    figure = draw_best(replayed, PoseTruth(true_poses), 12)
+    assert _legend(figure) == ['local score: 1.000 at precision 1']
 
 
 @pytest.mark.parametrize('draw', [draw_similarity_matrix, draw_trajectory])

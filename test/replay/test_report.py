@@ -10,6 +10,7 @@ from bags import image_message
 
 from selavpr_ros.config import Settings, make_settings
 from selavpr_ros.errors import FolderError
+from selavpr_ros.pose import Pose
 from selavpr_ros.replay.ground_truth import PoseTruth
 from selavpr_ros.replay.metrics import summarise
 from selavpr_ros.replay.params import read_params
@@ -92,7 +93,7 @@ def test_metrics_are_json_with_what_they_were_made_from(tmp_path, run, true_pose
     numbers = json.loads((tmp_path / 'metrics.json').read_text())
     assert numbers['run'] == {'bag': 'a.bag'}
     assert numbers['truth']['positive'] == 'within 5 m and 45 deg'
-    assert numbers['truth']['recall_at_1'] == metrics.truth.recall_at_1 == 1.0
+    assert numbers['truth']['recall']['1'] == metrics.truth.recall[1] == 1.0
     assert numbers['latency_ms']['total']['p95'] >= numbers['latency_ms']['total']['p50']
 
 
@@ -145,7 +146,23 @@ def test_the_table(run, true_poses):
     assert 'images             24 (2 bad image)' in table
     assert 'queries            24, 24 with a pose' in table
     assert '0 false (same place: within 5 m and 45 deg)' in table
-    assert 'recall@1           1.000' in table
+    assert 'recall@1/5/10      1.000 / 1.000 / 1.000' in table
+    assert 'best by score      recall 1.000 before the first false one, average prec' in table
+    assert 'false per km' not in table
     assert 'NO_CANDIDATES' in table
     assert '\nqueries        0, none with a pose' in format_table(summarise(Run()))
     assert '\nqueries        0\n' in format_table(summarise(Run(knows_poses=False)))
+
+
+def test_false_closures_are_told_per_km_of_the_way(run, true_poses):
+    straight = [(ns, Pose.planar((ns - true_poses[0][0]) * 1e-7, 0, 0)) for ns, _ in true_poses]
+    metrics = summarise(run, PoseTruth(straight))
+    assert metrics.way_m == pytest.approx(2300.0)
+    per_km = metrics.closures / 2.3
+    assert f'false per km       {per_km:.2f}' in format_table(metrics)
+
+
+def test_the_curve_is_drawn_where_there_are_revisits(tmp_path, run, true_poses):
+    truth = PoseTruth(true_poses)
+    write_results(tmp_path, run, summarise(run, truth), truth)
+    assert (tmp_path / 'precision_recall.png').is_file()

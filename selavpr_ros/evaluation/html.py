@@ -1,0 +1,103 @@
+"""A page of tables and pictures in one file: nothing is loaded from anywhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+
+from selavpr_ros.evaluation.tables import flatten
+
+PAGE = 'report.html'
+PHOTO_WIDTH = 480  # pixels
+PHOTO_QUALITY = 80  # of JPEG
+FIGURE_QUALITY = 88  # of a figure that is made of photos
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture with a caption.
+
+    Attributes:
+        source: data: URI; empty where there is no picture, which leaves the caption.
+        verdict: whether the picture is a right answer, as the colour of its frame, or None.
+    """
+
+    source: str
+    caption: str = ''
+    verdict: bool | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        text: below the title.
+        table: rows, the first one is the head; `texts` first columns are no numbers.
+        pictures: rows of pictures side by side.
+    """
+
+    title: str
+    text: str = ''
+    table: Sequence[Sequence[str]] = ()
+    texts: int = 1
+    pictures: Sequence[Sequence[Picture]] = ()
+
+
+def _source(kind: str, data: bytes) -> str:
+    return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
+
+
+def figure_source(figure: Figure) -> str:
+    """A drawing as a data: URI."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png')
+    return _source('png', buffer.getvalue())
+
+
+def file_source(path: Path) -> str:
+    """A PNG file as a data: URI."""
+    return _source('png', path.read_bytes())
+
+
+def _jpeg(image: np.ndarray, quality: int) -> str:
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    return _source('jpeg', cv2.imencode('.jpg', image[..., ::-1], options)[1].tobytes())
+
+
+def photo_source(image: np.ndarray) -> str:
+    """An (H, W, 3) uint8 RGB image, made small, as a data: URI."""
+    height, width = image.shape[:2]
+    if width > PHOTO_WIDTH:
+        size = (PHOTO_WIDTH, max(1, round(PHOTO_WIDTH * height / width)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return _jpeg(image, PHOTO_QUALITY)
+
+
+def photo_figure_source(image: np.ndarray) -> str:
+    """An (H, W, 3) uint8 RGB image of a figure with photos in it as a data: URI."""
+    return _jpeg(image, FIGURE_QUALITY)
+
+
+def facts_section(facts: Mapping[str, Any], more: Iterable[tuple[str, str]] = ()) -> Section:
+    """Settings and versions; `more` are names and values for its end."""
+    return Section('Settings and versions', texts=2,
+                   table=[('name', 'value'), *flatten(facts), *more])
+
+
+def render(title: str, summary: str, sections: Sequence[Section]) -> str:
+    """The whole page; all texts are escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('selavpr_ros', 'evaluation'), autoescape=True,
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.get_template('page.html')
+    return page.render(title=title, summary=summary, sections=sections)
