@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+
+import numpy as np
 
 from selavpr_ros.config import GateSettings
 from selavpr_ros.evidence import Match
@@ -39,6 +41,7 @@ ORDER = (
     Decision.ACCEPTED)
 # Two views of one place are at most so far apart: the field's usual radius, 5 m, for both.
 VIEW_M = 10.0
+UNKNOWN = np.full(3, np.nan)
 
 
 def name_outcome(decisions: Iterable[Decision]) -> str:
@@ -113,14 +116,32 @@ def _neighbours(first: KeyframeId, second: KeyframeId, reach: int) -> bool:
     return same_session and abs(first.keyframe_id - second.keyframe_id) <= reach
 
 
-def _distance_m(first: Keyframe, second: Keyframe) -> float | None:
-    """Metres between two keyframes, where both are known in one frame."""
-    one, other = first.map_pose, second.map_pose
-    if one and other and one.frame == other.frame:
-        return one.pose.distance_to(other.pose)
-    if first.id.session == second.id.session and first.pose and second.pose:
-        return first.pose.distance_to(second.pose)
-    return None
+def _positions(poses: Sequence[Pose | None]) -> np.ndarray:
+    """(K, 3) metres, NaN without a pose."""
+    return np.array([pose.translation_m if pose else UNKNOWN for pose in poses])
+
+
+def _distances_m(keyframes: Sequence[Keyframe]) -> np.ndarray:
+    """(K, K) metres between keyframes; NaN where they are not known in one frame."""
+    moved = [keyframe.map_pose for keyframe in keyframes]
+    apart = _distances_within(_positions([m.pose if m else None for m in moved]),
+                              [m.frame if m else None for m in moved])
+    by_odometry = _distances_within(_positions([k.pose for k in keyframes]),
+                                    [k.id.session for k in keyframes])
+    return np.where(np.isnan(apart), by_odometry, apart)
+
+
+def _distances_within(positions_m: np.ndarray, frames: Sequence[Hashable]) -> np.ndarray:
+    """(K, K) metres between positions (K, 3) of the same frame, NaN for others."""
+    apart = np.sqrt(((positions_m[:, None] - positions_m) ** 2).sum(axis=2))
+    return np.where(_same(frames), apart, np.nan)
+
+
+def _same(values: Sequence[Hashable]) -> np.ndarray:
+    """(K, K) whether two of the values are equal."""
+    numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
+    codes = np.array([numbers[value] for value in values])
+    return codes[:, None] == codes
 
 
 def _contradicts(keyframe: Keyframe, here: Whereabouts, max_drift: float) -> bool:
@@ -188,8 +209,7 @@ class ClosureDecision:
         Returns:
             One candidate per match, in the same order.
         """
-        distinctness = [self._distinctness(match, matches, gates, thresholds)
-                        for match in matches]
+        distinctness = self._distinctness(matches, gates, thresholds)
         verdicts = [self._judge_alone(match, distinct, gates, thresholds, here)
                     for match, distinct in zip(matches, distinctness, strict=True)]
         best = next((i for i, v in enumerate(verdicts) if v is Decision.ACCEPTED), None)
@@ -226,23 +246,28 @@ class ClosureDecision:
         return Decision.ACCEPTED
 
     def _distinctness(
-        self, match: Match, matches: Sequence[Match], gates: GateSettings,
-        thresholds: Thresholds,
-    ) -> float:
-        """How much better a match is than the best one of another place (see Candidate)."""
-        scores = [other.local_score if thresholds.use_local else other.similarity
-                  for other in matches if self._is_elsewhere(match, other, gates)]
-        own = match.local_score if thresholds.use_local else match.similarity
-        return 1.0 - max(scores) / own if scores and own > 0.0 else math.nan
+        self, matches: Sequence[Match], gates: GateSettings, thresholds: Thresholds
+    ) -> list[float]:
+        """How much better each match is than the best one of another place (see Candidate)."""
+        if not matches:
+            return []
+        own = np.array([match.local_score if thresholds.use_local else match.similarity
+                        for match in matches])
+        elsewhere = self._are_elsewhere([match.keyframe for match in matches], gates)
+        rivals = np.where(elsewhere, own, -np.inf).max(axis=1)
+        with np.errstate(divide='ignore', invalid='ignore'):
+            distinctness = 1.0 - rivals / own
+        return np.where(np.isfinite(rivals) & (own > 0.0), distinctness, np.nan).tolist()
 
-    def _is_elsewhere(self, match: Match, other: Match, gates: GateSettings) -> bool:
-        """Whether two keyframes are known to show different places."""
-        first, second = match.keyframe, other.keyframe
-        seen = [self._first_seen.get(k.id, k.id) for k in (first, second)]
-        if _neighbours(seen[0], seen[1], gates.temporal_reach):
-            return False
-        distance_m = _distance_m(first, second)
-        return distance_m is not None and distance_m > gates.ambiguity_radius
+    def _are_elsewhere(
+        self, keyframes: Sequence[Keyframe], gates: GateSettings
+    ) -> np.ndarray:
+        """(K, K) whether two keyframes are known to show different places."""
+        seen = [self._first_seen.get(k.id, k.id) for k in keyframes]
+        numbers = np.array([first.keyframe_id for first in seen])
+        near = np.abs(numbers[:, None] - numbers) <= gates.temporal_reach
+        neighbours = near & _same([first.session for first in seen])
+        return (_distances_m(keyframes) > gates.ambiguity_radius) & ~neighbours  # NaN is not
 
     def _vote(self, best: KeyframeId | None, gates: GateSettings) -> None:
         self._votes.append(best)

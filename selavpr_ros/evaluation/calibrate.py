@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from selavpr_ros.calibration import FEATURES, Calibration, LogisticModel, evidence_of
 from selavpr_ros.errors import CalibrationError
-from selavpr_ros.evaluation.recall import Described, _described_queries, describe, retrieve
+from selavpr_ros.evaluation.recall import Described, describe, described_queries, retrieve
 from selavpr_ros.evaluation.reliability import Reliability, reliability
 from selavpr_ros.evaluation.truth import EvaluationSet
 from selavpr_ros.evidence import Match
@@ -108,7 +108,7 @@ def samples_of_set(
     database = describe(model, asked.database, codec=codec, progress=progress)
     queries = sorted((*asked.answerable, *asked.unanswerable))
     rows = []
-    bar = tqdm(_described_queries(model, asked, database, queries), total=len(queries),
+    bar = tqdm(described_queries(model, asked, database, queries), total=len(queries),
                desc='searching', unit='query', leave=False, disable=not progress)
     for query, global_descriptor, local in bar:
         ranking = retrieve(

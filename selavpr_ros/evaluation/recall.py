@@ -228,7 +228,7 @@ def rerank(
 DescribedQuery = tuple[int, torch.Tensor, torch.Tensor | None]
 
 
-def _described_queries(
+def described_queries(
     model: VprModel, evaluation_set: EvaluationSet, database: Described, queries: Sequence[int]
 ) -> Iterator[DescribedQuery]:
     """Describe queries, but no image twice."""
@@ -293,7 +293,7 @@ def evaluate(
         model, evaluation_set.database, local=reranking, codec=codec, progress=progress)
 
     def ask(queries: Sequence[int]) -> dict[str, list[Ranking]]:
-        described = _described_queries(model, evaluation_set, database, queries)
+        described = described_queries(model, evaluation_set, database, queries)
         bar = tqdm(described, total=len(queries), desc='searching', unit='query', leave=False,
                    disable=not progress)
         return _ask(model, evaluation_set, top_k, database, bar)
@@ -311,7 +311,7 @@ def evaluate_codecs(
     """`evaluate` with every codec; the images are described once, and stay in memory."""
     database = describe(model, evaluation_set.database, progress=progress)
     asked = evaluation_set.answerable
-    bar = tqdm(_described_queries(model, evaluation_set, database, asked), leave=False,
+    bar = tqdm(described_queries(model, evaluation_set, database, asked), leave=False,
                total=len(asked), unit='query', disable=not progress)
     queries = list(bar)
     evaluations = {}
