@@ -49,7 +49,10 @@ setup(
     ],
     extras_require={
         # The example of a back-end: factor graphs.
-        'backend': ['gtsam>=4.2'],
+        'backend': [
+            'gtsam>=4.3; python_version >= "3.11"',
+            # The last one for Python 3.10 crashes with numpy 2.
+            'gtsam==4.2; python_version < "3.11"', 'numpy<2; python_version < "3.11"'],
         # `vpr calibrate`: the fit.
         'calibrate': ['scikit-learn>=1.3'],
         # A shared map in Milvus; python-dotenv because pymilvus imports what it does not ask for.

@@ -55,3 +55,7 @@ class NodeError(VprError):
 
 class CalibrationError(VprError):
     """What is known does not suffice for probabilities."""
+
+
+class BackendError(VprError):
+    """The example back-end cannot work here."""

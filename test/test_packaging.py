@@ -42,6 +42,14 @@ def test_every_folder_with_python_files_is_a_package():
     assert [folder for folder in folders if not (folder / '__init__.py').is_file()] == []
 
 
+def test_every_file_of_the_package_is_installed(tmp_path):
+    run(sys.executable, 'setup.py', '--quiet', 'build', '--build-base', str(tmp_path / 'build'),
+        '--build-lib', str(tmp_path / 'lib'))
+    kept = [file.relative_to(ROOT) for file in (ROOT / 'selavpr_ros').rglob('*')
+            if file.is_file() and '__pycache__' not in file.parts]
+    assert [str(file) for file in kept if not (tmp_path / 'lib' / file).is_file()] == []
+
+
 def test_every_message_is_built():
     listed = re.findall(r'msg/(\w+\.msg)', (ROOT / 'selavpr_msgs/CMakeLists.txt').read_text())
     assert sorted(listed) == message_files()

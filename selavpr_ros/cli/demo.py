@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    from selavpr_ros.replay.ground_truth import PoseTruth
+    from selavpr_ros.replay.records import Run
     from selavpr_ros.replay.topics import Sources
     from selavpr_ros.ros.live_run import LiveRun
 
@@ -142,9 +144,17 @@ def _relocalized(live: LiveRun) -> str:
     return f'{after_s:.1f} s after the first query; {len(found)} times, of {seen}'
 
 
+def _truth(poses: Sequence[Any]) -> PoseTruth | None:
+    from selavpr_ros.replay.ground_truth import PoseTruth
+
+    return PoseTruth(poses) if poses else None
+
+
 def run(args: argparse.Namespace) -> None:
     """Simulate, play, listen; then table and picture of every day."""
+    from selavpr_ros.cli.replay import trajectory_rows
     from selavpr_ros.replay.bag import Bag
+    from selavpr_ros.replay.pose_track import PoseTrack
     from selavpr_ros.replay.topics import choose_sources
 
     with _bags(args) as paths:
@@ -153,6 +163,8 @@ def run(args: argparse.Namespace) -> None:
         if keyframe_map:
             keyframe_map.unlink(missing_ok=True)
         poses: list[Any] = []
+        odometry: list[Any] = []
+        runs: list[Run] = []
         bags: list[tuple[Path, str]] = []
         for day, path in enumerate(paths, start=1):
             folder = args.output if is_one else args.output / f'day_{day}'
@@ -160,23 +172,26 @@ def run(args: argparse.Namespace) -> None:
             with Bag(path) as bag:
                 sources = choose_sources(bag, args.topic, None, None)
                 poses += bag.poses(sources.truth.name) if sources.truth else []
+                odometry += bag.poses(sources.odometry.name) if sources.odometry else []
             bags.append((path, sources.images.name))
             live = _play(args, path, sources, folder, keyframe_map)
-            print(*([] if is_one else [f'\nday {day}']), _report(folder, bags, live, poses),
-                  sep='\n')
+            runs.append(live.records)
+            told = _report(folder, bags, live, poses, list(_node_lines(live)) + list(
+                trajectory_rows(folder, runs, _truth(poses), PoseTrack(odometry))))
+            print(*([] if is_one else [f'\nday {day}']), told, sep='\n')
 
 
 def _report(
-    folder: Path, bags: Sequence[tuple[Path, str]], live: LiveRun, poses: Sequence[Any]
+    folder: Path, bags: Sequence[tuple[Path, str]], live: LiveRun, poses: Sequence[Any],
+    more: Sequence[tuple[str, str]],
 ) -> str:
     """Write the tables and the picture of a day; returns what to print."""
     from selavpr_ros.replay import report
-    from selavpr_ros.replay.ground_truth import PoseTruth
     from selavpr_ros.replay.metrics import summarise
     from selavpr_ros.replay.plots import draw_report
 
-    truth = PoseTruth(poses) if poses else None
+    truth = _truth(poses)
     draw_report(live.records, truth, _pair_images(bags, live)).savefig(folder / 'report.png')
     report.write_tables(folder, live.records, truth)
-    table = report.format_table(summarise(live.records, truth), list(_node_lines(live)))
+    table = report.format_table(summarise(live.records, truth), more)
     return f'{table}\n\npicture: {folder / "report.png"}'

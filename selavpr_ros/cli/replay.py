@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from selavpr_ros.replay.bag import Bag, Topic
     from selavpr_ros.replay.ground_truth import PoseTruth
     from selavpr_ros.replay.page import Example
+    from selavpr_ros.replay.pose_track import PoseTrack
     from selavpr_ros.replay.records import QueryRecord, Run
     from selavpr_ros.replay.topics import Sources
 
@@ -211,6 +212,26 @@ def _remarks(recognizer: PlaceRecognizer) -> Iterator[tuple[str, str]]:
         yield 'to accept some', 'set gates.min_similarity: no value is safe for every place'
 
 
+def trajectory_rows(
+    folder: Path, runs: Sequence[Run], truth: PoseTruth | None,
+    odometry: PoseTrack | None = None,
+) -> Iterator[tuple[str, str]]:
+    """What the loop closures are worth to a back-end, and its picture; `vpr demo` has the same."""
+    from selavpr_ros.backend.offline import optimise_runs
+    from selavpr_ros.backend.picture import draw_trajectories
+    from selavpr_ros.errors import BackendError
+
+    try:
+        optimised = optimise_runs(runs, truth, odometry)
+    except BackendError as error:
+        yield 'trajectory error', f'not measured: {error}'
+        return
+    if optimised.poses:
+        draw_trajectories(optimised).savefig(folder / 'trajectories.png')
+    if optimised.true is not None:
+        yield 'trajectory error', str(optimised)
+
+
 def _photos(
     bag: Bag, sources: Sources, settings: Settings, examples: Mapping[str, Iterable[Example]]
 ) -> dict[int, str]:
@@ -246,7 +267,8 @@ def run(args: argparse.Namespace) -> None:
             examples = page.choose_examples(record, truth)
             page.write_page(folder, record, metrics, truth, facts, settings,
                             _photos(bag, sources, settings, examples), examples)
-            table = report.format_table(metrics, _remarks(recognizer))
+            table = report.format_table(
+                metrics, [*_remarks(recognizer), *trajectory_rows(folder, [record], truth)])
             logger.info('ended by %s\n%s', repr(stopped_by) if stopped_by else 'its end', table)
     print(f'{table}\n\nresults: {folder}')
     if stopped_by:

@@ -23,7 +23,10 @@ def test_demo_closes_the_loop_and_leaves_a_picture(tmp_path, capsys):
     true, false = (int(part.split()[0]) for part in lines['by'].split('truth')[1].split(',')[:2])
     assert true >= 20
     assert false == 0
-    assert cv2.imread(str(tmp_path / 'out' / 'report.png')).shape[1] > 1000
+    _, before_m, _, _, after_m, *_ = lines['trajectory'].split()
+    assert float(after_m) < float(before_m)
+    for name in ('report.png', 'trajectories.png'):
+        assert cv2.imread(str(tmp_path / 'out' / name)).shape[1] > 500
     with (tmp_path / 'out' / 'queries.csv').open() as file:
         assert len(list(csv.DictReader(file))) > 60
 

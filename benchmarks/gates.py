@@ -1,0 +1,163 @@
+"""What each gate is for: closures, true and false, with all gates and without each of them.
+
+  python benchmarks/gates.py town.bag --weights embedded -o gates.md
+      bags with true poses (`vpr simulate town.bag`), and two wings of a building that look alike
+
+One more line loosens all of them. A closure is true within 5 m and 45 degrees; in the building
+the wings are 200 m apart, and its third lap is in the first wing again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from selavpr_ros.config import Settings, make_settings
+from selavpr_ros.evaluation.report import markdown_table
+from selavpr_ros.models import VprModel, load_model
+from selavpr_ros.models.base import Descriptors
+from selavpr_ros.place_recognizer import PlaceRecognizer
+from selavpr_ros.pose import Pose
+from selavpr_ros.replay.bag import Bag
+from selavpr_ros.replay.ground_truth import PoseTruth
+from selavpr_ros.replay.pose_track import PoseTrack
+from selavpr_ros.replay.topics import choose_sources
+from selavpr_ros.simulation import Camera, DriveSettings, World, drive, take_images
+from selavpr_ros.simulation.light import MORNING
+
+LOOSE: dict[str, dict[str, Any]] = {
+    'similarity': {'gates.min_similarity': -0.999},
+    'local features': {'gates.min_local_matches': 0},
+    'geometry': {'verify.geometry': 'none'},
+    'odometry': {'gates.odometry_check': False},
+    'ambiguity': {'gates.ambiguity_ratio': 10.0},
+    'several views': {'gates.temporal_min': 1},
+    'motion': {'gates.min_motion_between': 0.0},
+}
+WING_M, WING_LENGTH_M, LAP_NS = 200.0, 60.0, 10**12
+
+Frame = tuple[Any, int, Pose | None]  # image, stamp in ns, odometry
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Images with odometry and true poses."""
+
+    name: str
+    frames: Sequence[Frame]
+    truth: PoseTruth
+
+
+class Remembering(torch.nn.Module):
+    """A model that describes no image twice: all gates see the same descriptors."""
+
+    def __init__(self, model: VprModel) -> None:
+        super().__init__()
+        self._model = model
+        self._known: dict[int, Descriptors] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__('_model'), name)
+
+    def forward(self, images: torch.Tensor) -> Descriptors:
+        """As the model's."""
+        key = hash(images.numpy().tobytes())
+        if key not in self._known:
+            self._known[key] = self._model(images)
+        return self._known[key]
+
+
+def read_bag(path: Path, settings: Settings) -> Recording:
+    """The images that the node would ask about, at its rate."""
+    from selavpr_ros.image_decoding import ImageReader
+
+    read, frames, last_ns = ImageReader(settings.image), [], 0
+    with Bag(path) as bag:
+        sources = choose_sources(bag, None, None, None)
+        assert sources.odometry
+        assert sources.truth
+        track = PoseTrack(bag.poses(sources.odometry.name))
+        truth = PoseTruth(bag.poses(sources.truth.name))
+        for stamp_ns, message in bag.images(sources.images.name):
+            if (stamp_ns - last_ns) * 1e-9 >= 0.9 / settings.query.max_rate:
+                frames.append((read(message), stamp_ns, track.at(stamp_ns)))
+                last_ns = stamp_ns
+    return Recording(bag.name, frames, truth)
+
+
+def make_wings() -> Recording:
+    """A lap in one wing, the same in another that looks alike, and one in the first again."""
+    world, camera = World.generate(3, WING_LENGTH_M), Camera(width=320, height=240)
+    frames: list[Frame] = []
+    truth = []
+    for lap, wing in enumerate((0, 1, 0)):
+        settings = DriveSettings(laps=1, image_rate_hz=2.0, start_ns=10**18 + lap * LAP_NS)
+        trajectory = drive(world.route, settings, lap)
+        for frame in take_images(world, camera, trajectory, (MORNING,), lap):
+            told, true = (Pose.planar(pose.x_m + wing * WING_M, pose.y_m, pose.yaw_rad)
+                          for pose in (frame.odometry_pose, frame.true_pose))
+            frames.append((frame.image, frame.stamp_ns, told))
+            truth.append((frame.stamp_ns, true))
+    return Recording('two wings', frames, PoseTruth(truth))
+
+
+def count(model: Any, recording: Recording, settings: Settings) -> tuple[int, int]:
+    """Closures, true and false."""
+    recognizer, verdicts = PlaceRecognizer(model, settings), []
+    for image, stamp_ns, pose in recording.frames:
+        closure = recognizer.recognize(image, stamp_ns, pose).loop_closure
+        if closure:
+            verdicts.append(recording.truth.is_same_place(
+                stamp_ns, closure.match.keyframe.stamp_ns))
+    return sum(map(bool, verdicts)), sum(verdict is False for verdict in verdicts)
+
+
+def variants() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Name and settings of each line."""
+    yield 'all gates', {}
+    for name, settings in LOOSE.items():
+        yield f'without {name}', settings
+    yield 'without any of them', {k: v for each in LOOSE.values() for k, v in each.items()}
+
+
+def table(model: Any, recordings: Sequence[Recording]) -> Iterable[tuple[str, ...]]:
+    """Head and lines."""
+    yield ('closures, true / false', *(recording.name for recording in recordings))
+    lines = list(variants())
+    with tqdm(total=len(lines) * len(recordings), unit='run') as bar:
+        for name, settings in lines:
+            cells = []
+            for recording in recordings:
+                true, false = count(model, recording, make_settings(dict(settings)))
+                cells.append(f'{true} / {false}')
+                bar.update()
+            yield (name, *cells)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('bags', type=Path, nargs='*', metavar='BAG')
+    parser.add_argument('--weights', default='embedded')
+    parser.add_argument('-o', '--output', type=Path, metavar='FILE.md')
+    args = parser.parse_args()
+    settings = make_settings({})
+    recordings = [make_wings(), *(read_bag(path, settings) for path in args.bags)]
+    text = markdown_table(list(table(Remembering(load_model(args.weights)), recordings)), 1)
+    print(text)
+    if args.output:
+        args.output.write_text(text, encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()

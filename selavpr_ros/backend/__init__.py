@@ -1,0 +1,1 @@
+"""An example SLAM back-end: loop closures and odometry become one trajectory; needs gtsam."""
