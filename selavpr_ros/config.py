@@ -316,6 +316,20 @@ class StatusSettings(_Checked):
 
 
 @dataclass(frozen=True)
+class DebugSettings(_Checked):
+    """The picture of what was matched."""
+
+    image: bool = setting(
+        True, 'Draw query, keyframe and their mutual matches on ~/debug_image while somebody '
+        'listens', live=True)
+    max_width: int = setting(
+        1280, 'Pixels that the picture is wide at most', low=640, high=8192, live=True)
+    lines: int = setting(
+        100, 'Mutual matches that are drawn at most, the strongest first', low=0, high=10_000,
+        live=True)
+
+
+@dataclass(frozen=True)
 class Settings(_Checked):
     """All settings of the node, the replay and the library."""
 
@@ -340,6 +354,7 @@ class Settings(_Checked):
     gates: GateSettings = field(default_factory=GateSettings)
     relocalization: RelocalizationSettings = field(default_factory=RelocalizationSettings)
     status: StatusSettings = field(default_factory=StatusSettings)
+    debug: DebugSettings = field(default_factory=DebugSettings)
 
     def flat(self) -> dict[str, Value]:
         """All values by their dotted names, e.g. 'index.top_k'."""

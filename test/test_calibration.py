@@ -122,3 +122,16 @@ def test_which_one_is_in_force(tmp_path):
     assert find_calibration(str(other), 'hog', model, 'float16')[0] == Calibration.load(found)
     with pytest.raises(SettingError, match='gates.calibration = .*site.json: it is for local'):
         find_calibration(str(other), 'hog', model, 'binary')
+
+
+def test_the_embedded_model_brings_its_own():
+    model = load_model('embedded')
+    found, why = find_calibration('', 'embedded', model, 'float16')
+    assert why == ''
+    assert found is not None
+    assert found.reliability['expected_calibration_error'] <= 0.05
+    surely = Match(KEYFRAME, 0, 0.95, 480, 0.5, 0.9)
+    hardly = Match(KEYFRAME, 0, 0.8, 200, found.unrelated_score, 0.7)
+    assert found.judge(surely).probability > 0.95
+    assert found.judge(hardly).probability < 0.05
+    assert 'not in binary' in find_calibration('', 'embedded', model, 'binary')[1]

@@ -29,6 +29,7 @@ from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.ros import diagnostics, parameters
 from selavpr_ros.ros.camera import DepthInbox, camera_from_info
 from selavpr_ros.ros.conversions import Origin, decode_with_fallback, stamp_to_ns
+from selavpr_ros.ros.debug_image import DebugImage
 from selavpr_ros.ros.diagnostics import Subscribed
 from selavpr_ros.ros.map_services import MapServices
 from selavpr_ros.ros.odometry import OdometryInbox
@@ -57,6 +58,7 @@ class _Configured:
         self.depth = DepthInbox()
         self.located_in: SessionId | None = None
         self.publications = Publications(node, model.model_id)
+        self.debug_image = DebugImage(node, self.recognizer, self.lock)
         self.services = MapServices(node, self.recognizer, self.lock)
         self.relocalize = RelocalizeServer(node, self.recognizer, self.lock)
 
@@ -74,6 +76,7 @@ class _Configured:
         """Take everything off the graph, and close the map."""
         self.relocalize.destroy()
         self.services.destroy()
+        self.debug_image.destroy()
         self.publications.destroy()
         self.close_map()
 
@@ -96,7 +99,7 @@ class _Active:
             configured.recognizer, configured.read, odometry, configured.statistics,
             node.publish_result, depth=configured.depth, lock=configured.lock,
             alive=node.context.ok, log_warning=lambda text: logger.warning(text),
-            log_error=lambda text: logger.error(text))
+            log_error=lambda text: logger.error(text), show=configured.debug_image.show)
         self.worker.start()
         self.since_s = time.monotonic()
         self.introduced = False

@@ -53,6 +53,7 @@ class Arrival:
 
 
 Publish = Callable[[Arrival, Recognition], None]
+Show = Callable[[Arrival, Recognition, np.ndarray], None]
 
 
 class InferenceWorker:
@@ -65,6 +66,7 @@ class InferenceWorker:
         statistics: counts everything.
         depth: depth images, where geometry wants them.
         publish: called with each result, in this thread.
+        show: called after it, with the image, too; never raises.
         lock: held while the recognizer works, and by whoever else changes it or its map.
         log_warning, log_error: called with a text, in any thread.
         alive: False means that ROS is shutting down and errors are no news.
@@ -75,13 +77,13 @@ class InferenceWorker:
         odometry: OdometryInbox | None, statistics: Statistics, publish: Publish, *,
         depth: DepthInbox, lock: threading.Lock,
         log_warning: Callable[[str], Any], log_error: Callable[[str], Any],
-        alive: Callable[[], bool] = lambda: True,
+        alive: Callable[[], bool] = lambda: True, show: Show | None = None,
     ) -> None:
         self._recognizer = recognizer
         self._read = read
         self._odometry = odometry
         self._statistics = statistics
-        self._publish = publish
+        self._publish, self._show = publish, show
         self._depth = depth
         self._lock = lock
         self._log_warning, self._log_error = log_warning, log_error
@@ -154,6 +156,8 @@ class InferenceWorker:
             self._tell_of_odometry()
             recognition = self._recognizer.recognize(image, stamp_ns, pose, depth_m)
         self._publish(arrival, recognition)
+        if self._show:
+            self._show(arrival, recognition, image)
 
     def _tell_of_odometry(self) -> None:
         if self._odometry and self._odometry.frame_id:
