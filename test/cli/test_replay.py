@@ -27,9 +27,10 @@ from selavpr_ros.cli.main import main
 from selavpr_ros.replay.bag import Bag
 from selavpr_ros.replay.ground_truth import PoseTruth
 
-FILES = ['candidates.csv', 'keyframes.csv', 'log.txt', 'metrics.json', 'precision_recall.png',
-         'queries.csv', 'report.html', 'settings.yaml', 'similarity_matrix.png', 'trajectories.png',
-         'trajectory.png']
+FILES = [
+    'candidates.csv', 'keyframes.csv', 'log.txt', 'metrics.json', 'precision_recall.png',
+    'queries.csv', 'report.html', 'settings.yaml', 'similarity_matrix.png', 'trajectories.png',
+    'trajectory.png']
 
 
 @pytest.fixture(scope='session')
