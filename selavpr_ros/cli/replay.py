@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+TRAJECTORIES = 'trajectories.png'
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `vpr replay`."""
@@ -227,7 +229,7 @@ def trajectory_rows(
         yield 'trajectory error', f'not measured: {error}'
         return
     if optimised.poses:
-        draw_trajectories(optimised).savefig(folder / 'trajectories.png')
+        draw_trajectories(optimised).savefig(folder / TRAJECTORIES)
     if optimised.true is not None:
         yield 'trajectory error', str(optimised)
 
@@ -265,10 +267,12 @@ def run(args: argparse.Namespace) -> None:
             metrics = summarise(record, truth)
             report.write_results(folder, record, metrics, truth, facts)
             examples = page.choose_examples(record, truth)
-            page.write_page(folder, record, metrics, truth, facts, settings,
-                            _photos(bag, sources, settings, examples), examples)
-            table = report.format_table(
-                metrics, [*_remarks(recognizer), *trajectory_rows(folder, [record], truth)])
+            gain = list(trajectory_rows(folder, [record], truth))
+            page.write_page(
+                folder, record, metrics, truth, facts, settings,
+                _photos(bag, sources, settings, examples), examples, more=gain,
+                pictures=list(folder.glob(TRAJECTORIES)))
+            table = report.format_table(metrics, [*_remarks(recognizer), *gain])
             logger.info('ended by %s\n%s', repr(stopped_by) if stopped_by else 'its end', table)
     print(f'{table}\n\nresults: {folder}')
     if stopped_by:

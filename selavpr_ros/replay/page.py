@@ -17,6 +17,7 @@ from selavpr_ros.evaluation.html import (
     Section,
     facts_section,
     figure_source,
+    file_source,
     photo_source,
     render,
 )
@@ -217,6 +218,7 @@ def _latency_section(metrics: Metrics) -> Iterator[Section]:
 def write_page(
     folder: Path, run: Run, metrics: Metrics, truth: GroundTruth | None, facts: Mapping[str, Any],
     settings: Settings, photos: Mapping[int, str], examples: Mapping[str, Sequence[Example]],
+    more: Sequence[tuple[str, str]] = (), pictures: Sequence[Path] = (),
 ) -> None:
     """Write report.html.
 
@@ -226,13 +228,17 @@ def write_page(
         settings: of the run.
         photos: data: URIs by stamp, from `read_photos`.
         examples: what they show, from `choose_examples`.
+        more: further names and values of the result.
+        pictures: further files, shown below each other.
     """
     maps = [Picture(figure_source(draw_trajectory(run, truth))),
             Picture(figure_source(draw_similarity_matrix(run, truth)))]
     named = ((name, str(value)) for name, value in settings.flat().items())
     sections = [
-        Section('Result', table=[('figure', 'value'), *table_lines(metrics)], texts=2),
-        Section('Where and when', pictures=[maps]),
+        Section('Result', table=[('figure', 'value'), *table_lines(metrics), *more],
+                texts=2),
+        Section('Where and when', pictures=[
+            maps, *([Picture(file_source(path))] for path in pictures)]),
         *_truth_sections(run, metrics, truth),
         *_latency_section(metrics),
         *_example_sections(run, truth, photos, examples),

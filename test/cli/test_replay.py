@@ -65,6 +65,7 @@ def test_the_whole_run(bag, replay, capsys):
     out, progress = capsys.readouterr()
     assert 'loop closures' in out
     assert out.endswith(f'results: {folder}\n')
+    assert 'trajectory error' in (folder / 'report.html').read_text()
     assert '24/24' in progress
     metrics = _metrics(folder)
     assert metrics['queries'] == metrics['queries_with_pose'] == metrics['keyframes'] == 24
