@@ -173,6 +173,9 @@ def main(arguments: list[str] | None = None) -> None:
         pass
     except VprError as error:
         sys.exit(str(error))
+    except Exception:
+        if rclpy.ok():  # else it was interrupted while it started
+            raise
     finally:
         rclpy.try_shutdown()
 

@@ -193,7 +193,8 @@ def test_a_process_reads_all_local_features(tmp_path):
     found = measure_process('hog', tmp_path, 600)
     del block
     assert found.keyframes == 600
-    assert 50 << 20 < found.loaded_bytes < found.peak_bytes - 600 * 59_536
+    # Half of them: what was loaded before may lie idle, and the system takes it back.
+    assert 50 << 20 < found.loaded_bytes < found.peak_bytes - 600 * 59_536 / 2
     assert found.peak_bytes < 1 << 30
     assert found.opening_s > 0
     assert found.reading_ms > 0
