@@ -27,9 +27,9 @@ from std_msgs.msg import Header
 
 from selavpr_msgs.msg import Keyframe, KeyframeId, KeyframePoses, LoopClosure
 from selavpr_msgs.srv import GetKeyframes
-from selavpr_ros.backend.pose_graph import Closure, PoseGraph, Poses
+from selavpr_ros.backend.pose_graph import Closure, PoseGraph, Poses, import_gtsam
 from selavpr_ros.backend.pose_graph import Node as GraphNode
-from selavpr_ros.errors import PoseError, VprError
+from selavpr_ros.errors import BackendError, PoseError
 from selavpr_ros.ros.conversions import (
     honest_covariance,
     id_from_message,
@@ -166,13 +166,15 @@ class ExampleBackend(Node):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the node until it is interrupted (SIGINT, SIGTERM)."""
+    try:
+        import_gtsam()  # takes a second: before anybody sees the node
+    except BackendError as error:
+        sys.exit(str(error))
     rclpy.init(args=arguments)
     try:
         rclpy.spin(ExampleBackend())
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except VprError as error:
-        sys.exit(str(error))
     except Exception:
         if rclpy.ok():  # else it was interrupted while it started
             raise

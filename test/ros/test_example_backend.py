@@ -173,7 +173,7 @@ def test_the_program_ends_when_it_is_interrupted(listener, tmp_path):
     try:
         wait_until(lambda: 'example_backend' in listener.node.get_node_names(), log.read_text)
         process.send_signal(signal.SIGINT)
-        assert process.wait(TIMEOUT_S) == 0
+        assert process.wait(TIMEOUT_S) == 0, log.read_text()
     finally:
         process.kill()
     assert log.read_text() == ''
