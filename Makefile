@@ -10,7 +10,8 @@ setup:  ## make .venv: the package, ROS 2 where none is sourced, the messages (n
 	@scripts/setup.sh
 
 test: setup  ## run all tests; ARGS='-k matching' goes to pytest
-	$(IN_ENV) python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(IN_ENV) python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+		--reruns 2 --only-rerun 'in vain waited' $(ARGS)
 
 demo: setup  ## drive a robot through a simulated world, or play BAG=path, into the real node
 	$(IN_ENV) vpr demo $(if $(BAG),--bag '$(BAG)') $(ARGS)

@@ -57,7 +57,8 @@ setup(
         'calibrate': ['scikit-learn>=1.3'],
         # A shared map in Milvus; python-dotenv because pymilvus imports what it does not ask for.
         'milvus': ['milvus-lite>=3.2.2,<4', 'pymilvus>=3.0.2,<4', 'python-dotenv>=1.2.4'],
-        'test': ['mypy', 'pytest', 'pytest-xdist', 'ruff', 'types-PyYAML'],
+        'test': ['mypy', 'pytest', 'pytest-rerunfailures', 'pytest-xdist',
+                 'ruff', 'types-PyYAML'],
         'train': ['pytorch-metric-learning>=2.4', 'tensorboard>=2.14'],
     },
     zip_safe=False,
