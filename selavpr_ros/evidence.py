@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from selavpr_ros.keyframe import Keyframe
-from selavpr_ros.matching import NO_MATCHES, LocalMatches
+from selavpr_ros.local_codec import EncodedFeatures
+from selavpr_ros.matching import NO_MATCHES, LocalMatches, match_encoded
+from selavpr_ros.models.base import VprModel
 
 if TYPE_CHECKING:
     from selavpr_ros.geometry import Geometry
@@ -69,6 +73,25 @@ class Match:
             self, pairs=pairs, local_matches=len(pairs), local_score=len(pairs) / most,
             mean_similarity=float(pairs.similarity.mean()) if len(pairs) else math.nan,
             spread=math.nan if positions is None else spread_of(positions[pairs.pairs[:, 0]]))
+
+
+def rerank(
+    matches: Sequence[Match], query: torch.Tensor, features: Sequence[EncodedFeatures | None],
+    model: VprModel,
+) -> list[Match]:
+    """Compare local features, and order candidates by their mutual matches.
+
+    Args:
+        matches: K candidates by similarity; the more similar one wins a tie.
+        query: (N, d) float32 unit rows.
+        features: K local features as the map keeps them; None has none.
+        model: whose they are.
+    """
+    most, positions = model.max_local_features, model.local_positions()
+    found = match_encoded(query, features, model.match_similarity)
+    compared = [match.with_pairs(pairs, most, positions)
+                for match, pairs in zip(matches, found, strict=True)]
+    return sorted(compared, key=lambda match: -match.local_matches)
 
 
 def spread_of(positions: np.ndarray) -> float:

@@ -20,13 +20,12 @@ from selavpr_ros.decision import (
     judge_scores,
 )
 from selavpr_ros.errors import DescriptorError, StampError
-from selavpr_ros.evidence import Match
+from selavpr_ros.evidence import Match, rerank
 from selavpr_ros.geometry import Camera, verify
 from selavpr_ros.keyframe import Hint, Keyframe, KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.keyframe_index import Rows
 from selavpr_ros.keyframe_map import REJECT_NEW, KeyframeMap, Retrieval
 from selavpr_ros.local_codec import NONE, encode
-from selavpr_ros.matching import match_encoded
 from selavpr_ros.models import VprModel
 from selavpr_ros.pose import TIME_JUMP_NS, Pose
 from selavpr_ros.preprocess import make_thumbnail, preprocess
@@ -341,17 +340,12 @@ class PlaceRecognizer:
         return near[(near >= rows.start) & (near < rows.stop)]
 
     def _rerank(self, query: Query, retrievals: list[Retrieval]) -> list[Match]:
-        """Candidates by their mutual matches; the more similar one wins a tie."""
         local = query.local_features
         matches = [Match(r.keyframe, r.rank, r.similarity, 0, math.nan) for r in retrievals]
         if local is None or self.why_not_reranked:
             return matches
         features = [self.keyframe_map.local_features(r.keyframe.id) for r in retrievals]
-        found = match_encoded(local, features, self.model.match_similarity)
-        most = self.model.max_local_features
-        matches = [match.with_pairs(pairs, most, self._positions)
-                   for match, pairs in zip(matches, found, strict=True)]
-        return sorted(matches, key=lambda match: -match.local_matches)
+        return rerank(matches, local, features, self.model)
 
     def _look_closer(self, query: Query, matches: list[Match]) -> list[Match]:
         """Add geometry to the best candidates that may pass, and to all what it means."""

@@ -12,14 +12,18 @@ from tqdm import tqdm
 
 from selavpr_ros.calibration import FEATURES, Calibration, LogisticModel, evidence_of
 from selavpr_ros.errors import CalibrationError
-from selavpr_ros.evaluation.recall import Described, describe, described_queries, retrieve
+from selavpr_ros.evaluation.recall import (
+    Described,
+    Ranking,
+    describe,
+    described_queries,
+    retrieve,
+)
 from selavpr_ros.evaluation.reliability import Reliability, reliability
 from selavpr_ros.evaluation.truth import EvaluationSet
-from selavpr_ros.evidence import Match
+from selavpr_ros.evidence import Match, rerank
 from selavpr_ros.geometry import FUNDAMENTAL, verify
 from selavpr_ros.keyframe import Keyframe, KeyframeId
-from selavpr_ros.local_codec import EncodedFeatures
-from selavpr_ros.matching import match_encoded
 from selavpr_ros.models import VprModel
 from selavpr_ros.place_recognizer import MOST_VERIFIED
 from selavpr_ros.replay.ground_truth import GroundTruth
@@ -76,28 +80,25 @@ def samples_of_run(name: str, run: Run, truth: GroundTruth) -> Samples:
     return _samples(name, rows)
 
 
-def _ask_one(
-    model: VprModel, database: Described, retrieved: Sequence[tuple[int, float]],
-    local: torch.Tensor | None,
-) -> list[tuple[int, Match]]:
-    """Candidates (database image, evidence) as the node has them."""
-    nothing = np.zeros(0, np.float32)
-    found = [(image, Match(
-        Keyframe(KeyframeId(0, image), 0, nothing, None, 0.0), rank, similarity, 0, np.nan))
-             for rank, (image, similarity) in enumerate(retrieved)]
+def _candidates(
+    model: VprModel, database: Described, retrieved: Ranking, local: torch.Tensor | None
+) -> list[Match]:
+    """What the node would have; the keyframes are numbered as the database images."""
+    bare = np.zeros(0, np.float32)
+    found = [
+        Match(Keyframe(KeyframeId(0, image), 0, bare, None, 0.0), rank, similarity, 0, np.nan)
+        for rank, (image, similarity) in enumerate(
+            zip(retrieved.database, retrieved.scores, strict=True))]
     if local is None or database.local_features is None:
         return found
-    features: list[EncodedFeatures | None] = [database.local_features[i] for i, _ in retrieved]
-    positions, most = model.local_positions(), model.max_local_features
-    pairs = match_encoded(local.float(), features, model.match_similarity)
-    found = [(image, match.with_pairs(each, most, positions))
-             for (image, match), each in zip(found, pairs, strict=True)]
-    found.sort(key=lambda one: -one[1].local_matches)
-    if positions is None:
-        return found
-    return [(image, replace(match, geometry=verify(
-        match.pairs.pairs, positions, PIXELS, FUNDAMENTAL)) if rank < MOST_VERIFIED else match)
-        for rank, (image, match) in enumerate(found)]
+    features = [database.local_features[image] for image in retrieved.database]
+    found = rerank(found, local.float(), features, model)
+    positions = model.local_positions()
+    if positions is not None:
+        found[:MOST_VERIFIED] = [
+            replace(match, geometry=verify(match.pairs.pairs, positions, PIXELS, FUNDAMENTAL))
+            for match in found[:MOST_VERIFIED]]
+    return found
 
 
 @torch.inference_mode()
@@ -113,9 +114,9 @@ def samples_of_set(
     for query, global_descriptor, local in bar:
         ranking = retrieve(
             database.global_descriptors @ global_descriptor, asked.comparable(query), top_k)
-        retrieved = list(zip(ranking.database, ranking.scores, strict=True))
-        rows += [(evidence_of(match), image in asked.positives[query], query)
-                 for image, match in _ask_one(model, database, retrieved, local)]
+        rows += [
+            (evidence_of(match), match.keyframe.id.keyframe_id in asked.positives[query], query)
+            for match in _candidates(model, database, ranking, local)]
     return _samples(asked.name, rows)
 
 
