@@ -19,7 +19,6 @@ import torch
 from tqdm import tqdm
 
 from selavpr_ros.config import Settings, make_settings
-from selavpr_ros.evaluation.report import markdown_table
 from selavpr_ros.models import VprModel, load_model
 from selavpr_ros.models.base import Descriptors
 from selavpr_ros.place_recognizer import PlaceRecognizer
@@ -30,6 +29,7 @@ from selavpr_ros.replay.pose_track import PoseTrack
 from selavpr_ros.replay.topics import choose_sources
 from selavpr_ros.simulation import Camera, DriveSettings, World, drive, take_images
 from selavpr_ros.simulation.light import MORNING
+from selavpr_ros.text import markdown_table
 
 LOOSE: dict[str, dict[str, Any]] = {
     'similarity': {'gates.min_similarity': -0.999},

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+Row = tuple[str, ...]
 
 
 def size(nbytes: float) -> str:
@@ -13,10 +16,33 @@ def size(nbytes: float) -> str:
     return f'{nbytes:.0f} bytes'
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows below each other, whole numbers to the right."""
+def table(rows: Sequence[Sequence[str]], texts: int | None = None) -> str:
+    """Rows below each other.
+
+    Args:
+        rows: the first one is the head.
+        texts: the first so many columns are no numbers, the others go to the right; None puts
+            whole numbers there, wherever they are.
+    """
+    def pad(column: int, cell: str, width: int) -> str:
+        to_the_right = cell.isdigit() if texts is None else column >= texts
+        return cell.rjust(width) if to_the_right else cell.ljust(width)
+
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join(
-        '  '.join(cell.rjust(width) if cell.isdigit() else cell.ljust(width)
-                  for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows)
+    return '\n'.join('  '.join(map(pad, range(len(row)), row, widths)).rstrip() for row in rows)
+
+
+def markdown_table(rows: Sequence[Row], texts: int) -> str:
+    """Rows in Markdown; the first one is the head, the first `texts` columns are no numbers."""
+    head, *lines = rows
+    rule = ('---',) * texts + ('---:',) * (len(head) - texts)
+    return ''.join(f'| {" | ".join(row)} |\n' for row in (head, rule, *lines))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
+    """Names, dotted, and values of nested settings."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f'{prefix}{name}.')
+        else:
+            yield f'{prefix}{name}', str(value)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from selavpr_ros.text import size, table
+from selavpr_ros.text import flatten, markdown_table, size, table
 
 
 @pytest.mark.parametrize(('nbytes', 'text'), [
@@ -17,3 +17,21 @@ def test_a_table_puts_whole_numbers_to_the_right():
         'name    count    note',
         'a             7',
         'longer  1234567  x y']
+
+
+def test_a_table_puts_numbers_to_the_right_after_its_texts():
+    rows = [('name', 'note', 'share'), ('a', '7', '0.5'), ('longer', 'x', '-')]
+    assert table(rows, texts=2).splitlines() == [
+        'name    note  share',
+        'a       7       0.5',
+        'longer  x         -']
+
+
+def test_a_table_in_markdown():
+    assert markdown_table([('a', 'b'), ('x', '1')], texts=1) == (
+        '| a | b |\n| --- | ---: |\n| x | 1 |\n')
+
+
+def test_nested_settings_have_dotted_names():
+    tree = {'set': {'name': 'half', 'of': {'all': True}}, 'seed': 3}
+    assert list(flatten(tree)) == [('set.name', 'half'), ('set.of.all', 'True'), ('seed', '3')]

@@ -74,7 +74,7 @@ def _write(path: Path, results: Sequence[Result]) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read the folders, print the tables, write the file."""
     from selavpr_ros.evaluation import comparison
-    from selavpr_ros.evaluation.tables import aligned
+    from selavpr_ros.text import table
 
     if args.output and args.output.suffix not in SUFFIXES:
         raise SettingError(f'{args.output} ends in neither {" nor ".join(SUFFIXES)}')
@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
         comparison.check_same(results)
     if args.output:
         _write(args.output, results)
-    print(aligned(comparison.result_rows(results), comparison.TEXTS))
+    print(table(comparison.result_rows(results), comparison.TEXTS))
     differences = comparison.difference_rows(results)
     if len(differences) > 1:
-        print(f'\n{aligned(differences, len(results) + 1)}')
+        print(f'\n{table(differences, len(results) + 1)}')

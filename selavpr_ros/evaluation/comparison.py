@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from selavpr_ros.errors import FolderError
-from selavpr_ros.evaluation.tables import Row, flatten
 from selavpr_ros.replay.params import read_params
+from selavpr_ros.text import Row, flatten
 
 METRICS = 'metrics.json'
 RECALL_AT = ('1', '5', '10')  # as JSON has it

@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
-from selavpr_ros.evaluation.tables import flatten
+from selavpr_ros.text import flatten
 
 PAGE = 'report.html'
 PHOTO_WIDTH = 480  # pixels

@@ -18,9 +18,9 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from selavpr_ros.evaluation.map_costs import CACHE_BYTES
 from selavpr_ros.evaluation.map_costs_results import TARGETS, CodecRecall, MapCosts, SizeCosts
-from selavpr_ros.evaluation.report import markdown_table
 from selavpr_ros.keyframe_index import AUTO, FLAT, HNSW, IVF
 from selavpr_ros.local_codec import BINARY, FLOAT16, INT8, NONE
+from selavpr_ros.text import markdown_table
 
 Row = tuple[str, ...]
 

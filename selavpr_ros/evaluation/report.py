@@ -23,9 +23,9 @@ import numpy as np
 from selavpr_ros.evaluation.picture import draw_hits_and_misses, draw_precision_recall
 from selavpr_ros.evaluation.precision import judge_scores
 from selavpr_ros.evaluation.recall import RECALL_AT, Evaluation
-from selavpr_ros.evaluation.tables import Row, aligned
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
 from selavpr_ros.replay.metrics import Latency
+from selavpr_ros.text import Row, markdown_table, table
 
 # ---- the table ----------------------------------------------------------------------------------
 
@@ -77,19 +77,12 @@ def describe_set(evaluation_set: EvaluationSet, of_all: bool = False) -> str:
 
 def format_table(evaluations: Sequence[Evaluation], of_all: bool = False) -> str:
     """The table of recall for a terminal."""
-    return aligned(list(table_rows(evaluations, of_all)), texts=2)
+    return table(list(table_rows(evaluations, of_all)), texts=2)
 
 
 def format_gates(evaluations: Sequence[Evaluation]) -> str:
     """The table of gates for a terminal."""
-    return aligned(list(gate_rows(evaluations)), texts=2)
-
-
-def markdown_table(rows: Sequence[Row], texts: int) -> str:
-    """Rows in Markdown; the first one is the head, the first `texts` columns are no numbers."""
-    head, *lines = rows
-    rule = ('---',) * texts + ('---:',) * (len(head) - texts)
-    return ''.join(f'| {" | ".join(row)} |\n' for row in (head, rule, *lines))
+    return table(list(gate_rows(evaluations)), texts=2)
 
 
 # ---- the folder ---------------------------------------------------------------------------------
@@ -177,9 +170,9 @@ def write_results(
         rows.writerow(('method', 'order', 'query', 'rank', 'image', 'score', 'same_place'))
         for evaluation in evaluations:
             rows.writerows(_answer_rows(evaluation))
-    table = markdown_table(list(table_rows(evaluations, of_all)), texts=2)
+    recall = markdown_table(list(table_rows(evaluations, of_all)), texts=2)
     gates = markdown_table(list(gate_rows(evaluations)), texts=2)
     words = describe_set(evaluations[0].evaluation_set, of_all)
-    (folder / 'table.md').write_text(f'{words}\n\n{table}\n{gates}', encoding='utf-8')
+    (folder / 'table.md').write_text(f'{words}\n\n{recall}\n{gates}', encoding='utf-8')
     draw_precision_recall(evaluations).savefig(folder / 'precision_recall.png')
     draw_hits_and_misses(evaluations[-1]).savefig(folder / picture_name(evaluations[-1]))

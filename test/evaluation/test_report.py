@@ -11,7 +11,6 @@ from selavpr_ros.evaluation.report import (
     describe_set,
     format_gates,
     format_table,
-    markdown_table,
     write_results,
 )
 from selavpr_ros.evaluation.truth import EvaluationSet
@@ -48,11 +47,6 @@ def test_what_the_recall_is_over(evaluations):
     assert describe_set(asked) == ('half: 2 queries (1 without a positive left out) in 3 images; '
                                    'same place: by hand')
     assert '(1 without a positive counted as misses)' in describe_set(asked, of_all=True)
-
-
-def test_a_table_in_markdown():
-    assert markdown_table([('a', 'b'), ('x', '1')], texts=1) == (
-        '| a | b |\n| --- | ---: |\n| x | 1 |\n')
 
 
 def test_the_folder_explains_itself(evaluations, tmp_path):
