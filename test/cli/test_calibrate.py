@@ -7,25 +7,15 @@ import cv2
 import laps
 import numpy as np
 import pytest
-import yaml
 from bags import write_image_bag
 
 from selavpr_ros.calibration import Calibration
 from selavpr_ros.cli.main import main
 
 
-@pytest.fixture(scope='module')
-def bag(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp('bags') / 'two_laps.bag'
-    return write_image_bag(path, laps.images(), odometry=laps.true_poses(),
-                           truth=laps.true_poses())
-
-
 @pytest.fixture
-def calibrate(tmp_path):
+def calibrate(tmp_path, params):
     """Run `vpr calibrate ... -o site.json`; returns the exit code and the file."""
-    params = tmp_path / 'params.yaml'
-    params.write_text(yaml.safe_dump({'vpr': {'ros__parameters': laps.SETTINGS}}))
 
     def calibrate(*options: str | Path) -> tuple[int, Path]:
         target = tmp_path / 'site.json'
@@ -50,10 +40,10 @@ def test_recordings_become_a_calibration(bag, calibrate, capsys):
     assert f'calibration: {target}' in out
 
 
-def test_and_the_replay_has_probabilities_then(bag, calibrate, tmp_path):
+def test_and_the_replay_has_probabilities_then(bag, params, calibrate, tmp_path):
     _, target = calibrate(bag, bag, bag)
     out = tmp_path / 'out'
-    assert main(['replay', str(bag), '--params', str(tmp_path / 'params.yaml'), '-o', str(out),
+    assert main(['replay', str(bag), '--params', str(params), '-o', str(out),
                  '--set', f'gates.calibration={target}',
                  '--set', 'gates.min_probability=0.5']) == 0
     assert 'REJECT_LOW_PROBABILITY' not in (out / 'queries.csv').read_text()

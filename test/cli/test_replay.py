@@ -33,18 +33,9 @@ FILES = [
     'trajectory.png']
 
 
-@pytest.fixture(scope='session')
-def bag(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp('bags') / 'two_laps.bag'
-    return write_image_bag(path, laps.images(), odometry=laps.true_poses(),
-                           truth=laps.true_poses())
-
-
 @pytest.fixture
-def replay(tmp_path):
+def replay(tmp_path, params):
     """Run `vpr replay BAG --params .. -o out`; returns the exit code and the folder."""
-    params = tmp_path / 'params.yaml'
-    params.write_text(yaml.safe_dump({'vpr': {'ros__parameters': laps.SETTINGS}}))
 
     def replay(bag: Path, *options: str, folder: str = 'out') -> tuple[int, Path]:
         out = tmp_path / folder
