@@ -272,6 +272,10 @@ class GateSettings(_Checked):
     max_drift: float = setting(
         0.1, 'How far that is: this share of the way since, and 10 m; 0.1 is a bad odometry',
         low=0.0, high=10.0, live=True)
+    max_vertical_drift: float = setting(
+        0.01, 'Up and down, this share and 1 m, which tells storeys apart: gravity keeps odometry '
+        'level; 10 for what flies at any height', low=0.0, high=10.0,
+        live=True)
     temporal_window: int = setting(5, 'Queries, the newest included ...', low=1, high=100,
                                    live=True)
     temporal_min: int = setting(

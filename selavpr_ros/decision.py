@@ -41,6 +41,8 @@ ORDER = (
     Decision.ACCEPTED)
 # Two views of one place are at most so far apart: the field's usual radius, 5 m, for both.
 VIEW_M = 10.0
+# And no higher or lower than a slope makes them: between that and a storey.
+VIEW_HEIGHT_M = 1.0
 UNKNOWN = np.full(3, np.nan)
 
 
@@ -144,12 +146,15 @@ def _same(values: Sequence[Hashable]) -> np.ndarray:
     return codes[:, None] == codes
 
 
-def _contradicts(keyframe: Keyframe, here: Whereabouts, max_drift: float) -> bool:
+def _contradicts(keyframe: Keyframe, here: Whereabouts, gates: GateSettings) -> bool:
     """Whether odometry cannot have drifted so far since this keyframe of the same session."""
     if keyframe.id.session != here.session or keyframe.pose is None or here.pose is None:
         return False
     way_m = max(here.travelled_m - keyframe.travelled_m, 0.0)
-    return keyframe.pose.distance_to(here.pose) > VIEW_M + max_drift * way_m
+    if keyframe.pose.distance_to(here.pose) > VIEW_M + gates.max_drift * way_m:
+        return True
+    climbed_m = abs(float(here.pose.translation_m[2] - keyframe.pose.translation_m[2]))
+    return climbed_m > VIEW_HEIGHT_M + gates.max_vertical_drift * way_m
 
 
 def judge_scores(match: Match, thresholds: Thresholds) -> Decision:
@@ -238,7 +243,7 @@ class ClosureDecision:
         # Nobody's probability is no reason, as long as nobody asks for one.
         if gates.min_probability > 0.0 and not match.probability >= gates.min_probability:
             return Decision.REJECT_LOW_PROBABILITY
-        if gates.odometry_check and _contradicts(match.keyframe, here, gates.max_drift):
+        if gates.odometry_check and _contradicts(match.keyframe, here, gates):
             return Decision.REJECT_ODOMETRY
         # NaN, where nothing is known to be another place, is no reason.
         if distinctness < 1.0 - gates.ambiguity_ratio:

@@ -238,6 +238,22 @@ def test_how_bad_odometry_is_can_be_told(agreed, gates):
     assert _first(agreed, _match(12, x_m=11.0), here=here, **gates)[0] is Decision.ACCEPTED
 
 
+@pytest.mark.parametrize(('height_m', 'travelled_m', 'gates', 'verdict'), [
+    (3.0, 150.0, {}, Decision.REJECT_ODOMETRY),  # the next storey
+    (-3.0, 150.0, {}, Decision.REJECT_ODOMETRY),
+    (1.3, 50.0, {}, Decision.ACCEPTED),  # drift, or a slope
+    (3.0, 350.0, {}, Decision.ACCEPTED),
+    (3.0, 150.0, {'max_vertical_drift': 10.0}, Decision.ACCEPTED),
+    (3.0, 150.0, {'odometry_check': False}, Decision.ACCEPTED),
+])
+def test_odometry_tells_storeys_apart(height_m, travelled_m, gates, verdict):
+    above = Pose([11.0, 0.0, height_m], [0.0, 0.0, 0.0, 1.0])
+    here, decision = Whereabouts(SessionId(1), above, travelled_m), ClosureDecision()
+    for number in (10, 11):
+        _first(decision, _match(number, x_m=11.0), here=here, **gates)
+    assert _first(decision, _match(12, x_m=11.0), here=here, **gates)[0] is verdict
+
+
 def test_what_odometry_excludes_is_no_vote():
     decision = ClosureDecision()
     for number in range(10, 14):

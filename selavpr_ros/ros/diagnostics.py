@@ -26,7 +26,9 @@ WHY = {
     'NO_CANDIDATES': 'no keyframe was old enough to compare with (index.exclude_recent_*)',
     'REJECT_LOW_SIMILARITY': 'the best candidate was below gates.min_similarity',
     'REJECT_FEW_LOCAL': 'the best candidate had fewer matches than gates.min_local_matches',
-    'REJECT_ODOMETRY': 'odometry cannot be so far off (gates.max_drift)',
+    'REJECT_GEOMETRY': 'too few of its matches fit one movement (gates.min_inlier_share)',
+    'REJECT_LOW_PROBABILITY': 'its calibrated probability was below gates.min_probability',
+    'REJECT_ODOMETRY': 'odometry cannot be so far off (gates.max_drift, max_vertical_drift)',
     'REJECT_AMBIGUOUS': 'another place matched nearly as well (gates.ambiguity_ratio)',
     'REJECT_TEMPORAL': 'too few of the last queries agreed (gates.temporal_min)',
     'REJECT_UNCALIBRATED': 'similarity is all there is to go by, and gates.min_similarity is not '
@@ -195,6 +197,9 @@ def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticSt
     values |= {f'{name}: {WHY[name]}': seen.verdicts[name] for name in WHY}
     values['last loop closure (s ago)'] = seen.seconds_since_accept
     values['re-ranking'] = recognizer.why_not_reranked or 'mutual matches of local features'
+    values['geometry'] = recognizer.why_not_verified or recognizer.settings.verify.geometry
+    values['calibration'] = (f'made from {recognizer.calibration.provenance}'
+                             if recognizer.calibration else recognizer.why_uncalibrated)
     values['min_similarity in force'] = thresholds.min_similarity
     values['min_local_score in force'] = thresholds.min_local_score
     fine = f'{seen.counts["processed"]} queries, {seen.verdicts["ACCEPTED"]} loop closures'

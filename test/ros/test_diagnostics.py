@@ -5,12 +5,14 @@ import tiny_checkpoints
 from live import place
 
 from selavpr_ros.config import make_settings
+from selavpr_ros.decision import ORDER
 from selavpr_ros.models import load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.ros.diagnostics import (
     ERROR,
     OK,
     WARN,
+    WHY,
     Publisher,
     Subscribed,
     input_status,
@@ -113,6 +115,12 @@ def test_why_there_is_no_loop_closure(model):
     assert (counted['ACCEPTED'], counted['REJECT_FEW_LOCAL']) == ('0', '0')
     assert counted['min_local_score in force'] == '0.3333'
     assert counted['re-ranking'] == 'mutual matches of local features'
+    assert counted['geometry'] == 'fundamental'
+    assert counted['calibration'].startswith('there is no ')
+
+
+def test_every_gate_has_a_reason():
+    assert set(WHY) == {'NO_CANDIDATES', *(gate.name for gate in ORDER)} - {'ACCEPTED'}
 
 
 def test_a_model_that_nothing_is_accepted_with():
