@@ -1,10 +1,11 @@
 """What each gate is for: closures, true and false, with all gates and without each of them.
 
   python benchmarks/gates.py town.bag --weights embedded -o gates.md
-      bags with true poses (`vpr simulate town.bag`), and two wings of a building that look alike
+      bags with true poses (`vpr simulate town.bag`), and two buildings with parts that look alike
 
-One more line loosens all of them. A closure is true within 5 m and 45 degrees; in the building
-the wings are 200 m apart, and its third lap is in the first wing again.
+One more line loosens all of them. A closure is true within 5 m and 45 degrees (3.6 m on floors).
+The buildings are those of worlds.py: two wings, 200 m apart, and three floors, 4 m apart; the last
+lap is where the first one was.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+from worlds import SCENARIOS
 
 from selavpr_ros.config import Settings, make_settings
 from selavpr_ros.models import VprModel, load_model
@@ -27,8 +29,6 @@ from selavpr_ros.replay.bag import Bag
 from selavpr_ros.replay.ground_truth import PoseTruth
 from selavpr_ros.replay.pose_track import PoseTrack
 from selavpr_ros.replay.topics import choose_sources
-from selavpr_ros.simulation import Camera, DriveSettings, World, drive, take_images
-from selavpr_ros.simulation.light import MORNING
 from selavpr_ros.text import markdown_table
 
 LOOSE: dict[str, dict[str, Any]] = {
@@ -40,7 +40,7 @@ LOOSE: dict[str, dict[str, Any]] = {
     'several views': {'gates.temporal_min': 1},
     'motion': {'gates.min_motion_between': 0.0},
 }
-WING_M, WING_LENGTH_M, LAP_NS = 200.0, 60.0, 10**12
+BUILDINGS, SEED, LENGTH_M, RATE_HZ = ('wings', 'floors'), 3, 60.0, 2.0
 
 Frame = tuple[Any, int, Pose | None]  # image, stamp in ns, odometry
 
@@ -94,20 +94,12 @@ def read_bag(path: Path, settings: Settings) -> Recording:
     return Recording(bag.name, frames, truth)
 
 
-def make_wings() -> Recording:
-    """A lap in one wing, the same in another that looks alike, and one in the first again."""
-    world, camera = World.generate(3, WING_LENGTH_M), Camera(width=320, height=240)
-    frames: list[Frame] = []
-    truth = []
-    for lap, wing in enumerate((0, 1, 0)):
-        settings = DriveSettings(laps=1, image_rate_hz=2.0, start_ns=10**18 + lap * LAP_NS)
-        trajectory = drive(world.route, settings, lap)
-        for frame in take_images(world, camera, trajectory, (MORNING,), lap):
-            told, true = (Pose.planar(pose.x_m + wing * WING_M, pose.y_m, pose.yaw_rad)
-                          for pose in (frame.odometry_pose, frame.true_pose))
-            frames.append((frame.image, frame.stamp_ns, told))
-            truth.append((frame.stamp_ns, true))
-    return Recording('two wings', frames, PoseTruth(truth))
+def read_scenario(name: str) -> Recording:
+    """All images of a simulated building with parts that look alike."""
+    scenario = SCENARIOS[name](SEED, LENGTH_M, RATE_HZ)
+    frames = [(visit.image, visit.stamp_ns, visit.told)
+              for part in scenario.parts for visit in part.visits(scenario.world)]
+    return Recording(name, frames, scenario.truth())
 
 
 def count(model: Any, recording: Recording, settings: Settings) -> tuple[int, int]:
@@ -152,7 +144,8 @@ def main() -> None:
     parser.add_argument('-o', '--output', type=Path, metavar='FILE.md')
     args = parser.parse_args()
     settings = make_settings({})
-    recordings = [make_wings(), *(read_bag(path, settings) for path in args.bags)]
+    recordings = [*map(read_scenario, BUILDINGS),
+                  *(read_bag(path, settings) for path in args.bags)]
     text = markdown_table(list(table(Remembering(load_model(args.weights)), recordings)), 1)
     print(text)
     if args.output:

@@ -1,13 +1,18 @@
-"""What the loop closures are worth to a SLAM back-end: trajectory errors in simulated towns.
+"""Simulated worlds by seed: closures, true and false, and what a SLAM back-end makes of them.
 
-  python benchmarks/trajectory.py
-  python benchmarks/trajectory.py --seeds 0 1 2 --weights hog --length 160 --laps 2
+  python benchmarks/trajectory.py                  two laps of a town
+  python benchmarks/trajectory.py --world days     three days, a lap and a session each
+  python benchmarks/trajectory.py --world wings --length 60
+  python benchmarks/trajectory.py --world floors --length 60
+                                                   parts of a building that look alike
+  python benchmarks/trajectory.py --seeds 0 1 2 --weights hog --length 160
 
-A robot with drifting odometry drives laps through the town of each seed. Its images go through
-the place recogniser at default settings, and odometry and loop closures into the pose graph of
+A robot with drifting odometry drives through the world of each seed. Its images go through the
+place recogniser at default settings, and odometry and loop closures into the pose graph of
 selavpr_ros.backend. The errors are absolute trajectory errors (root mean square after alignment)
 of all queries. With --false, so many false loop closures are added for each true one, between
-places at random: the error with them is the last column.
+places at random: the error with them is the last column. In the buildings no error is told: the
+robot is put from one part into the next.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from dataclasses import replace
 
 import numpy as np
 from tqdm import tqdm
+from worlds import SCENARIOS, Scenario
 
 from selavpr_ros.backend.offline import optimise_runs
 from selavpr_ros.cli.simulate import positive
@@ -26,11 +32,9 @@ from selavpr_ros.config import make_settings
 from selavpr_ros.errors import VprError
 from selavpr_ros.models import VprModel, load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
-from selavpr_ros.pose import Pose
 from selavpr_ros.replay.ground_truth import PoseTruth
 from selavpr_ros.replay.metrics import judge
 from selavpr_ros.replay.records import Run
-from selavpr_ros.simulation import Camera, DriveSettings, PlanarPose, World, drive, take_images
 
 COLUMNS = ('seed', 'queries', 'true', 'false', 'revisits closed', 'odometry', 'optimised',
            'with added')
@@ -38,26 +42,26 @@ COLUMNS = ('seed', 'queries', 'true', 'false', 'revisits closed', 'odometry', 'o
 FALSE_M = 10.0
 
 
-def to_pose(pose: PlanarPose) -> Pose:
-    """The simulator's pose as the recogniser takes it."""
-    return Pose.planar(pose.x_m, pose.y_m, pose.yaw_rad)
+def record(recognizer: PlaceRecognizer, scenario: Scenario, title: str = '') -> list[Run]:
+    """Drive; what was recognised, session by session."""
+    runs: list[Run] = []
+    with tqdm(total=len(scenario), desc=title, unit='image', leave=False) as bar:
+        for part in scenario.parts:
+            if len(runs) < part.session:
+                runs.append(Run())
+                if part.session > 1:
+                    recognizer.start_session()
+            for visit in part.visits(scenario.world):
+                if recognizer.is_due(visit.stamp_ns, visit.told):
+                    runs[-1].add(recognizer.recognize(visit.image, visit.stamp_ns, visit.told))
+                bar.update()
+    return runs
 
 
-def record(model: VprModel, seed: int, args: argparse.Namespace) -> tuple[Run, PoseTruth]:
-    """Drive through the town of a seed; what was recognised, and where the robot truly was."""
-    world = World.generate(seed, args.length)
-    settings = DriveSettings(laps=args.laps, image_rate_hz=args.rate)
-    trajectory = drive(world.route, settings, seed)
-    recognizer = PlaceRecognizer(model, make_settings({'model.weights': args.weights}))
-    run, truth = Run(), []
-    frames = take_images(world, Camera(width=320, height=240), trajectory, seed=seed)
-    for frame in tqdm(frames, total=len(trajectory.image_stamps_ns), desc=f'seed {seed}',
-                      unit='image', leave=False):
-        truth.append((frame.stamp_ns, to_pose(frame.true_pose)))
-        pose = to_pose(frame.odometry_pose)
-        if recognizer.is_due(frame.stamp_ns, pose):
-            run.add(recognizer.recognize(frame.image, frame.stamp_ns, pose))
-    return run, PoseTruth(truth)
+def joined(runs: Sequence[Run]) -> Run:
+    """All sessions as one run."""
+    return Run(queries=[query for run in runs for query in run.queries],
+               keyframes=[keyframe for run in runs for keyframe in run.keyframes])
 
 
 def add_false(run: Run, truth: PoseTruth, count: int, seed: int) -> Run:
@@ -77,17 +81,29 @@ def add_false(run: Run, truth: PoseTruth, count: int, seed: int) -> Run:
     return replace(run, queries=queries)
 
 
+def errors(
+    runs: Sequence[Run], truth: PoseTruth, true_closures: int, seed: int, share: float
+) -> tuple[str, ...]:
+    """Cells of the trajectory errors."""
+    found = optimise_runs(runs, truth)
+    cells = (f'{found.error_before_m:.2f} m', f'{found.error_after_m:.2f} m')
+    if not (share and true_closures and len(runs) == 1):
+        return (*cells, '-')
+    worse = add_false(runs[0], truth, round(share * true_closures), seed)
+    return (*cells, f'{optimise_runs([worse], truth).error_after_m:.2f} m')
+
+
 def measure_row(model: VprModel, seed: int, args: argparse.Namespace) -> tuple[str, ...]:
     """Cells of the line of a seed."""
-    run, truth = record(model, seed, args)
-    found, optimised = judge(run, truth), optimise_runs([run], truth)
-    cells = (str(seed), str(len(run.queries)), str(found.true_closures),
-             str(found.false_closures), f'{found.closed or 0.0:.0%} of {found.revisits}',
-             f'{optimised.error_before_m:.2f} m', f'{optimised.error_after_m:.2f} m')
-    if not (args.false and found.true_closures):
-        return (*cells, '-')
-    worse = add_false(run, truth, round(args.false * found.true_closures), seed)
-    return (*cells, f'{optimise_runs([worse], truth).error_after_m:.2f} m')
+    scenario = SCENARIOS[args.world](seed, args.length, args.rate)
+    recognizer = PlaceRecognizer(model, make_settings({'model.weights': args.weights}))
+    runs, truth = record(recognizer, scenario, f'seed {seed}'), scenario.truth()
+    found = judge(joined(runs), truth)
+    cells = (str(seed), str(sum(len(run.queries) for run in runs)), str(found.true_closures),
+             str(found.false_closures), f'{found.closed or 0.0:.0%} of {found.revisits}')
+    if not scenario.is_one_way:
+        return (*cells, '-', '-', '-')
+    return cells + errors(runs, truth, found.true_closures, seed, args.false)
 
 
 def show(cells: Sequence[str]) -> None:
@@ -98,7 +114,7 @@ def show(cells: Sequence[str]) -> None:
 def measure(args: argparse.Namespace) -> None:
     """Print the table row by row."""
     model = load_model(args.weights)
-    print(f'{model.name}: {args.laps} laps of {args.length:g} m')
+    print(f'{model.name}: {args.world}, {args.length:g} m a lap')
     show(COLUMNS)
     for seed in args.seeds:
         show(measure_row(model, seed, args))
@@ -108,13 +124,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--world', choices=tuple(SCENARIOS), default='laps',
+                        help='(default: %(default)s)')
     parser.add_argument('--seeds', type=int, nargs='+', default=list(range(10)), metavar='N',
                         help='towns (default: 0 to 9)')
     parser.add_argument('--weights', default='embedded', metavar='W',
                         help="'embedded', 'hog' or a checkpoint (default: %(default)s)")
     parser.add_argument('--length', type=positive, default=120.0, metavar='M',
                         help='of a lap (default: %(default)g)')
-    parser.add_argument('--laps', type=int, default=2, help='to drive (default: %(default)s)')
     parser.add_argument('--rate', type=positive, default=2.0, metavar='HZ',
                         help='images a second (default: %(default)g)')
     parser.add_argument('--false', type=float, default=0.1, metavar='SHARE',

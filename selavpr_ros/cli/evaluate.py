@@ -21,6 +21,9 @@ of the best 20 (re-ranked). recall@N is the share of queries with a true image a
 The second table says what a score is worth as a gate: the area under precision over recall, and
 the recall before the first false answer, where queries without any true image count, too.
 
+A model with a calibration (`vpr calibrate`) answers a third way, by probability, and its page
+shows how often that comes true.
+
 The folder holds metrics.json (settings, versions, recall, ranks, gates), answers.csv (what every
 query found), table.md, precision_recall.png, a picture of hits and misses for every method (misses
 come first), and report.html: all of it on one page, with the worst false answers side by side.
@@ -156,8 +159,10 @@ def _read_set(args: argparse.Namespace) -> EvaluationSet:
 
 def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Evaluation]]:
     """What to run; the models are loaded."""
+    from selavpr_ros.calibration import find_calibration
     from selavpr_ros.evaluation.baselines import Thumbnail, evaluate_orb, load_untrained
     from selavpr_ros.evaluation.recall import evaluate
+    from selavpr_ros.local_codec import FLOAT16
     from selavpr_ros.models import choose_device, load_model
 
     size = tuple(args.input_size) if args.input_size else None
@@ -168,7 +173,9 @@ def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Eva
         yield partial(evaluate_orb, top_k=args.top_k, progress=True)
         yield partial(ask, load_untrained(image_size=size).to(choose_device(args.device)))
     for weights in args.weights:
-        yield partial(ask, load_model(weights, image_size=size, device=args.device))
+        model = load_model(weights, image_size=size, device=args.device)
+        calibration, _ = find_calibration('', weights, model, FLOAT16)
+        yield partial(ask, model, calibration=calibration)
 
 
 def _facts(args: argparse.Namespace) -> dict[str, Any]:

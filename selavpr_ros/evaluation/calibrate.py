@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,14 @@ from tqdm import tqdm
 from selavpr_ros.calibration import FEATURES, Calibration, LogisticModel, evidence_of
 from selavpr_ros.errors import CalibrationError
 from selavpr_ros.evaluation.recall import (
-    Described,
-    Ranking,
     describe,
     described_queries,
+    look_closer,
     retrieve,
 )
 from selavpr_ros.evaluation.reliability import Reliability, reliability
 from selavpr_ros.evaluation.truth import EvaluationSet
-from selavpr_ros.evidence import Match, rerank
-from selavpr_ros.geometry import FUNDAMENTAL, verify
-from selavpr_ros.keyframe import Keyframe, KeyframeId
 from selavpr_ros.models import VprModel
-from selavpr_ros.place_recognizer import MOST_VERIFIED
 from selavpr_ros.replay.ground_truth import GroundTruth
 from selavpr_ros.replay.records import Run
 
@@ -34,7 +29,6 @@ KNOWN = (FEATURES, ('similarity', 'local_score', 'mean_similarity'), ('similarit
 LEAST = 20  # true and false candidates each; fewer say nothing about probabilities
 FOLDS = 5  # of a single recording
 WEAK_PENALTY = 100.0  # scikit-learn's C: where classes separate, the slope stays finite
-PIXELS = (480, 640)  # geometry goes by shares of the image; any size of that shape will do
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,27 +74,6 @@ def samples_of_run(name: str, run: Run, truth: GroundTruth) -> Samples:
     return _samples(name, rows)
 
 
-def _candidates(
-    model: VprModel, database: Described, retrieved: Ranking, local: torch.Tensor | None
-) -> list[Match]:
-    """What the node would have; the keyframes are numbered as the database images."""
-    bare = np.zeros(0, np.float32)
-    found = [
-        Match(Keyframe(KeyframeId(0, image), 0, bare, None, 0.0), rank, similarity, 0, np.nan)
-        for rank, (image, similarity) in enumerate(
-            zip(retrieved.database, retrieved.scores, strict=True))]
-    if local is None or database.local_features is None:
-        return found
-    features = [database.local_features[image] for image in retrieved.database]
-    found = rerank(found, local.float(), features, model)
-    positions = model.local_positions()
-    if positions is not None:
-        found[:MOST_VERIFIED] = [
-            replace(match, geometry=verify(match.pairs.pairs, positions, PIXELS, FUNDAMENTAL))
-            for match in found[:MOST_VERIFIED]]
-    return found
-
-
 @torch.inference_mode()
 def samples_of_set(
     model: VprModel, asked: EvaluationSet, codec: str, top_k: int, *, progress: bool = False
@@ -116,7 +89,7 @@ def samples_of_set(
             database.global_descriptors @ global_descriptor, asked.comparable(query), top_k)
         rows += [
             (evidence_of(match), match.keyframe.id.keyframe_id in asked.positives[query], query)
-            for match in _candidates(model, database, ranking, local)]
+            for match in look_closer(model, database, ranking, local)]
     return _samples(asked.name, rows)
 
 

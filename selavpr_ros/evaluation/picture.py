@@ -15,7 +15,13 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from selavpr_ros.evaluation.precision import judge_scores
-from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation, read_image
+from selavpr_ros.evaluation.recall import (
+    GLOBAL,
+    PROBABILITY,
+    RERANKED,
+    Evaluation,
+    read_image,
+)
 from selavpr_ros.replay.plots import STYLES, Curve, draw_curves
 
 QUERIES = 12
@@ -25,7 +31,9 @@ HEAD_INCHES, LABEL_INCHES = 1.5, 1.2
 SHOWN_WIDTH = 320  # pixels
 COLOURS = {hit: STYLES[hit][0] for hit in (True, False)}
 NEUTRAL = '#9a9a9a'
-UNITS = {GLOBAL: 'similarity {:.3f}', RERANKED: '{:.0f} mutual matches'}
+UNITS = {GLOBAL: 'similarity {:.3f}', RERANKED: '{:.0f} mutual matches',
+         PROBABILITY: 'probability {:.3f}'}
+LINES = ('--', '-', ':')  # of the ways of ordering
 OTHER_UNIT = '{:.0f} matches'
 
 
@@ -116,7 +124,7 @@ def _draw_overview(axes: Axes, evaluation: Evaluation) -> None:
 def draw_hits_and_misses(evaluation: Evaluation, count: int = QUERIES) -> Figure:
     """Draw some queries, misses first, with what every way of ordering found for them.
 
-    Green frames are hits, red ones misses, by the last way (re-ranked, where there is one). The
+    Green frames are hits, red ones misses, by the last way. The
     true image is the nearest one; below it stands the rank, from 1, of the first true image in
     every way, '-' if none is among the best `top_k`.
 
@@ -155,6 +163,6 @@ def draw_precision_recall(evaluations: Sequence[Evaluation]) -> Figure:
         Curve(f'{evaluation.method.split("/")[0]}, {way}', judge_scores(evaluation, way),
               f'C{number}', style)
         for number, evaluation in enumerate(evaluations)
-        for way, style in zip(evaluation.rankings, ('--', '-'), strict=False)]
+        for way, style in zip(evaluation.rankings, LINES, strict=False)]
     name = evaluations[0].evaluation_set.name
     return draw_curves(curves, f'What a score is worth as a gate: {name}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,19 +14,24 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from selavpr_ros.calibration import Calibration
 from selavpr_ros.config import Settings
 from selavpr_ros.errors import DescriptorError, ImageError, SettingError
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
+from selavpr_ros.evidence import Match, rerank
+from selavpr_ros.geometry import FUNDAMENTAL, verify
+from selavpr_ros.keyframe import Keyframe, KeyframeId
 from selavpr_ros.local_codec import FLOAT16, EncodedFeatures, encode
-from selavpr_ros.matching import count_encoded_matches, rank_by_matches
 from selavpr_ros.models import VprModel
+from selavpr_ros.place_recognizer import MOST_VERIFIED
 from selavpr_ros.preprocess import preprocess
 
 TOP_K = Settings().index.top_k  # as many as the node re-ranks
 RECALL_AT = (1, 5, 10)
+PIXELS = (480, 640)  # geometry goes by shares of the image; any size of that shape will do
 # What put the database images in their order: the global descriptors alone, or the mutual matches
-# of the best TOP_K.
-GLOBAL, RERANKED = 'global', 're-ranked'
+# of the best TOP_K, or what a calibration says of them.
+GLOBAL, RERANKED, PROBABILITY = 'global', 're-ranked', 'probability'
 
 
 class Stopwatch:
@@ -52,7 +57,7 @@ class Ranking:
 
     Attributes:
         database: images by their index, the best first.
-        scores: what they are ordered by: similarities, or counts of mutual matches.
+        scores: what they are ordered by: similarities, counts of mutual matches, probabilities.
     """
 
     database: tuple[int, ...]
@@ -205,23 +210,44 @@ def retrieve(similarities: torch.Tensor, comparable: np.ndarray, top_k: int) -> 
     return Ranking(tuple(index[order[:top_k]].tolist()), tuple(best[:top_k].tolist()))
 
 
-def rerank(
-    retrieved: Ranking, query: torch.Tensor, database: Sequence[EncodedFeatures],
-    min_similarity: float | None = None,
-) -> Ranking:
-    """Order what was retrieved by mutual matches with the query.
+def look_closer(
+    model: VprModel, database: Described, retrieved: Ranking, local: torch.Tensor | None,
+    geometry: bool = True,
+) -> list[Match]:
+    """What was retrieved, with the evidence that the node would have.
 
     Args:
-        retrieved: the most similar images.
-        query: (n, d) local features.
-        database: those of all images.
-        min_similarity: as in `count_encoded_matches`.
+        model: whose features they are.
+        database: all images.
+        retrieved: the most similar ones.
+        local: (n, d) of the query, or None.
+        geometry: look whether the matches of the best ones fit one movement, too.
+
+    Returns:
+        Candidates whose keyframes are numbered as the database images; in the order of their
+        mutual matches where both sides have local features.
     """
-    candidates = [database[i] for i in retrieved.database]
-    counts = count_encoded_matches(query.float(), candidates, min_similarity)
-    order = rank_by_matches(counts).tolist()
-    return Ranking(tuple(retrieved.database[i] for i in order),
-                   tuple(counts[order].tolist()))
+    bare = np.zeros(0, np.float32)
+    found = [
+        Match(Keyframe(KeyframeId(0, image), 0, bare, None, 0.0), rank, similarity, 0, np.nan)
+        for rank, (image, similarity) in enumerate(
+            zip(retrieved.database, retrieved.scores, strict=True))]
+    if local is None or database.local_features is None:
+        return found
+    features = [database.local_features[image] for image in retrieved.database]
+    found = rerank(found, local.float().to(model.device), features, model)
+    positions = model.local_positions()
+    if geometry and positions is not None:
+        found[:MOST_VERIFIED] = [
+            replace(match, geometry=verify(match.pairs.pairs, positions, PIXELS, FUNDAMENTAL))
+            for match in found[:MOST_VERIFIED]]
+    return found
+
+
+def _ranking(matches: Iterable[Match], score: str) -> Ranking:
+    """Candidates as they are ordered, with one of their numbers."""
+    pairs = [(match.keyframe.id.keyframe_id, getattr(match, score)) for match in matches]
+    return Ranking(tuple(image for image, _ in pairs), tuple(score for _, score in pairs))
 
 
 # Index, global descriptor (D,) and local features (n, d).
@@ -245,7 +271,7 @@ def described_queries(
 
 def _ask(
     model: VprModel, evaluation_set: EvaluationSet, top_k: int, database: Described,
-    queries: Iterable[DescribedQuery],
+    queries: Iterable[DescribedQuery], calibration: Calibration | None = None,
 ) -> dict[str, list[Ranking]]:
     rankings: dict[str, list[Ranking]] = {GLOBAL: []}
     measure = database.stopwatch.measure
@@ -254,11 +280,15 @@ def _ask(
             similarities = database.global_descriptors @ global_descriptor
             retrieved = retrieve(similarities, evaluation_set.comparable(query), top_k)
         rankings[GLOBAL].append(retrieved)
-        if local is not None and database.local_features is not None:
-            with measure('local_matching'):
-                reranked = rerank(retrieved, local.to(model.device), database.local_features,
-                                  model.match_similarity)
-            rankings.setdefault(RERANKED, []).append(reranked)
+        is_local = local is not None and database.local_features is not None
+        with measure('local_matching') if is_local else nullcontext():
+            matches = look_closer(model, database, retrieved, local, calibration is not None)
+        if is_local:
+            rankings.setdefault(RERANKED, []).append(_ranking(matches, 'local_matches'))
+        judged = list(map(calibration.judge, matches)) if calibration else []
+        if judged and not np.isnan(judged[0].probability):  # it may need local features
+            judged.sort(key=lambda match: -match.probability)
+            rankings.setdefault(PROBABILITY, []).append(_ranking(judged, 'probability'))
     return rankings
 
 
@@ -266,7 +296,7 @@ def _ask(
 def evaluate(
     model: VprModel, evaluation_set: EvaluationSet, top_k: int = TOP_K, *,
     reranking: bool = True, codec: str = FLOAT16, all_queries: bool = False,
-    progress: bool = False,
+    calibration: Calibration | None = None, progress: bool = False,
 ) -> Evaluation:
     """Ask a model all queries that can be answered.
 
@@ -279,10 +309,11 @@ def evaluate(
         codec: how local features are kept; 'none' leaves re-ranking out. A recording that is
             compared with itself asks with what is kept, too.
         all_queries: also those without a positive, whose answers are wrong (`precision`).
+        calibration: of the model and the codec.
         progress: show bars.
 
     Returns:
-        Rankings GLOBAL and, if re-ranked, RERANKED.
+        Rankings GLOBAL and, if re-ranked, RERANKED; PROBABILITY with a calibration.
 
     Raises:
         ImageError: a file cannot be read, or an array is no image.
@@ -296,7 +327,7 @@ def evaluate(
         described = described_queries(model, evaluation_set, database, queries)
         bar = tqdm(described, total=len(queries), desc='searching', unit='query', leave=False,
                    disable=not progress)
-        return _ask(model, evaluation_set, top_k, database, bar)
+        return _ask(model, evaluation_set, top_k, database, bar, calibration)
 
     return Evaluation(
         model.model_id, evaluation_set, top_k, ask(evaluation_set.answerable),

@@ -200,11 +200,17 @@ def judge_best(run: Run, truth: GroundTruth, revisits: int) -> PrecisionRecall:
         [score for *_, score, _ in answers], [verdict for *_, verdict in answers], revisits)
 
 
-def best_probabilities(run: Run, truth: GroundTruth) -> tuple[list[float], list[bool]]:
-    """Probabilities of the best candidates, and whether each is true; those that are known."""
-    answers = [(best.probability, verdict) for _, best, verdict in _judged_best(run, truth)]
-    known = [answer for answer in answers if not math.isnan(answer[0])]
-    return [probability for probability, _ in known], [verdict for _, verdict in known]
+def known_probabilities(run: Run, truth: GroundTruth) -> tuple[list[float], list[bool]]:
+    """Probabilities of all candidates, and whether each is true; those that are known."""
+    probabilities, is_true = [], []
+    for query in run.queries:
+        stamps_ns = [candidate.match_stamp_ns for candidate in query.candidates]
+        verdicts = truth.same_places(query.stamp_ns, stamps_ns) if stamps_ns else []
+        for candidate, verdict in zip(query.candidates, verdicts, strict=True):
+            if verdict is not None and not math.isnan(candidate.probability):
+                probabilities.append(candidate.probability)
+                is_true.append(verdict)
+    return probabilities, is_true
 
 
 def way_m(run: Run, truth: GroundTruth | None) -> float | None:

@@ -21,15 +21,15 @@ from selavpr_ros.evaluation.html import (
     photo_source,
     render,
 )
-from selavpr_ros.evaluation.reliability import draw_reliability, reliability
+from selavpr_ros.evaluation.reliability import RELIABILITY, draw_reliability, reliability
 from selavpr_ros.image_decoding import ImageReader
 from selavpr_ros.replay.ground_truth import GroundTruth
 from selavpr_ros.replay.metrics import (
     Metrics,
     best_answers,
-    best_probabilities,
     closure_truth,
     is_by_local,
+    known_probabilities,
 )
 from selavpr_ros.replay.plots import draw_best, draw_similarity_matrix, draw_trajectory
 from selavpr_ros.replay.records import CandidateRecord, QueryRecord, Run
@@ -200,11 +200,10 @@ def _truth_sections(run: Run, metrics: Metrics, truth: GroundTruth | None) -> It
         yield Section('Precision and recall', 'Of the best candidate of every query, if its score '
                       'were the only gate; recall is over the revisits.',
                       pictures=[[Picture(curve)]])
-    probabilities, is_true = best_probabilities(run, truth)
+    probabilities, is_true = known_probabilities(run, truth)
     if probabilities:
         diagram = figure_source(draw_reliability(reliability(probabilities, is_true)))
-        yield Section('Reliability', 'How many of the best candidates are true, over their '
-                      'probability.', pictures=[[Picture(diagram)]])
+        yield Section('Reliability', RELIABILITY, pictures=[[Picture(diagram)]])
 
 
 def _latency_section(metrics: Metrics) -> Iterator[Section]:

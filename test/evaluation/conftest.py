@@ -33,6 +33,10 @@ class ToldModel(VprModel):
         self.has_local = has_local
         self.described = 0
 
+    @property
+    def max_local_features(self) -> int:
+        return LOCAL if self.has_local else 0
+
     def forward(self, images: torch.Tensor) -> Descriptors:
         self.described += len(images)
         red, green, blue = denormalise(images)[..., 0, 0].round().int().T.tolist()

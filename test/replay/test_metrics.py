@@ -15,8 +15,8 @@ from selavpr_ros.pose import Pose
 from selavpr_ros.replay.ground_truth import PairTruth, PoseTruth
 from selavpr_ros.replay.metrics import (
     Latency,
-    best_probabilities,
     judge_best,
+    known_probabilities,
     latencies,
     outcome,
     summarise,
@@ -207,8 +207,9 @@ def test_the_way_is_that_of_the_truth_if_there_is_one(run):
     assert judged.false_closures_per_km == pytest.approx(2 / 0.011)
 
 
-def test_probabilities_of_the_best_candidates():
+def test_probabilities_of_all_candidates():
     told = dataclasses.replace(candidate(1, FEW), probability=0.25)
-    run = answered(query(11, told, candidate(2, FEW)), query(12, told), answer(13, 1, 0.5))
-    probabilities, is_true = best_probabilities(run, PairTruth([(11, 1)]))
-    assert (probabilities, is_true) == ([0.25, 0.25], [True, False])
+    other = dataclasses.replace(candidate(2, FEW), probability=0.5)
+    run = answered(query(11, told, other), query(12, told), answer(13, 1, 0.5))
+    probabilities, is_true = known_probabilities(run, PairTruth([(11, 1)]))
+    assert (probabilities, is_true) == ([0.25, 0.5, 0.25], [True, False, False])
