@@ -223,7 +223,8 @@ class IndexSettings(_Checked):
     top_k: int = setting(
         20, 'Candidates per query; 20 gives close to what 100 give', low=1, high=200, live=True)
     exclude_recent_keyframes: int = setting(
-        20, 'The newest keyframes of this session are no candidates', low=0, live=True)
+        20, 'The last views of this session are no candidates, if they became keyframes', low=0,
+        live=True)
     exclude_recent_seconds: float = setting(
         30.0, 'Nor are keyframes of the last seconds', low=0.0, live=True)
     exclude_recent_distance: float = setting(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +38,9 @@ UNCALIBRATED_LOCAL_SCORE = 0.6
 
 # Candidates whose geometry is looked at: where none of the three best fits, no other will.
 MOST_VERIFIED = 3
+
+# A robot that hardly moves knows where it is all the same.
+RECOGNISED = (Decision.ACCEPTED, Decision.REJECT_STATIONARY)
 
 STAGES = ('preprocess', 'network', 'search', 'local_matching', 'gates')
 
@@ -178,6 +182,7 @@ class PlaceRecognizer:
         self.session_id = max(self.session_id, self.keyframe_map.last_session_id(robot_id)) + 1
         self._label = label
         self._session_keyframes = 0
+        self._were_kept: deque[bool] = deque()  # of the last views, whether they are keyframes
         self._after_time_jump = after_time_jump
         self._behind_ns: int | None = None
         self._travelled_m = 0.0
@@ -243,7 +248,9 @@ class PlaceRecognizer:
         laps.lap()
         closure = next((c for c in candidates if c.decision is Decision.ACCEPTED), None)
         relocalization = self._relocalize(query, closure)
-        keyframe = self._keep(query, image) if self._is_new(query, closure) else None
+        keyframe = self._keep(query, image) if self._is_new(query, candidates) else None
+        if keyframe or query is self._last_view:
+            self._were_kept.append(keyframe is not None)
         if keyframe and closure:
             self._decision.remember(keyframe.id, closure.match.keyframe.id)
         self._last_query = query
@@ -308,9 +315,12 @@ class PlaceRecognizer:
     def _count_old_enough(self, query: Query) -> int:
         """Count the keyframes, from the oldest on, that a query may be compared with."""
         settings, keyframe_map = self.settings.index, self.keyframe_map
+        # Views of what the map knows add no keyframes: the newest of these may be a lap old.
+        while len(self._were_kept) > settings.exclude_recent_keyframes:
+            self._were_kept.popleft()
         count = keyframe_map.first_recent(
             self.session, query.stamp_ns, query.travelled_m if query.pose else 0.0,
-            settings.exclude_recent_keyframes, settings.exclude_recent_seconds,
+            sum(self._were_kept), settings.exclude_recent_seconds,
             settings.exclude_recent_distance)
         if self._after_time_jump:
             count = min(count, len(keyframe_map) - settings.exclude_recent_keyframes)
@@ -388,7 +398,7 @@ class PlaceRecognizer:
             return None
         return self._relocalizer.update(closure, query.pose, self.settings.relocalization)
 
-    def _is_new(self, query: Query, closure: Candidate | None) -> bool:
+    def _is_new(self, query: Query, candidates: list[Candidate]) -> bool:
         """Tell whether a query becomes a keyframe."""
         last, settings = self._last_keyframe, self.settings.keyframe
         if self.keyframe_map.unsaved:
@@ -396,8 +406,8 @@ class PlaceRecognizer:
         if self.settings.map.mode == 'localization' or self.keyframe_map.why_closed:
             return False
         # What was recognised and looks the same as what is stored teaches the map nothing.
-        duplicate = settings.duplicate_similarity
-        if closure and closure.match.similarity > duplicate and duplicate < 1.0:
+        known = next((c.match.similarity for c in candidates if c.decision in RECOGNISED), -1.0)
+        if known > settings.duplicate_similarity and settings.duplicate_similarity < 1.0:
             return False
         if last is None:
             return self._has_room()

@@ -142,9 +142,26 @@ def test_what_is_in_the_map_already_is_not_stored_again(model):
     stored = _drive(
         _recognizer(model, **{'keyframe.duplicate_similarity': 0.98}), [*range(5), *range(5)])
     kept = [r.keyframe is not None for r in stored]
-    assert kept == [True] * 7 + [False] * 2 + [True]  # the last one's place is too recent
+    assert kept == [True] * 7 + [False] * 3  # two without support, then recognised
     assert stored[8].loop_closure.match.similarity > 0.98
     assert all(r.keyframe for r in _drive(_recognizer(model), [*range(5), *range(5)]))
+
+
+def test_what_is_not_stored_again_makes_no_older_keyframe_recent(model):
+    recognizer = _recognizer(
+        model, **{'keyframe.duplicate_similarity': 0.98, 'gates.odometry_check': False})
+    results = _drive(recognizer, [*range(8), *range(8), *range(8)])
+    assert len(recognizer.keyframe_map) == 10
+    assert all(result.loop_closure for result in results[10:])
+    assert results[10].searched == 10 - 3
+    assert results[13].searched == 10
+    # Standing still is no view, and known all the same.
+    again = [recognizer.recognize(_place(7), (40 + i) * SECOND, results[-1].query.pose)
+             for i in range(5)]
+    assert [result.loop_closure for result in again] == [None] * 5
+    recognizer.recognize(_place(50), 50 * SECOND, Pose.planar(24, 0, 0))
+    after = recognizer.recognize(_place(51), 51 * SECOND, Pose.planar(25, 0, 0))
+    assert (len(recognizer.keyframe_map), after.searched) == (12, 10)
 
 
 def test_localization_keeps_nothing(model):
