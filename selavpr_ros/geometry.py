@@ -17,8 +17,9 @@ import numpy as np
 NONE, HOMOGRAPHY, FUNDAMENTAL, PNP = 'none', 'homography', 'fundamental', 'pnp'
 METHODS = (NONE, HOMOGRAPHY, FUNDAMENTAL, PNP)
 
-REFINEMENTS = 5
-MOST_PAIRS = 300  # that a pose is estimated from; more tell no more
+REFINEMENTS = 3
+# Pairs that a model, and a pose, are estimated from, evenly spread; more tell no more.
+MOST_ESTIMATED, MOST_REFINED = 500, 300
 LEAST_PAIRS = 12  # fewer fit some movement by chance
 MAX_ITERATIONS = 300
 CONFIDENCE = 0.99
@@ -154,50 +155,67 @@ def _rmse(errors_px: np.ndarray) -> float:
     return float(np.sqrt(np.mean(errors_px**2))) if len(errors_px) else float('nan')
 
 
+def _some(index: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of them, evenly spread."""
+    return index[:: -(-len(index) // most)]
+
+
 # ---- without a camera ---------------------------------------------------------------------------
 
 
 def _estimate(
     function: Callable[..., Any], query: np.ndarray, match: np.ndarray, limit_px: float
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Model (3, 3) and inliers (P,) that one of OpenCV's robust estimators finds, or None."""
+) -> np.ndarray | None:
+    """The model (3, 3) that one of OpenCV's robust estimators finds, or None."""
+    some = _some(np.arange(len(query)), MOST_ESTIMATED)
     try:
-        matrix, mask = function(query, match, cv2.USAC_MAGSAC, limit_px,
-                                maxIters=MAX_ITERATIONS, confidence=CONFIDENCE)
+        matrix, _ = function(query[some], match[some], cv2.USAC_MAGSAC, limit_px,
+                             maxIters=MAX_ITERATIONS, confidence=CONFIDENCE)
     except cv2.error:  # it stumbles over some degenerate sets
         return None
-    if matrix is None or mask is None or matrix.shape != (3, 3):
-        return None
-    return matrix, mask.ravel().astype(bool)
+    return matrix if matrix is not None and matrix.shape == (3, 3) else None
+
+
+def _within(method: str, errors_px: np.ndarray, limit_px: float) -> Geometry:
+    inliers = errors_px < limit_px
+    return Geometry(method, inliers, _rmse(errors_px[inliers]))
 
 
 def _by_homography(query: np.ndarray, match: np.ndarray, step_px: float) -> Geometry:
-    found = _estimate(cv2.findHomography, query, match, POINT_STEPS * step_px)
-    if found is None:
+    limit_px = POINT_STEPS * step_px
+    matrix = _estimate(cv2.findHomography, query, match, limit_px)
+    if matrix is None:
         return _nothing(HOMOGRAPHY, len(query))
-    matrix, inliers = found
     moved = cv2.perspectiveTransform(query[:, None], matrix)[:, 0]
-    return Geometry(
-        HOMOGRAPHY, inliers, _rmse(np.linalg.norm(moved - match, axis=1)[inliers]))
+    return _within(HOMOGRAPHY, np.linalg.norm(moved - match, axis=1), limit_px)
 
 
 def _sampson(query: np.ndarray, match: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(P,) first-order distances to the epipolar constraint (Hartley & Zisserman, eq. 11.9)."""
+    """First-order distances to the epipolar constraint (Hartley & Zisserman, eq. 11.9).
+
+    Args:
+        query, match: (P, 2) points.
+        matrix: (..., 3, 3) one constraint or several.
+
+    Returns:
+        (..., P)
+    """
     ones = np.ones((len(query), 1))
     first, second = np.hstack([query, ones]), np.hstack([match, ones])
-    line, back = first @ matrix.T, second @ matrix
-    norm = np.sqrt((line[:, :2] ** 2).sum(1) + (back[:, :2] ** 2).sum(1))
-    return (second * line).sum(1) / np.maximum(norm, 1e-12)
+    line, back = first @ np.swapaxes(matrix, -1, -2), second @ matrix
+    norm = np.sqrt((line[..., :2] ** 2).sum(-1) + (back[..., :2] ** 2).sum(-1))
+    return (second * line).sum(-1) / np.maximum(norm, 1e-12)
 
 
 def _by_fundamental(query: np.ndarray, match: np.ndarray, step_px: float) -> Geometry:
     """Where the camera hardly moved, or sees a plane, a homography says more."""
     plane = _by_homography(query, match, step_px)
-    found = _estimate(cv2.findFundamentalMat, query, match, LINE_STEPS * step_px)
-    if found is None or found[1].sum() < plane.count:
+    limit_px = LINE_STEPS * step_px
+    matrix = _estimate(cv2.findFundamentalMat, query, match, limit_px)
+    if matrix is None:
         return plane
-    matrix, inliers = found
-    return Geometry(FUNDAMENTAL, inliers, _rmse(_sampson(query, match, matrix)[inliers]))
+    found = _within(FUNDAMENTAL, np.abs(_sampson(query, match, matrix)), limit_px)
+    return plane if found.count < plane.count else found
 
 
 # ---- with a camera ------------------------------------------------------------------------------
@@ -208,12 +226,7 @@ def _cross(vector: np.ndarray) -> np.ndarray:
     return np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
 
 
-def _some(index: np.ndarray) -> np.ndarray:
-    """At most MOST_PAIRS of them, evenly spread."""
-    return index[:: -(-len(index) // MOST_PAIRS)]
-
-
-Residuals = Callable[[np.ndarray], np.ndarray]
+Residuals = Callable[[np.ndarray], np.ndarray]  # of (K, n) parameters, (K, M)
 
 
 def _least_squares(residuals: Residuals, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -224,11 +237,10 @@ def _least_squares(residuals: Residuals, size: int) -> tuple[np.ndarray, np.ndar
     """
     at, step = np.zeros(size), 1e-5
     for _ in range(REFINEMENTS):
-        errors = residuals(at)
+        errors, *moved = residuals(at + step * np.eye(size + 1, size, -1))
         sigma = 1.4826 * np.median(np.abs(errors))  # of normal errors, whatever else is there
         weights = 1.0 / (1.0 + (errors / (2.0 * sigma + 1e-12)) ** 2) ** 2
-        columns = [(residuals(at + step * unit) - errors) / step for unit in np.eye(size)]
-        jacobian = np.stack(columns, axis=1)
+        jacobian = (np.stack(moved, axis=1) - errors[:, None]) / step
         inverse = np.linalg.pinv(jacobian.T @ (weights[:, None] * jacobian))
         at = at - inverse @ (jacobian.T @ (weights * errors))
     return at, sigma**2 * inverse
@@ -241,7 +253,7 @@ def _by_camera(query: np.ndarray, match: np.ndarray, camera: Camera, step_px: fl
     found = _by_fundamental(first * focal_px, second * focal_px, step_px)
     if found.method != FUNDAMENTAL or found.count < LEAST_PAIRS:
         return found
-    some = _some(np.flatnonzero(found.inliers))
+    some = _some(np.flatnonzero(found.inliers), MOST_REFINED)
     first, second = first[some], second[some]
     matrix, _ = cv2.findFundamentalMat(first, second, cv2.FM_8POINT)
     if matrix is None:
@@ -271,9 +283,9 @@ def _direction_pose(
         turned, ahead = cv2.Rodrigues(change[2:])[0] @ rotation, direction + change[:2] @ across
         return turned, ahead / np.linalg.norm(ahead)
 
-    def residuals(change: np.ndarray) -> np.ndarray:
-        turned, ahead = moved(change)
-        return _sampson(query, match, _cross(ahead) @ turned)
+    def residuals(changes: np.ndarray) -> np.ndarray:
+        essential = [_cross(ahead) @ turned for turned, ahead in map(moved, changes)]
+        return _sampson(query, match, np.stack(essential))
 
     change, known = _least_squares(residuals, 5)
     turned, ahead = moved(change)
@@ -315,14 +327,14 @@ def _by_depth(
 
 
 def _seen(points: np.ndarray, rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
-    """Where a camera sees (K, 3) points of another one's frame."""
-    there = points @ rotation.T + translation
-    return there[:, :2] / there[:, 2:]
+    """Where a camera sees (P, 3) points of another one's frame; so do (..., 3, 3) cameras."""
+    there = points @ np.swapaxes(rotation, -1, -2) + translation[..., None, :]
+    return there[..., :2] / there[..., 2:]
 
 
 def _metric_pose(points: np.ndarray, seen: np.ndarray, step: float) -> RelativePose | None:
     """Points (K, 3) of the query camera, and where the matched one sees them, (K, 2)."""
-    some = _some(np.arange(len(points)))
+    some = _some(np.arange(len(points)), MOST_REFINED)
     found, turn, shift, index = cv2.solvePnPRansac(
         points[some], seen[some], np.eye(3), None, iterationsCount=MAX_ITERATIONS,
         confidence=CONFIDENCE, reprojectionError=POINT_STEPS * step, flags=cv2.SOLVEPNP_P3P)
@@ -334,8 +346,11 @@ def _metric_pose(points: np.ndarray, seen: np.ndarray, step: float) -> RelativeP
     def moved(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return cv2.Rodrigues(change[3:])[0] @ rotation, shift.ravel() + change[:3]
 
-    change, covariance = _least_squares(
-        lambda change: (_seen(points, *moved(change)) - seen).ravel(), 6)
+    def residuals(changes: np.ndarray) -> np.ndarray:
+        rotations, shifts = map(np.stack, zip(*map(moved, changes), strict=True))
+        return (_seen(points, rotations, shifts) - seen).reshape(len(changes), -1)
+
+    change, covariance = _least_squares(residuals, 6)
     distance_m = float(np.median(points[:, 2]))
     covariance += (step / 2.0) ** 2 * np.diag([distance_m**2] * 3 + [1.0] * 3)
     return RelativePose(*moved(change), covariance, is_metric=True)
