@@ -21,8 +21,8 @@ of the best 20 (re-ranked). recall@N is the share of queries with a true image a
 The second table says what a score is worth as a gate: the area under precision over recall, and
 the recall before the first false answer, where queries without any true image count, too.
 
-A model with a calibration (`vpr calibrate`) answers a third way, by probability, and its page
-shows how often that comes true.
+A model with a calibration (`vpr calibrate`) has a third line: the order is that of the mutual
+matches, the score their probability. The page shows how often that comes true.
 
 The folder holds metrics.json (settings, versions, recall, ranks, gates), answers.csv (what every
 query found), table.md, precision_recall.png, a picture of hits and misses for every method (misses

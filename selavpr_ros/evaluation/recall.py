@@ -30,7 +30,7 @@ TOP_K = Settings().index.top_k  # as many as the node re-ranks
 RECALL_AT = (1, 5, 10)
 PIXELS = (480, 640)  # geometry goes by shares of the image; any size of that shape will do
 # What put the database images in their order: the global descriptors alone, or the mutual matches
-# of the best TOP_K, or what a calibration says of them.
+# of the best TOP_K. The last one keeps the order of these; its scores are a calibration's.
 GLOBAL, RERANKED, PROBABILITY = 'global', 're-ranked', 'probability'
 
 
@@ -57,7 +57,7 @@ class Ranking:
 
     Attributes:
         database: images by their index, the best first.
-        scores: what they are ordered by: similarities, counts of mutual matches, probabilities.
+        scores: similarities or counts of mutual matches, which order them, or probabilities.
     """
 
     database: tuple[int, ...]
@@ -287,7 +287,6 @@ def _ask(
             rankings.setdefault(RERANKED, []).append(_ranking(matches, 'local_matches'))
         judged = list(map(calibration.judge, matches)) if calibration else []
         if judged and not np.isnan(judged[0].probability):  # it may need local features
-            judged.sort(key=lambda match: -match.probability)
             rankings.setdefault(PROBABILITY, []).append(_ranking(judged, 'probability'))
     return rankings
 
