@@ -68,12 +68,15 @@ class Candidate:
         distinctness: 1 - the best score of a candidate that is another place / its own score:
             0 is as good as that one, negative is worse. NaN where no candidate is known to be
             another place.
+        odometry_ratio: how far odometry places it from here / how far it may: above 1 they
+            disagree. NaN without odometry, and of other sessions, which have one of their own.
     """
 
     match: Match
     decision: Decision
     temporal_support: int
     distinctness: float = math.nan
+    odometry_ratio: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ def _neighbours(first: KeyframeId, second: KeyframeId, reach: int) -> bool:
 
 def _positions(poses: Sequence[Pose | None]) -> np.ndarray:
     """(K, 3) metres, NaN without a pose."""
-    return np.array([pose.translation_m if pose else UNKNOWN for pose in poses])
+    return np.array([pose.translation_m if pose else UNKNOWN for pose in poses]).reshape(-1, 3)
 
 
 def _distances_m(keyframes: Sequence[Keyframe]) -> np.ndarray:
@@ -146,15 +149,18 @@ def _same(values: Sequence[Hashable]) -> np.ndarray:
     return codes[:, None] == codes
 
 
-def _contradicts(keyframe: Keyframe, here: Whereabouts, gates: GateSettings) -> bool:
-    """Whether odometry cannot have drifted so far since this keyframe of the same session."""
-    if keyframe.id.session != here.session or keyframe.pose is None or here.pose is None:
-        return False
-    way_m = max(here.travelled_m - keyframe.travelled_m, 0.0)
-    if keyframe.pose.distance_to(here.pose) > VIEW_M + gates.max_drift * way_m:
-        return True
-    climbed_m = abs(float(here.pose.translation_m[2] - keyframe.pose.translation_m[2]))
-    return climbed_m > VIEW_HEIGHT_M + gates.max_vertical_drift * way_m
+def _odometry_ratios(
+    keyframes: Sequence[Keyframe], here: Whereabouts, gates: GateSettings
+) -> np.ndarray:
+    """(K,) how far off odometry would have to be, as a share of how far it can have drifted."""
+    if here.pose is None:
+        return np.full(len(keyframes), np.nan)
+    poses = [k.pose if k.id.session == here.session else None for k in keyframes]
+    gaps_m = _positions(poses) - here.pose.translation_m
+    way_m = np.maximum(here.travelled_m - np.array([k.travelled_m for k in keyframes]), 0.0)
+    apart = np.linalg.norm(gaps_m, axis=1) / (VIEW_M + gates.max_drift * way_m)
+    climbed = np.abs(gaps_m[:, 2]) / (VIEW_HEIGHT_M + gates.max_vertical_drift * way_m)
+    return np.maximum(apart, climbed)
 
 
 def judge_scores(match: Match, thresholds: Thresholds) -> Decision:
@@ -215,8 +221,9 @@ class ClosureDecision:
             One candidate per match, in the same order.
         """
         distinctness = self._distinctness(matches, gates, thresholds)
-        verdicts = [self._judge_alone(match, distinct, gates, thresholds, here)
-                    for match, distinct in zip(matches, distinctness, strict=True)]
+        ratios = _odometry_ratios([match.keyframe for match in matches], here, gates).tolist()
+        verdicts = [self._judge_alone(*each, gates, thresholds)
+                    for each in zip(matches, distinctness, ratios, strict=True)]
         best = next((i for i, v in enumerate(verdicts) if v is Decision.ACCEPTED), None)
         if is_new_view:
             self._vote(None if best is None else matches[best].keyframe.id, gates)
@@ -227,12 +234,12 @@ class ClosureDecision:
                 verdict = _judge_views(support, is_new_view, gates)
             elif verdict is Decision.ACCEPTED:
                 verdict = Decision.REJECT_DUPLICATE
-            candidates.append(Candidate(match, verdict, support, distinctness[i]))
+            candidates.append(Candidate(match, verdict, support, distinctness[i], ratios[i]))
         return candidates
 
     def _judge_alone(
-        self, match: Match, distinctness: float, gates: GateSettings, thresholds: Thresholds,
-        here: Whereabouts,
+        self, match: Match, distinctness: float, odometry_ratio: float, gates: GateSettings,
+        thresholds: Thresholds,
     ) -> Decision:
         """What can be said without the views before."""
         verdict = judge_scores(match, thresholds)
@@ -243,9 +250,9 @@ class ClosureDecision:
         # Nobody's probability is no reason, as long as nobody asks for one.
         if gates.min_probability > 0.0 and not match.probability >= gates.min_probability:
             return Decision.REJECT_LOW_PROBABILITY
-        if gates.odometry_check and _contradicts(match.keyframe, here, gates):
+        # NaN, where nobody knows, is no reason here.
+        if gates.odometry_check and odometry_ratio > 1.0:
             return Decision.REJECT_ODOMETRY
-        # NaN, where nothing is known to be another place, is no reason.
         if distinctness < 1.0 - gates.ambiguity_ratio:
             return Decision.REJECT_AMBIGUOUS
         return Decision.ACCEPTED

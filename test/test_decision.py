@@ -254,6 +254,21 @@ def test_odometry_tells_storeys_apart(height_m, travelled_m, gates, verdict):
     assert _first(decision, _match(12, x_m=11.0), here=here, **gates)[0] is verdict
 
 
+def test_how_far_odometry_agrees_is_told():
+    matches = [_match(10, x_m=10.0), _match(11, x_m=90.0), _match(12), _match(9, session=2)]
+    here = Whereabouts(SessionId(1), Pose([30.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]), 110.0)
+    ratios = [c.odometry_ratio
+              for c in ClosureDecision().judge(matches, True, GATES, THRESHOLDS, here)]
+    assert ratios[:2] == pytest.approx([20.0 / 20.0, 60.0 / 12.0], abs=0.01)
+    assert np.isnan(ratios[2:]).all()
+    level = replace(GATES, max_vertical_drift=0.0, max_drift=10.0)
+    steep, *_ = ClosureDecision().judge(matches, True, level, THRESHOLDS, here)
+    assert steep.odometry_ratio == pytest.approx(1.0)
+    lost = Whereabouts(SessionId(1), None, 110.0)
+    assert np.isnan([c.odometry_ratio for c in ClosureDecision().judge(
+        matches, True, GATES, THRESHOLDS, lost)]).all()
+
+
 def test_what_odometry_excludes_is_no_vote():
     decision = ClosureDecision()
     for number in range(10, 14):

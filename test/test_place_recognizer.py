@@ -420,6 +420,18 @@ def _scrambled(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return np.vstack([np.hstack([parts[i] for i in row]) for row in order])
 
 
+def test_a_walk_that_never_comes_back_closes_nothing(shared):
+    recognizer = PlaceRecognizer(load_model('embedded'))
+    compared = 0
+    for number in range(0, 200, 2):
+        path = shared / 'data' / 'gardenspoint' / 'day_left' / f'Image{number:03d}.jpg'
+        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        result = recognizer.recognize(image, (number + 1) * SECOND)
+        compared += bool(result.candidates)
+        assert result.loop_closure is None
+    assert compared > 40
+
+
 def test_a_puzzle_of_a_place_is_not_the_place():
     large = load_model('hog', image_size=(480, 640))
     views = [cv2.resize(_place(number), (640, 480)) for number in range(6)]

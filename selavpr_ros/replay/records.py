@@ -39,11 +39,11 @@ class CandidateRecord:
     temporal_support: int
     decision: Decision
     distinctness: float = math.nan
+    odometry_ratio: float = math.nan
     mean_similarity: float = math.nan
     spread: float = math.nan
     inliers: int = 0
     probability: float = math.nan
-
 
     @property
     def inlier_score(self) -> float:
@@ -85,7 +85,7 @@ def _candidate_record(candidate: Candidate) -> CandidateRecord:
     return CandidateRecord(
         match.keyframe.id, match.keyframe.stamp_ns, match.similarity, match.local_matches,
         match.local_score, candidate.temporal_support, candidate.decision,
-        candidate.distinctness, match.mean_similarity, match.spread,
+        candidate.distinctness, candidate.odometry_ratio, match.mean_similarity, match.spread,
         match.geometry.count if match.geometry else 0, match.probability)
 
 

@@ -39,6 +39,10 @@ from selavpr_ros.replay.plots import draw_best, draw_similarity_matrix, draw_tra
 from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
 
 LOG_FORMAT = '%(asctime)s %(levelname)s %(name)s: %(message)s'
+# Numbers of a candidate that are columns.
+EVIDENCE = (
+    'similarity', 'local_matches', 'local_score', 'mean_similarity', 'spread', 'inliers',
+    'distinctness', 'odometry_ratio', 'temporal_support', 'probability')
 Row = dict[str, object]
 
 
@@ -134,32 +138,24 @@ def _pose_columns(pose: Pose | None) -> Row:
     return {name: f'{number:.6f}' for name, number in zip(names, numbers, strict=True)}
 
 
-def _local_columns(candidate: CandidateRecord) -> Row:
-    if math.isnan(candidate.local_score):  # not compared
-        return {'local_matches': '', 'local_score': ''}
-    return {'local_matches': candidate.local_matches,
-            'local_score': f'{candidate.local_score:.4f}'}
-
-
-def _known(value: float) -> str:
+def _cell(value: float) -> float | str:
+    """A number of a candidate; empty where it is not known."""
+    if isinstance(value, int):
+        return value
     return '' if math.isnan(value) else f'{value:.4f}'
 
 
 def _match_columns(candidate: CandidateRecord | None, clock: _Clock) -> Row:
     if candidate is None:
-        names = ('similarity', 'local_matches', 'local_score', 'distinctness',
-                 'temporal_support', 'probability')
         return {**_id_columns('match_', None), **clock.columns('match', None),
-                **dict.fromkeys(names, '')}
-    return {
+                **dict.fromkeys(EVIDENCE, '')}
+    columns = {
         **_id_columns('match_', candidate.match_id),
         **clock.columns('match', candidate.match_stamp_ns),
-        'similarity': f'{candidate.similarity:.4f}',
-        **_local_columns(candidate),
-        'distinctness': _known(candidate.distinctness),
-        'temporal_support': candidate.temporal_support,
-        'probability': _known(candidate.probability),
-    }
+        **{name: _cell(getattr(candidate, name)) for name in EVIDENCE}}
+    if math.isnan(candidate.local_score):  # not compared
+        columns['local_matches'] = ''
+    return columns
 
 
 def _same_place(

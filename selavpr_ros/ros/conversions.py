@@ -161,6 +161,7 @@ def match_message(candidate: Candidate, origin: Origin) -> PlaceMatch:
         similarity=match.similarity, local_matches=match.local_matches,
         local_score=match.local_score, temporal_support=candidate.temporal_support,
         decision=int(candidate.decision), distinctness=candidate.distinctness,
+        odometry_ratio=candidate.odometry_ratio,
         mean_similarity=match.mean_similarity, spread=match.spread, surplus=match.surplus,
         probability=match.probability, reprojection_rmse=math.nan)
     if match.geometry:

@@ -57,6 +57,9 @@ def test_every_candidate_has_a_row(tmp_path, run, true_poses):
         assert int(row['match_ns']) == candidate.match_stamp_ns
         assert float(row['similarity']) == pytest.approx(candidate.similarity, abs=1e-4)
         assert int(row['local_matches']) == candidate.local_matches
+        for name in ('mean_similarity', 'spread', 'odometry_ratio'):
+            assert float(row[name]) == pytest.approx(getattr(candidate, name), abs=1e-4)
+        assert int(row['inliers']) == candidate.inliers
         assert int(row['temporal_support']) == candidate.temporal_support
         assert row['decision'] == candidate.decision.name
         same = query.stamp_ns - candidate.match_stamp_ns == 12_000_000_000

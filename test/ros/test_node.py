@@ -40,10 +40,10 @@ def test_every_query_is_answered_and_a_revisit_is_a_loop_closure(listener, eager
     assert best.temporal_support == 1
     assert math.isnan(best.probability)
     assert math.isnan(best.distinctness)
+    assert math.isnan(best.odometry_ratio)  # no odometry
     assert best.inliers == best.local_matches  # it is the same image
     assert best.reprojection_rmse < 0.01
     assert not best.has_relative_pose  # no camera_info
-    assert not best.has_relative_pose
     assert not best.has_map_pose
     assert best.similarity >= last.matches[1].similarity
 
@@ -88,6 +88,7 @@ def test_odometry_gives_keyframes_their_poses_and_the_map_its_picture(listener, 
     assert np.diag(np.reshape(keyframe.pose.covariance, (6, 6))) == pytest.approx([0.01] * 6)
     best = listener.candidates[-1].matches[0]
     assert best.has_map_pose
+    assert 0.0 <= best.odometry_ratio < 1.0
     assert best.map_pose.header.frame_id == 'odom'
     assert best.map_pose.pose.position.x == pytest.approx(0.1)
 
