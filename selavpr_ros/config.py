@@ -8,19 +8,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
-from selavpr_ros.errors import SettingError
+import numpy as np
+
+from selavpr_ros.errors import PoseError, SettingError
+from selavpr_ros.pose import Pose
 
 # ROS wants both ends of a range; this one fits its whole numbers, too.
 NO_LIMIT = 2**31 - 1
 
-Value = bool | int | float | str | tuple[int, ...]
+Value = bool | int | float | str | tuple[int, ...] | tuple[float, ...]
 
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -53,8 +60,10 @@ class SettingInfo:
         wanted = type(self.default)
         if isinstance(self.default, tuple):
             numbers = tuple(value) if hasattr(value, '__iter__') else ()
-            if len(numbers) == len(self.default) and all(_is_whole(n) for n in numbers):
-                return tuple(map(int, numbers))
+            kind = type(self.default[0])
+            fits = _is_whole if kind is int else _is_number
+            if len(numbers) == len(self.default) and all(map(fits, numbers)):
+                return tuple(map(kind, numbers))
         elif type(value) is wanted:
             return value
         elif wanted is float and type(value) is int:
@@ -135,11 +144,27 @@ class QosSettings(_Checked):
 
 @dataclass(frozen=True)
 class FramesSettings(_Checked):
-    """Names of coordinate frames that no message tells."""
+    """Coordinate frames that no message tells."""
 
     map: str = setting(
         'map', 'Frame of the poses in a map that no back-end has optimised: what the first '
         "session's odometry was in")
+    base_to_camera: tuple[float, ...] = setting(
+        (0.0,) * 7, "Pose of the camera's optical frame in the robot's base frame, as tf2_echo "
+        'BASE CAMERA prints it: x, y, z in metres, quaternion x, y, z, w; all zeros: not known')
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        try:
+            _ = self.camera
+        except PoseError as error:
+            raise SettingError(f'frames.base_to_camera: {error}') from error
+
+    @property
+    def camera(self) -> Pose | None:
+        """The camera's optical frame in the robot's base frame; None where it is not known."""
+        numbers = self.base_to_camera
+        return Pose(np.array(numbers[:3]), np.array(numbers[3:])) if any(numbers) else None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from selavpr_ros.pose import Pose
+
 NONE, HOMOGRAPHY, FUNDAMENTAL, PNP = 'none', 'homography', 'fundamental', 'pnp'
 METHODS = (NONE, HOMOGRAPHY, FUNDAMENTAL, PNP)
 
@@ -78,6 +80,26 @@ class RelativePose:
         turn = cv2.Rodrigues(self.rotation)[0].ravel()
         angle = float(np.linalg.norm(turn))
         return np.append(turn * (np.sinc(angle / 2.0 / np.pi) / 2.0), np.cos(angle / 2.0))
+
+    def between_bases(self, base_to_camera: Pose) -> RelativePose:
+        """The robot at the query in the frame of the robot at the match: B M B^-1.
+
+        Args:
+            base_to_camera: B, the optical frame in the robot's, the same at both.
+
+        Raises:
+            ValueError: without a scale, nobody knows.
+        """
+        if not self.is_metric:
+            raise ValueError('a direction alone says nothing of where the robot was')
+        turned, at_m = base_to_camera.matrix, base_to_camera.translation_m
+        base_m = self.rotation @ (-turned.T @ at_m)  # the query's base, turned like the match
+        moves = np.zeros((6, 6))  # of the result, where the camera's pose errs
+        moves[:3, :3] = moves[3:, 3:] = turned
+        moves[:3, 3:] = -turned @ _cross(base_m)
+        return RelativePose(
+            turned @ self.rotation @ turned.T, turned @ (base_m + self.translation) + at_m,
+            moves @ self.covariance @ moves.T, is_metric=True)
 
 
 @dataclass(frozen=True, eq=False)

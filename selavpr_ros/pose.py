@@ -96,6 +96,11 @@ class Pose:
         x, y, z, w = self.rotation.tolist()
         return math.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
 
+    @property
+    def matrix(self) -> np.ndarray:
+        """(3, 3) of the rotation."""
+        return np.stack([_rotate(self.rotation, axis) for axis in np.eye(3)], axis=1)
+
     def distance_to(self, other: Pose) -> float:
         """Metres between the two positions."""
         return float(np.linalg.norm(self.translation_m - other.translation_m))

@@ -8,6 +8,7 @@ import pytest
 
 from selavpr_ros.config import IndexSettings, Settings, describe, make_settings
 from selavpr_ros.errors import SettingError
+from selavpr_ros.pose import Pose
 
 
 def test_every_setting_is_explained_and_its_default_passes():
@@ -35,6 +36,8 @@ def test_flat_and_back():
     ({'pose_source': 'gps'}, "pose_source = 'gps' is none of odom, none"),
     ({'model.input_size': [224]}, r'should be like \(0, 0\)'),
     ({'model.input_size': ['a', 'b']}, r'should be like \(0, 0\)'),
+    ({'frames.base_to_camera': [0, 0, 1]}, r'should be like \(0.0, 0.0'),
+    ({'frames.base_to_camera': [0, 0, 1, 0, 0, 0, 0]}, 'base_to_camera: rotation .* has norm 0'),
     ({'index.exclude_recent_seconds': float('inf')}, r'is not in \[0, 2.14748e\+09\]'),
     ({'gates.temporal_min': 6}, 'nothing could ever be accepted'),
     ({'gates': 3}, "there is no setting 'gates'"),
@@ -49,6 +52,10 @@ def test_whole_numbers_and_lists_are_taken_where_meant():
     assert settings.query.max_rate == 5.0
     assert isinstance(settings.query.max_rate, float)
     assert settings.model.input_size == (224, 224)
+    assert settings.frames.camera is None
+    placed = make_settings({'frames.base_to_camera': [0.2, 0, 1, 0, 0, 0, 1]}).frames
+    assert placed.base_to_camera == (0.2, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    assert placed.camera == Pose([0.2, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0])
 
 
 def test_groups_check_themselves():

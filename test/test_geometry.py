@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,8 +16,10 @@ from selavpr_ros.geometry import (
     LEAST_PAIRS,
     PNP,
     Camera,
+    RelativePose,
     verify,
 )
+from selavpr_ros.pose import Pose, compose, relative_pose
 
 SIZE = (480, 640)
 SIDE = 31
@@ -111,6 +114,38 @@ def test_rotation_and_direction_without_scale(seed):
     assert pose.translation @ ahead > math.cos(math.radians(45.0))
     along = pose.translation @ pose.covariance[:3, :3] @ pose.translation
     assert along > 1e5  # of the length, nothing is known
+
+
+# Of a robot that looks ahead, 0.3 m before its middle, 0.1 m to the left and 1 m above the ground.
+MOUNT = Pose([0.3, 0.1, 1.0], [-0.5, 0.5, -0.5, 0.5])
+
+
+def test_what_the_camera_measured_is_told_of_the_robot():
+    """The robot drives 2 m ahead, 1 m to the left, and turns a quarter to the left."""
+    start, end = Pose.planar(5.0, 6.0, 0.0), Pose.planar(7.0, 7.0, math.pi / 2)
+    seen = relative_pose(compose(start, MOUNT), compose(end, MOUNT))
+    assert seen.translation_m == pytest.approx([-1.2, 0.0, 1.6])  # right, down, ahead
+    camera = RelativePose(seen.matrix, seen.translation_m, np.eye(6), is_metric=True)
+    robot = camera.between_bases(MOUNT)
+    assert robot.is_metric
+    assert robot.translation == pytest.approx([2.0, 1.0, 0.0])
+    assert robot.quaternion == pytest.approx([0.0, 0.0, math.sqrt(0.5), math.sqrt(0.5)])
+    with pytest.raises(ValueError, match='direction alone'):
+        replace(camera, is_metric=False).between_bases(MOUNT)
+
+
+def test_its_covariance_goes_the_same_way():
+    random = np.random.default_rng(0)
+    spread = np.diag([0.05, 0.02, 0.1, 0.01, 0.02, 0.005])
+    seen = RelativePose(cv2.Rodrigues(TURN)[0], SHIFT_M, spread @ spread, is_metric=True)
+    middle, errors = seen.between_bases(MOUNT), []
+    for _ in range(4000):
+        change = spread @ random.standard_normal(6)
+        one = replace(seen, rotation=cv2.Rodrigues(change[3:])[0] @ seen.rotation,
+                      translation=seen.translation + change[:3]).between_bases(MOUNT)
+        turned = cv2.Rodrigues(one.rotation @ middle.rotation.T)[0].ravel()
+        errors.append([*(one.translation - middle.translation), *turned])
+    assert np.cov(np.array(errors).T) == pytest.approx(middle.covariance, abs=4e-4)
 
 
 def test_depth_gives_metres_and_an_honest_covariance():

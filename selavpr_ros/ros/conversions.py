@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import Point, PoseStamped, Quaternion
+from geometry_msgs.msg import (
+    Point,
+    PoseStamped,
+    PoseWithCovariance,
+    Quaternion,
+    Transform,
+    Vector3,
+)
 from geometry_msgs.msg import Pose as PoseMessage
 from std_msgs.msg import Header
 
@@ -46,6 +53,7 @@ class Origin:
         pose_frame: odometry frame.
         map_frame: of what is relocalized in a session that no back-end has moved.
         covariance: (36,) of the odometry pose.
+        base_to_camera: where the camera sits on the robot, or None.
     """
 
     header: Header
@@ -54,6 +62,7 @@ class Origin:
     pose_frame: str
     map_frame: str
     covariance: np.ndarray
+    base_to_camera: Pose | None = None
 
 
 # ---- messages -> core -------------------------------------------------------------------------
@@ -142,15 +151,19 @@ def _query_id(recognition: Recognition, origin: Origin) -> KeyframeIdMessage:
     return id_message(keyframe_id, recognition.query.stamp_ns)
 
 
+def _fill(message: PoseWithCovariance, pose: RelativePose) -> None:
+    x, y, z = pose.translation.tolist()
+    qx, qy, qz, qw = pose.quaternion.tolist()
+    message.pose = PoseMessage(
+        position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
+    message.covariance = pose.covariance.ravel()
+
+
 def _add_relative_pose(message: PlaceMatch, pose: RelativePose | None) -> None:
     if pose is None:
         return
-    x, y, z = pose.translation.tolist()
-    qx, qy, qz, qw = pose.quaternion.tolist()
     message.has_relative_pose, message.has_scale = True, pose.is_metric
-    message.match_t_query.pose = PoseMessage(
-        position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw))
-    message.match_t_query.covariance = pose.covariance.ravel()
+    _fill(message.match_t_query, pose)
 
 
 def match_message(candidate: Candidate, origin: Origin) -> PlaceMatch:
@@ -202,26 +215,43 @@ def closure_message(recognition: Recognition, origin: Origin) -> LoopClosure:
     assert recognition.loop_closure is not None
     match = recognition.loop_closure.match
     session = match.keyframe.id.session
-    return LoopClosure(
+    message = LoopClosure(
         header=origin.header, keyframe_from=id_message(match.keyframe.id, match.keyframe.stamp_ns),
         keyframe_to=_query_id(recognition, origin), probability=match.probability,
         inter_session=session != origin.session,
         inter_robot=session.robot_id != origin.session.robot_id,
         local_matches=match.local_matches)
+    pose = match.geometry.pose if match.geometry else None
+    # Another robot may carry its camera elsewhere.
+    if pose and pose.is_metric and origin.base_to_camera and not message.inter_robot:
+        message.has_transform = True
+        _fill(message.from_t_to, pose.between_bases(origin.base_to_camera))
+    return message
+
+
+def _transform(pose: Pose | None) -> Transform:
+    if pose is None:
+        return Transform(rotation=Quaternion(w=0.0))
+    x, y, z = pose.translation_m.tolist()
+    return Transform(
+        translation=Vector3(x=x, y=y, z=z), rotation=pose_message(pose).orientation)
 
 
 def keyframe_message(
-    keyframe: Keyframe, header: Header, frame: str, covariance: np.ndarray | None
+    keyframe: Keyframe, header: Header, frame: str, covariance: np.ndarray | None,
+    base_to_camera: Pose | None = None,
 ) -> KeyframeMessage:
-    """A keyframe of the map; where the camera sits on the robot is not known here.
+    """A keyframe of the map.
 
     Args:
         keyframe: with `place` in `frame`.
         header: of its image.
         frame: of its pose.
         covariance: (36,) of the pose; None or zeros are replaced, see `honest_covariance`.
+        base_to_camera: where the camera sits on the robot, or None.
     """
     message = KeyframeMessage(header=header, id=id_message(keyframe.id, keyframe.stamp_ns))
+    message.base_to_camera = _transform(base_to_camera)
     if keyframe.place:
         message.has_pose = True
         message.pose_frame = frame

@@ -297,7 +297,7 @@ class VprNode(LifecycleNode):
         recognizer, settings = self._configured.recognizer, self._configured.recognizer.settings
         return Origin(
             header, recognizer.session, settings.map.mode, recognizer.pose_frame,
-            settings.frames.map, self._configured.odometry.covariance)
+            settings.frames.map, self._configured.odometry.covariance, settings.frames.camera)
 
     def _log_closure(self, recognition: Recognition, origin: Origin) -> None:
         if recognition.loop_closure:

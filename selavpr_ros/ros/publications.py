@@ -52,7 +52,8 @@ class Publications:
         """Send one image's results; the candidates come last, when all else is on its way."""
         if recognition.keyframe:
             self._keyframes.publish(keyframe_message(
-                recognition.keyframe, origin.header, origin.pose_frame, origin.covariance))
+                recognition.keyframe, origin.header, origin.pose_frame, origin.covariance,
+                origin.base_to_camera))
         if recognition.loop_closure:
             self._closures.publish(closure_message(recognition, origin))
         if recognition.relocalization:

@@ -7,7 +7,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from live import SECOND, raw_message
+from live import SECOND, raw_message, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
 from selavpr_msgs.msg import VprStatus
@@ -101,7 +101,9 @@ def _place_from(depth_m: float) -> np.ndarray:
 
 
 def test_depth_tells_how_far_the_robot_is_from_the_keyframe(listener, eager):
+    mount = [0.3, 0.0, 1.0, -0.5, 0.5, -0.5, 0.5]  # it looks ahead
     node = eager(verify__geometry='pnp', gates__min_local_matches=100,
+                 frames__base_to_camera=mount,
                  gates__min_inlier_share=0.2, keyframe__max_similarity=1.0)
     listener.wait_for_state(VprStatus.ACTIVE)
     info = CameraInfo(k=[250.0, 0.0, 160.0, 0.0, 250.0, 120.0, 0.0, 0.0, 1.0], width=320,
@@ -122,3 +124,10 @@ def test_depth_tells_how_far_the_robot_is_from_the_keyframe(listener, eager):
     assert (at.x, at.y, at.z) == pytest.approx((0.0, 0.0, 1.0), abs=0.4)  # ahead of the keyframe
     assert match.match_t_query.pose.orientation.w > 0.99
     assert match.match_t_query.covariance[14] > 0.0
+    edge, = wait_until(lambda: listener.received['closures'], 'a loop closure')
+    assert edge.has_transform
+    ahead = edge.from_t_to.pose.position
+    assert (ahead.x, ahead.y, ahead.z) == pytest.approx((at.z, -at.x, -at.y), abs=0.2)
+    keyframe = listener.received['keyframes'][0]
+    assert keyframe.base_to_camera.translation.z == 1.0
+    assert keyframe.base_to_camera.rotation.w == 0.5

@@ -12,6 +12,7 @@ from selavpr_msgs.msg import PlaceMatchArray
 from selavpr_ros.decision import Candidate, Decision
 from selavpr_ros.errors import ImageError
 from selavpr_ros.evidence import Match
+from selavpr_ros.geometry import Geometry, RelativePose
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, SessionId
 from selavpr_ros.place_recognizer import Query, Recognition
 from selavpr_ros.pose import Pose
@@ -85,6 +86,29 @@ def test_an_edge_into_another_session_says_so():
     assert (edge.keyframe_from.session_id, edge.keyframe_to.session_id) == (1, 2)
     answer = conversions.candidates_message(recognition(match_session=1), ORIGIN, 'm', 0)
     assert answer.outcome == PlaceMatchArray.RELOCALIZED
+
+
+def test_an_edge_has_a_transform_only_in_metres_and_with_a_known_camera():
+    known = replace(ORIGIN, base_to_camera=Pose([0.0, 0.0, 1.0], [-0.5, 0.5, -0.5, 0.5]))
+    measured = RelativePose(np.eye(3), np.array([0.0, 0.0, 2.0]), np.eye(6), is_metric=True)
+    found = recognition(match_session=2)
+
+    def edge(pose, origin=known, robot_id=3):
+        match = found.loop_closure.match
+        keyframe = replace(match.keyframe, id=KeyframeId(2, 1, robot_id))
+        match = replace(match, keyframe=keyframe, geometry=Geometry(
+            'pnp', np.ones(600, bool), 1.0, pose))
+        accepted = replace(found.loop_closure, match=match)
+        return conversions.closure_message(replace(found, loop_closure=accepted), origin)
+
+    assert edge(measured).has_transform
+    assert edge(measured).from_t_to.pose.position.x == pytest.approx(2.0)
+    # A metre above the ground, a radian is a metre.
+    assert edge(measured).from_t_to.covariance[0] == pytest.approx(1.0 + 1.0)
+    assert not edge(replace(measured, is_metric=False)).has_transform
+    assert not edge(None).has_transform
+    assert not edge(measured, ORIGIN).has_transform
+    assert not edge(measured, robot_id=7).has_transform
 
 
 def test_a_robot_is_told_from_another():
