@@ -18,6 +18,8 @@ of the best 20 (re-ranked). recall@N is the share of queries with a true image a
   vpr evaluate --frames left right --weights hog embedded SelaVPR_msls.pth --baselines
       several models, and what they have to beat, on the same queries
 
+A rosbag2 recording is measured by `vpr replay`, which knows its true poses.
+
 The second table says what a score is worth as a gate: the area under precision over recall, and
 the recall before the first false answer, where queries without any true image count, too.
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from selavpr_ros.errors import FolderError
 from selavpr_ros.replay.params import read_params
-from selavpr_ros.text import Row, flatten
+from selavpr_ros.text import Row, flatten, size
 
 METRICS = 'metrics.json'
 RECALL_AT = ('1', '5', '10')  # as JSON has it
 HEAD = ('run', 'method', 'order', *(f'recall@{n}' for n in RECALL_AT), 'average precision',
-        'recall at precision 1', 'true', 'false', 'p50 [ms]')
+        'recall at precision 1', 'true', 'false', 'p50 [ms]', 'keyframe')
 TEXTS = 3  # of these columns are no numbers
 # What a run was asked; figures of two runs compare only where this is the same.
 ASKED_OF_REPLAY = ('bag', 'topic', 'ground_truth')
@@ -43,6 +43,10 @@ def _number(value: float | None, digits: int = 3) -> str:
     return UNKNOWN if value is None else f'{value:.{digits}f}'
 
 
+def _size(nbytes: float | None) -> str:
+    return UNKNOWN if nbytes is None else size(nbytes)
+
+
 def _recalls(recall: Mapping[str, float]) -> Iterator[str]:
     return (_number(recall.get(n)) for n in RECALL_AT)
 
@@ -57,7 +61,8 @@ def _method_lines(method: Mapping[str, Any]) -> Iterator[Row]:
                   if name != 'local_matching' or way != 'global']
         yield (method['method'], way, *_recalls(recall), _number(gate['average_precision']),
                _number(gate['recall_at_precision_1']), UNKNOWN, UNKNOWN,
-               _number(sum(stages) if stages else None, 1))
+               _number(sum(stages) if stages else None, 1),
+               _size(method.get('bytes_per_keyframe', {}).get(way)))
 
 
 def _evaluation(folder: Path, metrics: Mapping[str, Any]) -> Result:
@@ -75,7 +80,7 @@ def _replay_line(metrics: Mapping[str, Any]) -> Row:
         metrics['model_id'], order, *_recalls(truth.get('recall', {})),
         _number(truth.get('average_precision')), _number(truth.get('recall_at_precision_1')),
         *(str(truth.get(f'{verdict}_closures', UNKNOWN)) for verdict in ('true', 'false')),
-        _number(total and total['p50'], 1))
+        _number(total and total['p50'], 1), _size(metrics['bytes_per_keyframe']))
 
 
 def _replay(folder: Path, metrics: Mapping[str, Any]) -> Result:

@@ -28,6 +28,7 @@ from selavpr_ros.preprocess import preprocess
 
 TOP_K = Settings().index.top_k  # as many as the node re-ranks
 RECALL_AT = (1, 5, 10)
+DESCRIPTOR_BYTES = 4 + 2  # of each number: float32, and the index's copy in float16
 PIXELS = (480, 640)  # geometry goes by shares of the image; any size of that shape will do
 # What put the database images in their order: the global descriptors alone, or the mutual matches
 # of the best TOP_K. The last one keeps the order of these; its scores are a calibration's.
@@ -75,6 +76,8 @@ class Evaluation:
         rankings: for every way of ordering, by name, one ranking per `answerable` query.
         unanswerable: the same of `unanswerable` queries; empty if they were not asked.
         stage_ms: milliseconds of every image or query by stage; empty if not measured.
+        bytes_per_keyframe: by way of ordering, what a database image takes in a keyframe map;
+            empty if not known.
     """
 
     method: str
@@ -83,6 +86,7 @@ class Evaluation:
     rankings: Mapping[str, Sequence[Ranking]]
     unanswerable: Mapping[str, Sequence[Ranking]] = field(default_factory=dict)
     stage_ms: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    bytes_per_keyframe: Mapping[str, float] = field(default_factory=dict)
 
     def hit_ranks(self, way: str = GLOBAL) -> list[int | None]:
         """Where the first positive is, from 0, per answerable query; None if it is not listed."""
@@ -131,6 +135,16 @@ class Described:
     global_descriptors: torch.Tensor
     local_features: list[EncodedFeatures] | None
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+    def bytes_per_keyframe(self, local: bool = True) -> float:
+        """What an image takes in the memory of a keyframe map.
+
+        Args:
+            local: with the local features.
+        """
+        count, dim = self.global_descriptors.shape
+        kept = self.local_features if local and self.local_features else ()
+        return DESCRIPTOR_BYTES * dim + sum(each.nbytes for each in kept) / count
 
 
 def read_image(image: Path | np.ndarray) -> np.ndarray:
@@ -328,9 +342,11 @@ def evaluate(
                    disable=not progress)
         return _ask(model, evaluation_set, top_k, database, bar, calibration)
 
+    rankings = ask(evaluation_set.answerable)
     return Evaluation(
-        model.model_id, evaluation_set, top_k, ask(evaluation_set.answerable),
-        ask(evaluation_set.unanswerable) if all_queries else {}, database.stopwatch.stage_ms)
+        model.model_id, evaluation_set, top_k, rankings,
+        ask(evaluation_set.unanswerable) if all_queries else {}, database.stopwatch.stage_ms,
+        {way: database.bytes_per_keyframe(way != GLOBAL) for way in rankings})
 
 
 @torch.inference_mode()

@@ -26,19 +26,20 @@ from selavpr_ros.evaluation.recall import RECALL_AT, Evaluation
 from selavpr_ros.evaluation.reliability import reliability_of
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
 from selavpr_ros.replay.metrics import Latency
-from selavpr_ros.text import Row, markdown_table, table
+from selavpr_ros.text import Row, markdown_table, size, table
 
 # ---- the table ----------------------------------------------------------------------------------
 
 
 def table_rows(evaluations: Sequence[Evaluation], of_all: bool = False) -> Iterator[Row]:
-    """Head and lines: method, way of ordering, recall@1, 5 and 10."""
-    yield ('method', 'order', *(f'recall@{n}' for n in RECALL_AT))
+    """Head and lines: method, way of ordering, recall@1, 5 and 10, memory of a keyframe."""
+    yield ('method', 'order', *(f'recall@{n}' for n in RECALL_AT), 'keyframe')
     for evaluation in evaluations:
         for way in evaluation.rankings:
             recalls = evaluation.recalls(way, of_all=of_all)
             figures = [f'{recalls[n]:.3f}' if n in recalls else '-' for n in RECALL_AT]
-            yield (evaluation.method, way, *figures)
+            nbytes = evaluation.bytes_per_keyframe.get(way)
+            yield (evaluation.method, way, *figures, '-' if nbytes is None else size(nbytes))
 
 
 def gate_rows(evaluations: Sequence[Evaluation]) -> Iterator[Row]:
@@ -152,6 +153,7 @@ def metrics(
              'first_positive': {way: _first_positive(evaluation, way)
                                 for way in evaluation.rankings},
              'reliability': _reliability(evaluation),
+             'bytes_per_keyframe': dict(evaluation.bytes_per_keyframe),
              'latency_ms': {stage: asdict(latency)
                             for stage, latency in latencies(evaluation).items()}}
             for evaluation in evaluations],

@@ -54,7 +54,8 @@ def test_evaluations_side_by_side(compare):
     lines = [line.split() for line in results.splitlines()]
     assert [line[:1] + line[2:4] for line in lines[1:]] == [
         ['full', 'global', '0.750'], ['full', 're-ranked', '1.000'], ['plain', 'global', '0.750']]
-    assert all(float(line[-1]) > 0.0 for line in lines[1:])
+    assert all(float(line[-3]) > 0.0 for line in lines[1:])  # milliseconds
+    assert [line[-1] for line in lines[1:]] == ['bytes', 'kB', 'bytes']
     assert [line.split() for line in differences.splitlines()] == [
         ['setting', 'full', 'plain'], ['settings.no_reranking', 'False', 'True']]
 

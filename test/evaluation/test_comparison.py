@@ -22,6 +22,7 @@ def method(name: str, latency: dict | None = None) -> dict:
         return {'average_precision': 0.9, 'recall_at_precision_1': recall, 'from_score': 0.5}
 
     return {'method': name, 'top_k': 5, 'latency_ms': latency or {},
+            'bytes_per_keyframe': {'global': 1920.0},
             'recall': {'global': {'1': 0.5, '5': 0.75}, 're-ranked': {'1': 1.0, '5': 1.0}},
             'gates': {'global': gate(0.25), 're-ranked': gate(0.125)}}
 
@@ -52,7 +53,7 @@ def replayed(tmp_path):
         (tmp_path / folder / 'metrics.json').write_text(json.dumps({
             'run': {'bag': bag, 'topic': '/image', 'ground_truth': '/truth', 'odometry': None,
                     'reranking': 'mutual matches', 'versions': {'torch': '2.6'}},
-            'model_id': 'hog/1/2', 'images': 100, 'truth': truth,
+            'model_id': 'hog/1/2', 'bytes_per_keyframe': 2000, 'images': 100, 'truth': truth,
             'latency_ms': {'total': {'p50': 40.0, 'p95': 50.0}} if truth else {}}))
         return read_result(tmp_path / folder)
 
@@ -68,18 +69,19 @@ def test_every_method_and_order_is_a_line(evaluation):
     rows = result_rows([evaluation('a', method('hog', STAGES), method('orb'))])
     assert rows == [
         HEAD,
-        ('a', 'hog', 'global', '0.500', '0.750', '-', '0.900', '0.250', '-', '-', '21.5'),
-        ('a', 'hog', 're-ranked', '1.000', '1.000', '-', '0.900', '0.125', '-', '-', '121.5'),
-        ('a', 'orb', 'global', '0.500', '0.750', '-', '0.900', '0.250', '-', '-', '-'),
-        ('a', 'orb', 're-ranked', '1.000', '1.000', '-', '0.900', '0.125', '-', '-', '-')]
+        ('a', 'hog', 'global', '0.500', '0.750', '-', '0.900', '0.250', '-', '-', '21.5',
+         '1.9 kB'),
+        ('a', 'hog', 're-ranked', '1.000', '1.000', '-', '0.900', '0.125', '-', '-', '121.5', '-'),
+        ('a', 'orb', 'global', '0.500', '0.750', '-', '0.900', '0.250', '-', '-', '-', '1.9 kB'),
+        ('a', 'orb', 're-ranked', '1.000', '1.000', '-', '0.900', '0.125', '-', '-', '-', '-')]
 
 
 def test_a_replay_is_one_line(replayed):
     rows = result_rows([replayed('with', TRUTH), replayed('without')])
     assert rows[1:] == [
         ('with', 'hog/1/2', 're-ranked', '0.500', '0.600', '0.700', '0.400', '0.300', '9', '1',
-         '40.0'),
-        ('without', 'hog/1/2', 're-ranked', *'-' * 8)]
+         '40.0', '2.0 kB'),
+        ('without', 'hog/1/2', 're-ranked', *'-' * 8, '2.0 kB')]
 
 
 def test_settings_that_differ(evaluation, replayed):

@@ -27,10 +27,11 @@ def evaluations(told, told_image):
 
 def test_the_table_for_a_terminal(evaluations):
     head, *lines = format_table(evaluations).splitlines()
-    assert head.split() == ['method', 'order', 'recall@1', 'recall@5', 'recall@10']
+    assert head.split() == ['method', 'order', 'recall@1', 'recall@5', 'recall@10', 'keyframe']
     assert [line.split()[1:] for line in lines] == [
-        ['global', '0.500', '1.000', '-'], ['re-ranked', '1.000', '1.000', '-'],
-        ['global', '0.500', '1.000', '-']]
+        ['global', '0.500', '1.000', '-', '12', 'bytes'],
+        ['re-ranked', '1.000', '1.000', '-', '4.1', 'kB'],
+        ['global', '0.500', '1.000', '-', '12', 'bytes']]
     assert len({len(line) for line in (head, *lines)}) == 1
     assert '0.333' in format_table(evaluations, of_all=True)
 
