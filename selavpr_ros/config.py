@@ -151,7 +151,10 @@ class FramesSettings(_Checked):
         "session's odometry was in")
     base_to_camera: tuple[float, ...] = setting(
         (0.0,) * 7, "Pose of the camera's optical frame in the robot's base frame, as tf2_echo "
-        'BASE CAMERA prints it: x, y, z in metres, quaternion x, y, z, w; all zeros: not known')
+        'BASE CAMERA prints it: x, y, z in metres, quaternion x, y, z, w (with decimal points: '
+        '[0.3, 0.0, 1.0, -0.5, 0.5, -0.5, 0.5] looks ahead), the same in all sessions of a '
+        'robot_id; zeros: not known. With verify.geometry pnp and depth, loop closures then have '
+        'a transform')
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -248,8 +251,8 @@ class IndexSettings(_Checked):
     top_k: int = setting(
         20, 'Candidates per query; 20 gives close to what 100 give', low=1, high=200, live=True)
     exclude_recent_keyframes: int = setting(
-        20, 'The last views of this session are no candidates, if they became keyframes', low=0,
-        live=True)
+        20, 'The newest keyframes of this session are no candidates; views count, too, that were '
+        'not stored because the map knows them', low=0, live=True)
     exclude_recent_seconds: float = setting(
         30.0, 'Nor are keyframes of the last seconds', low=0.0, live=True)
     exclude_recent_distance: float = setting(
@@ -299,8 +302,8 @@ class GateSettings(_Checked):
         0.1, 'How far that is: this share of the way since, and 10 m; 0.1 is a bad odometry',
         low=0.0, high=10.0, live=True)
     max_vertical_drift: float = setting(
-        0.01, 'Up and down, this share and 1 m, which tells storeys apart: gravity keeps odometry '
-        'level; 10 for what flies at any height', low=0.0, high=10.0,
+        0.01, 'Up and down, this share and 1 m, which tells storeys apart; gravity keeps odometry '
+        'level: 10 for a camera without an IMU, or what flies at any height', low=0.0, high=10.0,
         live=True)
     temporal_window: int = setting(5, 'Queries, the newest included ...', low=1, high=100,
                                    live=True)

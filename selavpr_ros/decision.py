@@ -68,8 +68,9 @@ class Candidate:
         distinctness: 1 - the best score of a candidate that is another place / its own score:
             0 is as good as that one, negative is worse. NaN where no candidate is known to be
             another place.
-        odometry_ratio: how far odometry places it from here / how far it may: above 1 they
-            disagree. NaN without odometry, and of other sessions, which have one of their own.
+        odometry_ratio: how far odometry places it from here / how far it may, over all or upwards
+            alone, whichever is more: above 1 they disagree. NaN without odometry, and of other
+            sessions, which have one of their own.
     """
 
     match: Match

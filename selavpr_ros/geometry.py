@@ -344,6 +344,8 @@ def _by_depth(
     errors = np.linalg.norm(_seen(points, pose.rotation, pose.translation) - seen, axis=1)
     inliers = np.zeros(len(query), bool)
     inliers[known] = errors < POINT_STEPS * step
+    if inliers.sum() < LEAST_PAIRS:
+        return _nothing(PNP, len(query))
     rmse_px = _rmse(errors[inliers[known]]) * camera.focal_px
     return Geometry(PNP, inliers, rmse_px, pose)
 

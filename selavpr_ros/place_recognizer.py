@@ -182,14 +182,15 @@ class PlaceRecognizer:
         self.session_id = max(self.session_id, self.keyframe_map.last_session_id(robot_id)) + 1
         self._label = label
         self._session_keyframes = 0
-        self._were_kept: deque[bool] = deque()  # of the last views, whether they are keyframes
+        # Of the last views that are apart like keyframes, whether they were kept.
+        self._were_kept: deque[bool] = deque()
         self._after_time_jump = after_time_jump
         self._behind_ns: int | None = None
         self._travelled_m = 0.0
         self._last_pose: Pose | None = None
         self._last_query: Query | None = None
         self._last_view: Query | None = None
-        self._last_keyframe: Keyframe | None = None
+        self._last_apart: Query | None = None
         self.restart_relocalization()
         return self.session_id
 
@@ -248,11 +249,10 @@ class PlaceRecognizer:
         laps.lap()
         closure = next((c for c in candidates if c.decision is Decision.ACCEPTED), None)
         relocalization = self._relocalize(query, closure)
-        keyframe = self._keep(query, image) if self._is_new(query, candidates) else None
-        if keyframe or query is self._last_view:
-            self._were_kept.append(keyframe is not None)
-        if keyframe and closure:
-            self._decision.remember(keyframe.id, closure.match.keyframe.id)
+        recognised = next((c.match for c in candidates if c.decision in RECOGNISED), None)
+        keyframe = self._keep(query, image) if self._is_new(query, recognised) else None
+        if keyframe and recognised:
+            self._decision.remember(keyframe.id, recognised.keyframe.id)
         self._last_query = query
         return Recognition(
             query, candidates, closure, keyframe, searched, not self.why_not_reranked,
@@ -315,7 +315,7 @@ class PlaceRecognizer:
     def _count_old_enough(self, query: Query) -> int:
         """Count the keyframes, from the oldest on, that a query may be compared with."""
         settings, keyframe_map = self.settings.index, self.keyframe_map
-        # Views of what the map knows add no keyframes: the newest of these may be a lap old.
+        # A known way adds no keyframes: the newest of these may be a lap old.
         while len(self._were_kept) > settings.exclude_recent_keyframes:
             self._were_kept.popleft()
         count = keyframe_map.first_recent(
@@ -323,7 +323,8 @@ class PlaceRecognizer:
             sum(self._were_kept), settings.exclude_recent_seconds,
             settings.exclude_recent_distance)
         if self._after_time_jump:
-            count = min(count, len(keyframe_map) - settings.exclude_recent_keyframes)
+            before = settings.exclude_recent_keyframes - len(self._were_kept)
+            count = min(count, len(keyframe_map) - before - sum(self._were_kept))
         return max(0, count)
 
     def _retrieve(self, global_descriptor: np.ndarray, old_enough: int) -> list[Retrieval]:
@@ -385,7 +386,7 @@ class PlaceRecognizer:
         return self._decision.judge(matches, is_new_view, gates, self.thresholds, here)
 
     def _differs(
-        self, last: Query | Keyframe, query: Query, min_translation: float, min_rotation: float
+        self, last: Query, query: Query, min_translation: float, min_rotation: float
     ) -> bool:
         """Tell whether a query shows something new: by motion, or without it by similarity."""
         if query.pose and last.pose:
@@ -398,23 +399,31 @@ class PlaceRecognizer:
             return None
         return self._relocalizer.update(closure, query.pose, self.settings.relocalization)
 
-    def _is_new(self, query: Query, candidates: list[Candidate]) -> bool:
+    def _is_new(self, query: Query, recognised: Match | None) -> bool:
         """Tell whether a query becomes a keyframe."""
-        last, settings = self._last_keyframe, self.settings.keyframe
         if self.keyframe_map.unsaved:
             self.keyframe_map.flush()  # a disk that was full may have room again
-        if self.settings.map.mode == 'localization' or self.keyframe_map.why_closed:
+        if not self._is_apart(query):
             return False
-        # What was recognised and looks the same as what is stored teaches the map nothing.
-        known = next((c.match.similarity for c in candidates if c.decision in RECOGNISED), -1.0)
-        if known > settings.duplicate_similarity and settings.duplicate_similarity < 1.0:
-            return False
+        is_new = (self.settings.map.mode == 'mapping' and not self.keyframe_map.why_closed
+                  and not self._is_duplicate(recognised) and self._has_room())
+        self._last_apart = query
+        self._were_kept.append(is_new)
+        return is_new
+
+    def _is_apart(self, query: Query) -> bool:
+        """Tell whether a query is as far from the last such one as keyframes are."""
+        last, settings = self._last_apart, self.settings.keyframe
         if last is None:
-            return self._has_room()
+            return True
         if (query.stamp_ns - last.stamp_ns) * 1e-9 < settings.min_interval:
             return False
-        return self._differs(
-            last, query, settings.min_translation, settings.min_rotation) and self._has_room()
+        return self._differs(last, query, settings.min_translation, settings.min_rotation)
+
+    def _is_duplicate(self, recognised: Match | None) -> bool:
+        """What was recognised and looks the same as what is stored teaches the map nothing."""
+        most = self.settings.keyframe.duplicate_similarity
+        return recognised is not None and most < 1.0 and recognised.similarity > most
 
     def _has_room(self) -> bool:
         """Tell whether the map can take a keyframe; make room by `map.eviction` if it is full."""
@@ -436,7 +445,6 @@ class PlaceRecognizer:
         self.keyframe_map.add(NewKeyframe(
             keyframe, session, encoded, make_thumbnail(image) if settings.thumbnails else b'',
             self.pose_covariance))
-        self._last_keyframe = keyframe
         return keyframe
 
 

@@ -12,7 +12,7 @@ import tiny_checkpoints
 
 from selavpr_ros.calibration import Calibration, LogisticModel
 from selavpr_ros.config import make_settings, replace_setting
-from selavpr_ros.decision import Decision
+from selavpr_ros.decision import ClosureDecision, Decision
 from selavpr_ros.errors import DescriptorError, ImageError, StampError
 from selavpr_ros.keyframe import Hint, KeyframeId
 from selavpr_ros.keyframe_map import KeyframeMap
@@ -162,6 +162,62 @@ def test_what_is_not_stored_again_makes_no_older_keyframe_recent(model):
     recognizer.recognize(_place(50), 50 * SECOND, Pose.planar(24, 0, 0))
     after = recognizer.recognize(_place(51), 51 * SECOND, Pose.planar(25, 0, 0))
     assert (len(recognizer.keyframe_map), after.searched) == (12, 10)
+
+
+def test_a_robot_that_stands_does_not_meet_itself(model):
+    """Every query is a view, but none is as far from the last keyframe as keyframes are."""
+    recognizer = PlaceRecognizer(model, make_settings(
+        {'gates.min_motion_between': 0.0, 'index.exclude_recent_seconds': 5.0}))
+    for i in range(40):
+        result = recognizer.recognize(_place(1), (i + 1) * SECOND, Pose.planar(0.0, 0.0, 0.0))
+        assert result.searched == 0
+    assert len(recognizer.keyframe_map) == 1
+
+
+def _creep(recognizer, places, start_m: float, start_s: int = 20):
+    """A metre for each place, a tenth at a time."""
+    return [
+        recognizer.recognize(
+            _place(places[i // 10]), (start_s + i) * SECOND, Pose.planar(start_m + i / 10, 0, 0))
+        for i in range(10 * len(places))]
+
+
+def test_a_slow_robot_stores_no_copies(model):
+    recognizer = _recognizer(
+        model, **{'keyframe.duplicate_similarity': 0.98, 'keyframe.min_translation': 0.3})
+    _drive(recognizer, [*range(8), *range(2)])
+    results = _creep(recognizer, range(2, 8), 10.0)
+    assert len(recognizer.keyframe_map) == 10
+    decisions = [result.candidates[0].decision for result in results]
+    assert decisions.count(Decision.ACCEPTED) == 12
+    assert decisions.count(Decision.REJECT_STATIONARY) == 48
+
+
+def test_what_hardly_moved_is_linked_to_the_place_that_it_shows(model, monkeypatch):
+    linked = {}
+    monkeypatch.setattr(ClosureDecision, 'remember',
+                        lambda self, keyframe, place: linked.setdefault(keyframe, place))
+    recognizer = _recognizer(model, **{'keyframe.min_translation': 0.3})  # copies are stored
+    _drive(recognizer, [*range(8), *range(2)])
+    stationary = [
+        result for result in _creep(recognizer, range(2, 8), 10.0)
+        if result.keyframe and result.candidates[0].decision is Decision.REJECT_STATIONARY]
+    assert len(stationary) > 5
+    for result in stationary:
+        assert linked[result.keyframe.id] == result.candidates[0].match.keyframe.id
+
+
+def test_the_end_of_the_lap_before_a_time_jump_closes_too(model):
+    recognizer = _recognizer(model, **{'keyframe.duplicate_similarity': 0.98})
+    _drive(recognizer, [*range(8)])
+    with pytest.raises(StampError):
+        recognizer.recognize(_place(0), 2)
+    results = [recognizer.recognize(_place(n), 3 + n * SECOND, Pose.planar(n, 0, 0))
+               for n in range(8)]
+    assert recognizer.session_id == 2
+    assert results[0].searched == 8 - 3
+    assert results[-1].loop_closure is not None
+    assert results[-1].loop_closure.match.keyframe.id == KeyframeId(1, 8)
 
 
 def test_localization_keeps_nothing(model):

@@ -23,8 +23,9 @@ A rosbag2 recording is measured by `vpr replay`, which knows its true poses.
 The second table says what a score is worth as a gate: the area under precision over recall, and
 the recall before the first false answer, where queries without any true image count, too.
 
-A model with a calibration (`vpr calibrate`) has a third line: the order is that of the mutual
-matches, the score their probability. The page shows how often that comes true.
+A model with a calibration (`vpr calibrate`; --calibration, or beside the weights) has a third
+line: the order is that of the mutual matches, the score their probability. The page shows how
+often that comes true.
 
 The folder holds metrics.json (settings, versions, recall, ranks, gates), answers.csv (what every
 query found), table.md, precision_recall.png, a picture of hits and misses for every method (misses
@@ -112,6 +113,9 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('what to measure')
     group.add_argument('--weights', nargs='*', default=['hog', 'embedded'], metavar='W',
                        help="'hog', 'embedded', or paths of checkpoints (default: hog embedded)")
+    group.add_argument('--calibration', type=Path, nargs='+', default=[], metavar='FILE',
+                       help='of `vpr calibrate`, for the model that it names (default: the ones '
+                       'beside the weights)')
     group.add_argument('--baselines', action='store_true',
                        help='also a thumbnail, ORB matched with every database image, and the '
                        'embedded network without training')
@@ -161,13 +165,14 @@ def _read_set(args: argparse.Namespace) -> EvaluationSet:
 
 def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Evaluation]]:
     """What to run; the models are loaded."""
-    from selavpr_ros.calibration import find_calibration
+    from selavpr_ros.calibration import Calibration, find_calibration
     from selavpr_ros.evaluation.baselines import Thumbnail, evaluate_orb, load_untrained
     from selavpr_ros.evaluation.recall import evaluate
     from selavpr_ros.local_codec import FLOAT16
     from selavpr_ros.models import choose_device, load_model
 
     size = tuple(args.input_size) if args.input_size else None
+    calibrations = list(map(Calibration.load, args.calibration))
     ask = partial(evaluate, top_k=args.top_k, reranking=not args.no_reranking, all_queries=True,
                   progress=True)
     if args.baselines:
@@ -176,8 +181,9 @@ def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Eva
         yield partial(ask, load_untrained(image_size=size).to(choose_device(args.device)))
     for weights in args.weights:
         model = load_model(weights, image_size=size, device=args.device)
-        calibration, _ = find_calibration('', weights, model, FLOAT16)
-        yield partial(ask, model, calibration=calibration)
+        given = [found for found in calibrations if not found.why_not(model.model_id, FLOAT16)]
+        found = given[0] if given else find_calibration('', weights, model, FLOAT16)[0]
+        yield partial(ask, model, calibration=found)
 
 
 def _facts(args: argparse.Namespace) -> dict[str, Any]:

@@ -228,7 +228,10 @@ def look_closer(
     model: VprModel, database: Described, retrieved: Ranking, local: torch.Tensor | None,
     geometry: bool = True,
 ) -> list[Match]:
-    """What was retrieved, with the evidence that the node would have.
+    """What was retrieved, with the node's evidence.
+
+    The node looks at the geometry of candidates that pass its gates on scores alone; here it is
+    that of the best ones.
 
     Args:
         model: whose features they are.

@@ -42,7 +42,9 @@ class CandidateRecord:
     odometry_ratio: float = math.nan
     mean_similarity: float = math.nan
     spread: float = math.nan
+    surplus: float = math.nan
     inliers: int = 0
+    reprojection_rmse: float = math.nan
     probability: float = math.nan
 
     @property
@@ -86,7 +88,8 @@ def _candidate_record(candidate: Candidate) -> CandidateRecord:
         match.keyframe.id, match.keyframe.stamp_ns, match.similarity, match.local_matches,
         match.local_score, candidate.temporal_support, candidate.decision,
         candidate.distinctness, candidate.odometry_ratio, match.mean_similarity, match.spread,
-        match.geometry.count if match.geometry else 0, match.probability)
+        match.surplus, match.geometry.count if match.geometry else 0,
+        match.geometry.rmse_px if match.geometry else math.nan, match.probability)
 
 
 @dataclass

@@ -41,8 +41,9 @@ from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRec
 LOG_FORMAT = '%(asctime)s %(levelname)s %(name)s: %(message)s'
 # Numbers of a candidate that are columns.
 EVIDENCE = (
-    'similarity', 'local_matches', 'local_score', 'mean_similarity', 'spread', 'inliers',
-    'distinctness', 'odometry_ratio', 'temporal_support', 'probability')
+    'similarity', 'local_matches', 'local_score', 'mean_similarity', 'spread', 'surplus',
+    'inliers', 'reprojection_rmse', 'distinctness', 'odometry_ratio', 'temporal_support',
+    'probability')
 Row = dict[str, object]
 
 

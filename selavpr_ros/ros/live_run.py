@@ -39,7 +39,8 @@ def _candidate(message: Any) -> CandidateRecord:
         id_from_message(message.match), stamp_to_ns(message.match.stamp), message.similarity,
         message.local_matches, message.local_score, message.temporal_support,
         Decision(message.decision), message.distinctness, message.odometry_ratio,
-        message.mean_similarity, message.spread, message.inliers, message.probability)
+        message.mean_similarity, message.spread, message.surplus, message.inliers,
+        message.reprojection_rmse, message.probability)
 
 
 @dataclass

@@ -246,10 +246,12 @@ class MapServices:
     def _describe(self, keyframe: Keyframe) -> Any:
         keyframe_map = self._recognizer.keyframe_map
         covariance, external_key = keyframe_map.details(keyframe.id)
+        is_own = keyframe.id.robot_id == self._recognizer.settings.robot_id
         moved, session = keyframe.map_pose, keyframe_map.sessions[keyframe.id.session]
         message = keyframe_message(
             keyframe, Header(stamp=ns_to_stamp(keyframe.stamp_ns)),
-            moved.frame if moved else session.frame, None if moved else covariance)
+            moved.frame if moved else session.frame, None if moved else covariance,
+            self._recognizer.settings.frames.camera if is_own else None)
         message.id.external_key = external_key
         return message
 

@@ -168,6 +168,13 @@ class VprNode(LifecycleNode):
                         f'cautious: {recognizer.why_uncalibrated}')
         if recognizer.why_not_reranked:
             logger.info(f'candidates are not re-ranked: {recognizer.why_not_reranked}')
+        settings = recognizer.settings
+        if settings.frames.camera and settings.verify.geometry != 'pnp':
+            logger.warning('frames.base_to_camera is not used: loop closures have a transform '
+                           "only with verify.geometry 'pnp' and depth")
+        if settings.frames.camera and settings.image.rotate_deg:
+            logger.warning('frames.base_to_camera is not used: camera_info is not known for '
+                           'images that image.rotate_deg turns')
         if not recognizer.thresholds.is_safe:
             logger.warning('no loop closure will be accepted until gates.min_similarity is set: '
                            'no similarity is safe for every place')

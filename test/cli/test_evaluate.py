@@ -5,13 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import laps
 import pytest
 
+from selavpr_ros.calibration import Calibration, LogisticModel
 from selavpr_ros.cli.main import main
+from selavpr_ros.evaluation.recall import describe
+from selavpr_ros.keyframe import Keyframe, KeyframeId, NewKeyframe, Session, SessionId
+from selavpr_ros.keyframe_map import KeyframeMap
+from selavpr_ros.models import load_model
 
 HOG = ['--weights', 'hog', '--input-size', '96', '128']
 PICTURE = 'hits_and_misses_hog_63bf8e946667_area96x128.png'
@@ -146,6 +152,30 @@ def test_baselines_on_the_same_queries(walks, evaluate):
     names = [method['method'].split('/')[0] for method in metrics(folder)['methods']]
     assert names == ['thumbnail', 'orb1000', 'untrained0']
     assert len(list(folder.glob('hits_and_misses_*.png'))) == 3
+
+
+def test_a_calibration_is_given_to_the_model_that_it_names(walks, evaluate, tmp_path):
+    path, other = tmp_path / 'site.json', tmp_path / 'other.json'
+    size = (96, 128)
+    model = load_model('hog', image_size=size)
+    fitted = Calibration(model.model_id, 'float16', [LogisticModel({'local_score': 9.0}, -5.0)],
+                         0.2, 'by hand')
+    fitted.save(path)
+    replace(fitted, model_id='another/1/2').save(other)
+    code, folder = evaluate('--frames', *walks, '--weights', 'hog', '--input-size', *size,
+                            '--calibration', other, path)
+    assert code == 0
+    method, = metrics(folder)['methods']
+    assert list(method['recall']) == ['global', 're-ranked', 'probability']
+    assert method['reliability']['expected_calibration_error'] > 0.0
+    database = describe(model, sorted(walks[0].iterdir()))
+    keyframe_map = KeyframeMap()
+    for number, local in enumerate(database.local_features, start=1):
+        keyframe = Keyframe(KeyframeId(1, number), number,
+                            database.global_descriptors[number - 1].numpy(), None, 0.0)
+        keyframe_map.add(NewKeyframe(keyframe, Session(SessionId(1)), local))
+    assert method['bytes_per_keyframe']['re-ranked'] == pytest.approx(
+        keyframe_map.nbytes / len(keyframe_map))
 
 
 def test_the_folder_is_named_by_set_and_time(walks, tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 
+import numpy as np
 import pytest
 import yaml
 from bags import image_message
@@ -59,6 +60,9 @@ def test_every_candidate_has_a_row(tmp_path, run, true_poses):
         assert int(row['local_matches']) == candidate.local_matches
         for name in ('mean_similarity', 'spread', 'odometry_ratio'):
             assert float(row[name]) == pytest.approx(getattr(candidate, name), abs=1e-4)
+        assert row['surplus'] == ''  # uncalibrated
+        rmse = candidate.reprojection_rmse
+        assert row['reprojection_rmse'] == ('' if np.isnan(rmse) else f'{rmse:.4f}')
         assert int(row['inliers']) == candidate.inliers
         assert int(row['temporal_support']) == candidate.temporal_support
         assert row['decision'] == candidate.decision.name

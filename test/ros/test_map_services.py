@@ -138,8 +138,9 @@ def test_sessions_and_modes(listener, eager, call):
     wait_until(lambda: len(listener.received['keyframes']) == 3, 'a keyframe again')
 
 
-def test_poses_keys_and_pictures_of_keyframes(listener, eager, call):
-    eager()
+def test_poses_keys_and_pictures_of_keyframes(listener, eager, call, capfd):
+    eager(frames__base_to_camera=[0.25, 0.0, 1.0, -0.5, 0.5, -0.5, 0.5])
+    wait_until(lambda: 'only with verify.geometry' in capfd.readouterr().err, 'a warning')
     send_places(listener, [1, 2, 3])
     poses = KeyframePoses(
         ids=[KeyframeId(session_id=1, keyframe_id=2), KeyframeId(session_id=5, keyframe_id=5)],
@@ -166,6 +167,7 @@ def test_poses_keys_and_pictures_of_keyframes(listener, eager, call):
     assert (keyframe.pose_frame, keyframe.pose.pose.position.x) == ('building', 4.0)
     assert keyframe.id.external_key == 2**63 + 5
     assert bytes(answer.thumbnails[0].data[:2]) == b'\xff\xd8'
+    assert keyframe.base_to_camera.translation.x == 0.25
     assert len(call(GetKeyframes, 'get_keyframes').keyframes) == 3
     assert not call(GetKeyframes, 'get_keyframes',
                     ids=[KeyframeId(session_id=9, keyframe_id=1)]).success
