@@ -21,7 +21,7 @@ METHODS = (NONE, HOMOGRAPHY, FUNDAMENTAL, PNP)
 
 REFINEMENTS = 3
 # Pairs that a model, and a pose, are estimated from, evenly spread; more tell no more.
-MOST_ESTIMATED, MOST_REFINED = 500, 300
+MOST_ESTIMATED, MOST_REFINED = 400, 150
 LEAST_PAIRS = 12  # fewer fit some movement by chance
 MAX_ITERATIONS = 300
 CONFIDENCE = 0.99
