@@ -30,6 +30,9 @@ def main(arguments: list[str] | None = None) -> None:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if rclpy.ok():  # else it was interrupted at an awkward moment
+            raise
     finally:
         if node:
             node.destroy_node()

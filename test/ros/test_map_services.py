@@ -193,8 +193,8 @@ def test_on_a_full_disk_the_node_goes_on_and_says_so(listener, eager, tmp_path):
         send_places(listener, [1, 2])
         ballast = fill_disk(disk)
         send_places(listener, [3, 4, 5], first_s=20)  # 250 KB each
-        wait_until(lambda: listener.counted('keyframes_unsaved') > 0, 'keyframes that wait')
-        assert 'the disk is full: make room' in listener.status.map_error
+        wait_until(lambda: 'the disk is full: make room' in listener.status.map_error, 'an error')
+        assert listener.counted('keyframes_unsaved') > 0
         assert listener.status.state == VprStatus.ACTIVE
         listener.wait_for_diagnostic('Map', 'the disk is full')
         send_places(listener, [5], first_s=30)
