@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from selavpr_ros.cli.simulate import DAY_NS, START_SHARE
+from selavpr_ros.cli.simulate import DAY_NS, SEEDS_BETWEEN, START_SHARE
 from selavpr_ros.pose import Pose
 from selavpr_ros.replay.ground_truth import POSITIVE_RADIUS_M, PoseTruth
 from selavpr_ros.simulation import (
@@ -97,8 +97,8 @@ def days(seed: int, length_m: float, rate_hz: float) -> Scenario:
         settings = DriveSettings(
             laps=1, image_rate_hz=rate_hz, start_ns=DriveSettings.start_ns + day * DAY_NS,
             start_m=day * START_SHARE * length_m)
-        trajectory = drive(world.route, settings, seed + 1000 * day)
-        parts.append(Part(trajectory, LAP_LIGHTS[day:], seed + 1000 * day, day + 1))
+        trajectory = drive(world.route, settings, seed + SEEDS_BETWEEN * day)
+        parts.append(Part(trajectory, LAP_LIGHTS[day:], seed + SEEDS_BETWEEN * day, day + 1))
     return Scenario(world, parts)
 
 

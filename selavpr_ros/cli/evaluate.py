@@ -172,7 +172,8 @@ def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Eva
     from selavpr_ros.models import choose_device, load_model
 
     size = tuple(args.input_size) if args.input_size else None
-    calibrations = list(map(Calibration.load, args.calibration))
+    calibrations = {path: Calibration.load(path) for path in args.calibration}
+    unused: set[Path | None] = set(calibrations)
     ask = partial(evaluate, top_k=args.top_k, reranking=not args.no_reranking, all_queries=True,
                   progress=True)
     if args.baselines:
@@ -181,9 +182,15 @@ def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Eva
         yield partial(ask, load_untrained(image_size=size).to(choose_device(args.device)))
     for weights in args.weights:
         model = load_model(weights, image_size=size, device=args.device)
-        given = [found for found in calibrations if not found.why_not(model.model_id, FLOAT16)]
-        found = given[0] if given else find_calibration('', weights, model, FLOAT16)[0]
+        given = next((path for path, calibration in calibrations.items()
+                      if not calibration.why_not(model.model_id, FLOAT16)), None)
+        found = (calibrations[given] if given
+                 else find_calibration('', weights, model, FLOAT16)[0])
+        unused.discard(given)
         yield partial(ask, model, calibration=found)
+    if unused:
+        raise SettingError(f'--calibration {", ".join(sorted(map(str, unused)))}: for none of the '
+                           'models that --weights names')
 
 
 def _facts(args: argparse.Namespace) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def test_baselines_on_the_same_queries(walks, evaluate):
     assert len(list(folder.glob('hits_and_misses_*.png'))) == 3
 
 
-def test_a_calibration_is_given_to_the_model_that_it_names(walks, evaluate, tmp_path):
+def test_a_calibration_is_given_to_the_model_that_it_names(walks, evaluate, tmp_path, capsys):
     path, other = tmp_path / 'site.json', tmp_path / 'other.json'
     size = (96, 128)
     model = load_model('hog', image_size=size)
@@ -163,7 +163,7 @@ def test_a_calibration_is_given_to_the_model_that_it_names(walks, evaluate, tmp_
     fitted.save(path)
     replace(fitted, model_id='another/1/2').save(other)
     code, folder = evaluate('--frames', *walks, '--weights', 'hog', '--input-size', *size,
-                            '--calibration', other, path)
+                            '--calibration', path)
     assert code == 0
     method, = metrics(folder)['methods']
     assert list(method['recall']) == ['global', 're-ranked', 'probability']
@@ -176,6 +176,8 @@ def test_a_calibration_is_given_to_the_model_that_it_names(walks, evaluate, tmp_
         keyframe_map.add(NewKeyframe(keyframe, Session(SessionId(1)), local))
     assert method['bytes_per_keyframe']['re-ranked'] == pytest.approx(
         keyframe_map.nbytes / len(keyframe_map))
+    assert evaluate('--frames', *walks, *HOG, '--calibration', path, other)[0] != 0
+    assert 'other.json: for none of the models that --weights names' in capsys.readouterr().err
 
 
 def test_the_folder_is_named_by_set_and_time(walks, tmp_path, monkeypatch):
