@@ -53,12 +53,10 @@ setup(
             'gtsam>=4.3; python_version >= "3.11"',
             # The last one for Python 3.10 crashes with numpy 2.
             'gtsam==4.2; python_version < "3.11"', 'numpy<2; python_version < "3.11"'],
-        # `vpr calibrate`: the fit.
-        'calibrate': ['scikit-learn>=1.3'],
         # A shared map in Milvus; python-dotenv because pymilvus imports what it does not ask for.
         'milvus': ['milvus-lite>=3.2.2,<4', 'pymilvus>=3.0.2,<4', 'python-dotenv>=1.2.4'],
         'test': ['mypy', 'pytest', 'pytest-rerunfailures', 'pytest-xdist',
-                 'ruff', 'types-PyYAML'],
+                 'ruff', 'scikit-learn>=1.3', 'types-PyYAML'],
         'train': ['pytorch-metric-learning>=2.4', 'tensorboard>=2.14'],
     },
     zip_safe=False,

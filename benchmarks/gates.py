@@ -32,13 +32,11 @@ from selavpr_ros.replay.topics import choose_sources
 from selavpr_ros.text import markdown_table
 
 LOOSE: dict[str, dict[str, Any]] = {
-    'similarity': {'gates.min_similarity': -0.999},
-    'local features': {'gates.min_local_matches': 0},
+    'probability': {'gates.min_probability': 0.5},
     'geometry': {'verify.geometry': 'none'},
-    'odometry': {'gates.odometry_check': False},
-    'ambiguity': {'gates.ambiguity_ratio': 10.0},
-    'several views': {'gates.temporal_min': 1},
-    'motion': {'gates.min_motion_between': 0.0},
+    'odometry': {'gates.max_drift': 10.0, 'gates.max_vertical_drift': 10.0},
+    'looking back': {'gates.look_back': 0},
+    'motion': {'gates.min_motion': 0.0},
 }
 BUILDINGS, SEED, LENGTH_M, RATE_HZ = ('wings', 'floors'), 3, 60.0, 2.0
 

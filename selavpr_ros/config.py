@@ -193,13 +193,11 @@ class KeyframeSettings(_Checked):
     min_rotation: float = setting(
         0.26, 'Radians turned since the last keyframe, enough without translation', low=0.0,
         high=math.pi, live=True)
-    max_similarity: float = setting(
-        0.95, 'Without odometry: more similar to the last keyframe is no new one', low=-1.0,
-        high=1.0, live=True)
+    max_overlap: float = setting(
+        0.3, 'Share of the view that an image may have in common with the last keyframe (used '
+        'without odometry), or with the keyframe that was recognised in it, and still be kept: '
+        'lower keeps fewer keyframes, 1 keeps all', low=0.0, high=1.0, live=True)
     min_interval: float = setting(0.5, 'Seconds since the last keyframe', low=0.0, live=True)
-    duplicate_similarity: float = setting(
-        0.98, 'What was recognised and is more similar than that to the keyframe of the map is '
-        'not stored again; 1 stores it', low=-1.0, high=1.0, live=True)
 
 
 @dataclass(frozen=True)
@@ -275,61 +273,35 @@ class VerifySettings(_Checked):
 class GateSettings(_Checked):
     """What a candidate has to pass to become a loop closure."""
 
-    min_similarity: float = setting(
-        -1.0, "Cosine of the global descriptors; -1 takes the model's measured value; nothing is "
-        'accepted before it is set where local features are not compared', low=-1.0,
-        high=1.0, live=True)
-    min_local_matches: int = setting(
-        -1, "Mutual matches; -1 takes the model's measured share of the grid", low=-1,
-        live=True)
-    min_inlier_share: float = setting(
-        0.4, 'Share of the mutual matches that has to fit one movement; see verify.geometry',
-        low=0.0, high=1.0, live=True)
     min_probability: float = setting(
-        0.0, 'Calibrated probability that it is the same place; 0 is off; without a calibration '
-        'anything above rejects all', low=0.0, high=1.0, live=True)
-    calibration: str = setting(
-        '', "File of `vpr calibrate`; empty takes the one beside the model's weights, none uses "
-        'none')
-    ambiguity_ratio: float = setting(
-        0.9, 'A candidate of another place that is as good as this share of the best one makes '
-        'it ambiguous; above 1 it may be better', low=0.0, high=10.0, live=True)
-    ambiguity_radius: float = setting(
-        10.0, 'Metres apart that are another place; needs poses', low=0.0, live=True)
-    odometry_check: bool = setting(
-        True, 'Reject candidates of this session that odometry places too far away', live=True)
+        0.99, 'Probability that query and keyframe show the same place, by all views so far, '
+        'which a loop closure needs at least; lower closes more loops and sooner, and risks false '
+        'ones', low=0.5, high=1.0, live=True)
+    min_inlier_share: float = setting(
+        0.3, 'Share of the mutual matches that has to fit one movement of the camera, see '
+        'verify.geometry; 0 turns this gate off', low=0.0, high=1.0, live=True)
     max_drift: float = setting(
-        0.1, 'How far that is: this share of the way since, and 10 m; 0.1 is a bad odometry',
-        low=0.0, high=10.0, live=True)
+        0.1, 'How far odometry may drift, as a share of the way driven: candidates that it places '
+        'farther away than that, and 10 m, are impossible; 0.1 is a bad odometry, 10 turns this '
+        'gate off', low=0.0, high=10.0, live=True)
     max_vertical_drift: float = setting(
-        0.01, 'Up and down, this share and 1 m, which tells storeys apart; gravity keeps odometry '
-        'level: 10 for a camera without an IMU, or what flies at any height', low=0.0, high=10.0,
+        0.01, 'How far odometry may drift up or down, as a share of the way driven: this share '
+        'and 1 m tell storeys apart; 10 suits a camera without an IMU, or a robot that flies',
+        low=0.0, high=10.0, live=True)
+    min_motion: float = setting(
+        0.5, 'Metres that the robot has to move before a view counts as a new one: a robot that '
+        'stands gathers no evidence and closes no loop twice; without odometry '
+        'keyframe.max_overlap decides', low=0.0, live=True)
+    look_back: int = setting(
+        20, 'Views before the present one whose loop closures are published, too, once later '
+        'views make them sure; 0 publishes only those of the present view', low=0, high=1000,
         live=True)
-    temporal_window: int = setting(5, 'Queries, the newest included ...', low=1, high=100,
-                                   live=True)
-    temporal_min: int = setting(
-        3, '... of which so many have to agree on the place', low=1, high=100, live=True)
-    temporal_reach: int = setting(
-        10, 'Keyframes apart that count as agreement', low=0, live=True)
-    min_motion_between: float = setting(
-        0.5, 'Metres between two closures, and between two queries that support each other; '
-        'without odometry keyframe.max_similarity decides', low=0.0, live=True)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.temporal_min > self.temporal_window:
-            raise SettingError(f'gates.temporal_min = {self.temporal_min} is more than '
-                               f'gates.temporal_window = {self.temporal_window}: nothing could '
-                               'ever be accepted')
 
 
 @dataclass(frozen=True)
 class RelocalizationSettings(_Checked):
     """When the robot knows where it is in another session's map, and how well."""
 
-    min_consistent: int = setting(
-        3, 'Accepted candidates that have to agree on where the robot is', low=1, high=100,
-        live=True)
     keyframe_sigma_xy: float = setting(
         2.0, "Metres: standard deviation of the robot's position from the recognised keyframe's",
         low=0.01, high=100.0, live=True)

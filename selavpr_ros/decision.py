@@ -4,45 +4,58 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 
 from selavpr_ros.config import GateSettings
 from selavpr_ros.evidence import Match
 from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
+from selavpr_ros.place_filter import Belief, PlaceFilter
 from selavpr_ros.pose import Pose
+from selavpr_ros.unrelated import Unrelated
 
 
 class Decision(IntEnum):
     """Accepted, or the first gate that said no; values as in selavpr_msgs/PlaceMatch."""
 
     ACCEPTED = 0
-    REJECT_LOW_SIMILARITY = 1
-    REJECT_FEW_LOCAL = 2
+    REJECT_NEW_PLACE = 1
     REJECT_AMBIGUOUS = 4
-    REJECT_TEMPORAL = 5
+    REJECT_UNSURE = 5
     REJECT_GEOMETRY = 6
     REJECT_STATIONARY = 8
     REJECT_ODOMETRY = 9
     REJECT_DUPLICATE = 10
-    REJECT_UNCALIBRATED = 11
-    REJECT_LOW_PROBABILITY = 12
 
 
 NO_CANDIDATES = 'NO_CANDIDATES'
 # The gates in the order in which they are asked.
 ORDER = (
-    Decision.REJECT_UNCALIBRATED, Decision.REJECT_LOW_SIMILARITY, Decision.REJECT_FEW_LOCAL,
-    Decision.REJECT_GEOMETRY, Decision.REJECT_LOW_PROBABILITY, Decision.REJECT_ODOMETRY,
-    Decision.REJECT_AMBIGUOUS, Decision.REJECT_TEMPORAL, Decision.REJECT_STATIONARY,
+    Decision.REJECT_ODOMETRY, Decision.REJECT_NEW_PLACE, Decision.REJECT_AMBIGUOUS,
+    Decision.REJECT_UNSURE, Decision.REJECT_GEOMETRY, Decision.REJECT_STATIONARY,
     Decision.ACCEPTED)
 # Two views of one place are at most so far apart: the field's usual radius, 5 m, for both.
 VIEW_M = 10.0
 # And no higher or lower than a slope makes them: between that and a storey.
 VIEW_HEIGHT_M = 1.0
+# Keyframes so near in their order show one place; those farther apart than the second number,
+# another one. In between nobody can tell without poses.
+PLACE_KEYFRAMES, ELSEWHERE_KEYFRAMES = 5, 10
+NEAREST_FIRST = sorted(range(-PLACE_KEYFRAMES, PLACE_KEYFRAMES + 1), key=abs)
+# Where a view itself speaks against a candidate, its place alone is no reason to accept it.
+LEAST_OWN_RATIO = 1.0
+# Of other places that count as hypotheses.
+HYPOTHESIS = 0.05
+# Looking back costs time: not before the robot is probably somewhere known.
+LOOK_AGAIN_ABOVE = 0.9
+# How fast the probability falls with what a keyframe of the place shows less than the best one.
+SHARE_EXPONENT = 0.3
+# States with less change no verdict.
+LEAST_MASS = 1e-4
 UNKNOWN = np.full(3, np.nan)
 
 
@@ -64,10 +77,8 @@ class Candidate:
     Attributes:
         match: see there.
         decision: accepted, or the first gate that said no.
-        temporal_support: how many of the last views agree.
-        distinctness: 1 - the best score of a candidate that is another place / its own score:
-            0 is as good as that one, negative is worse. NaN where no candidate is known to be
-            another place.
+        probability: that query and keyframe show the same place, by all views so far.
+        likelihood_ratio: how much likelier this view alone is here than somewhere new.
         odometry_ratio: how far odometry places it from here / how far it may, over all or upwards
             alone, whichever is more: above 1 they disagree. NaN without odometry, and of other
             sessions, which have one of their own.
@@ -75,8 +86,8 @@ class Candidate:
 
     match: Match
     decision: Decision
-    temporal_support: int
-    distinctness: float = math.nan
+    probability: float = math.nan
+    likelihood_ratio: float = math.nan
     odometry_ratio: float = math.nan
 
 
@@ -98,56 +109,60 @@ class Whereabouts:
 NOWHERE = Whereabouts(SessionId(0), None, 0.0)
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """The two gates of a single image, after the model's own values were filled in.
+@dataclass(eq=False)
+class View:
+    """A query that saw something new, as long as later ones may still make it sure.
 
     Attributes:
-        min_similarity, min_local_score: the least that passes.
-        use_local: whether local features are compared.
-        is_safe: False where similarity decides alone and nobody said how much is enough: then
-            nothing is accepted.
-        use_geometry: whether the mutual matches have to fit one movement.
+        query: what `verify` needs to look at its geometry.
+        codes: (K,) of its candidates in the filter.
+        candidates: in their order.
+        keyframe_id: what it became in the map, or None.
+        is_settled: whether it was accepted, or its geometry refused.
     """
 
-    min_similarity: float
-    min_local_score: float
-    use_local: bool
-    is_safe: bool = True
-    use_geometry: bool = False
+    query: Any
+    codes: np.ndarray
+    candidates: list[Candidate]
+    keyframe_id: KeyframeId | None = None
+    is_settled: bool = False
 
 
-def _neighbours(first: KeyframeId, second: KeyframeId, reach: int) -> bool:
-    same_session = first.session == second.session
-    return same_session and abs(first.keyframe_id - second.keyframe_id) <= reach
+@dataclass(frozen=True)
+class LoopClosure:
+    """A query that shows the place of a keyframe.
+
+    Attributes:
+        query: as it was given to `judge`.
+        keyframe_id: what the query became in the map, or None.
+        candidates: all of the query, by what is known now; one is accepted.
+    """
+
+    query: Any
+    keyframe_id: KeyframeId | None
+    candidates: list[Candidate]
+
+    @property
+    def candidate(self) -> Candidate:
+        """The accepted one."""
+        return next(c for c in self.candidates if c.decision is Decision.ACCEPTED)
 
 
-def _positions(poses: Sequence[Pose | None]) -> np.ndarray:
-    """(K, 3) metres, NaN without a pose."""
-    return np.array([pose.translation_m if pose else UNKNOWN for pose in poses]).reshape(-1, 3)
+@dataclass(frozen=True)
+class Verdict:
+    """What was decided on a query.
+
+    Attributes:
+        candidates: one per match, in the same order; at most one is accepted.
+        earlier: loop closures of queries before, the oldest first.
+    """
+
+    candidates: list[Candidate]
+    earlier: list[LoopClosure]
 
 
-def _distances_m(keyframes: Sequence[Keyframe]) -> np.ndarray:
-    """(K, K) metres between keyframes; NaN where they are not known in one frame."""
-    moved = [keyframe.map_pose for keyframe in keyframes]
-    apart = _distances_within(_positions([m.pose if m else None for m in moved]),
-                              [m.frame if m else None for m in moved])
-    by_odometry = _distances_within(_positions([k.pose for k in keyframes]),
-                                    [k.id.session for k in keyframes])
-    return np.where(np.isnan(apart), by_odometry, apart)
-
-
-def _distances_within(positions_m: np.ndarray, frames: Sequence[Hashable]) -> np.ndarray:
-    """(K, K) metres between positions (K, 3) of the same frame, NaN for others."""
-    apart = np.sqrt(((positions_m[:, None] - positions_m) ** 2).sum(axis=2))
-    return np.where(_same(frames), apart, np.nan)
-
-
-def _same(values: Sequence[Hashable]) -> np.ndarray:
-    """(K, K) whether two of the values are equal."""
-    numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
-    codes = np.array([numbers[value] for value in values])
-    return codes[:, None] == codes
+def _position(pose: Pose | None) -> np.ndarray:
+    return pose.translation_m if pose else UNKNOWN
 
 
 def _odometry_ratios(
@@ -156,139 +171,288 @@ def _odometry_ratios(
     """(K,) how far off odometry would have to be, as a share of how far it can have drifted."""
     if here.pose is None:
         return np.full(len(keyframes), np.nan)
-    poses = [k.pose if k.id.session == here.session else None for k in keyframes]
-    gaps_m = _positions(poses) - here.pose.translation_m
+    gaps_m = np.array([_position(k.pose if k.id.session == here.session else None)
+                       for k in keyframes]).reshape(-1, 3) - here.pose.translation_m
     way_m = np.maximum(here.travelled_m - np.array([k.travelled_m for k in keyframes]), 0.0)
     apart = np.linalg.norm(gaps_m, axis=1) / (VIEW_M + gates.max_drift * way_m)
     climbed = np.abs(gaps_m[:, 2]) / (VIEW_HEIGHT_M + gates.max_vertical_drift * way_m)
     return np.maximum(apart, climbed)
 
 
-def judge_scores(match: Match, thresholds: Thresholds) -> Decision:
-    """The gates that need nothing but both images' descriptors."""
-    if not thresholds.is_safe:
-        return Decision.REJECT_UNCALIBRATED
-    if match.similarity < thresholds.min_similarity:
-        return Decision.REJECT_LOW_SIMILARITY
-    if thresholds.use_local and match.local_score < thresholds.min_local_score:
-        return Decision.REJECT_FEW_LOCAL
-    return Decision.ACCEPTED
+@dataclass(frozen=True)
+class _Places:
+    """Where some keyframes are, in arrays.
 
-
-def _fits(match: Match, min_inlier_share: float) -> bool:
-    """Whether enough mutual matches fit one movement; not where nobody looked."""
-    found = match.geometry
-    return found is not None and found.count >= min_inlier_share * match.local_matches
-
-
-def _judge_views(support: int, is_new_view: bool, gates: GateSettings) -> Decision:
-    if support < gates.temporal_min:
-        return Decision.REJECT_TEMPORAL
-    return Decision.ACCEPTED if is_new_view else Decision.REJECT_STATIONARY
-
-
-class ClosureDecision:
-    """Decides query by query; remembers what the last views agreed on.
-
-    A view is a query that saw something new: the robot moved since the one before. One that
-    stands still neither gathers support nor closes the same loop again.
+    Attributes:
+        codes: (n,) int64, of the keyframe that first showed the place.
+        frames: (n,) int64, which frame the position is in.
+        positions_m: (n, 3), NaN where unknown.
     """
 
-    def __init__(self) -> None:
-        self._votes: deque[KeyframeId | None] = deque()
-        self._first_seen: dict[KeyframeId, KeyframeId] = {}
+    codes: np.ndarray
+    frames: np.ndarray
+    positions_m: np.ndarray
+
+    def some(self, which: Sequence[int]) -> _Places:
+        """Those of some indices."""
+        return _Places(self.codes[which], self.frames[which], self.positions_m[which])
+
+    def distances_m(self, others: _Places) -> np.ndarray:
+        """(n, m) metres, NaN where they are not known in one frame."""
+        gaps_m = self.positions_m[:, None] - others.positions_m
+        same = self.frames[:, None] == others.frames
+        return np.where(same, np.linalg.norm(gaps_m, axis=2), np.nan)
+
+    def heights_m(self, others: _Places) -> np.ndarray:
+        """(n, m) metres one above the other."""
+        return np.abs(self.positions_m[:, None, 2] - others.positions_m[:, 2])
+
+    def are_one(self, others: _Places) -> np.ndarray:
+        """(n, m) whether two show one place."""
+        near = self.distances_m(others) <= VIEW_M  # NaN is not
+        level = self.heights_m(others) <= 2.0 * VIEW_HEIGHT_M
+        return (near & level) | (np.abs(self.codes[:, None] - others.codes) <= PLACE_KEYFRAMES)
+
+    def are_apart(self, others: _Places) -> np.ndarray:
+        """(n, m) whether two are known to show different places."""
+        far = np.abs(self.codes[:, None] - others.codes) > ELSEWHERE_KEYFRAMES
+        return far & ~(self.distances_m(others) <= VIEW_M)
+
+
+@dataclass
+class ClosureDecision:
+    """Decides query by query, and learns from each.
+
+    A view is a query that saw something new: the robot moved since the one before. One that
+    stands still gathers no evidence, and does not close the same loop again.
+
+    Args:
+        find: the keyframe of an id, or None.
+        verify: look whether the mutual matches of a candidate fit one movement; the match comes
+            back with its geometry, or as it is where nobody can look.
+        unrelated: what is known of unrelated pairs.
+    """
+
+    find: Callable[[KeyframeId], Keyframe | None]
+    verify: Callable[[Any, Match], Match]
+    unrelated: Unrelated = field(default_factory=Unrelated)
+
+    def __post_init__(self) -> None:
+        self.filter = PlaceFilter()
+        self._views: deque[View] = deque()
+        self._first_seen: dict[int, int] = {}  # codes
+        self._frames: dict[object, int] = {}
+        self._retrieved: dict[KeyframeId, Keyframe] = {}
 
     def reset(self) -> None:
-        """Forget what was before: a new session begins."""
-        self._votes.clear()
+        """Forget where the robot was: a new session begins, or it was carried."""
+        self.filter.reset()
+        self._views.clear()
 
     def remember(self, keyframe: KeyframeId, closed_with: KeyframeId) -> None:
         """A new keyframe shows the place of an older one, however far odometry has drifted."""
-        self._first_seen[keyframe] = self._first_seen.get(closed_with, closed_with)
+        first = self.filter.code(closed_with)
+        self._first_seen[self.filter.code(keyframe)] = self._first_seen.get(first, first)
+
+    def kept(self, keyframe_id: KeyframeId) -> None:
+        """The newest view became a keyframe."""
+        if self._views:
+            self._views[-1].keyframe_id = keyframe_id
+
+    @property
+    def hypotheses(self) -> int:
+        """At how many distinct places the robot may be."""
+        belief, places = self.filter.belief, 0
+        masses = belief.probabilities.copy()
+        while len(masses) and masses.max() > 0.0:
+            near = np.abs(belief.codes - belief.codes[masses.argmax()]) <= ELSEWHERE_KEYFRAMES
+            places += bool(masses[near].sum() >= HYPOTHESIS)
+            masses[near] = 0.0
+        return places
 
     def judge(
-        self, matches: list[Match], is_new_view: bool, gates: GateSettings,
-        thresholds: Thresholds, here: Whereabouts = NOWHERE,
-    ) -> list[Candidate]:
-        """Judge a query's matches; at most one is accepted.
+        self, query: Any, matches: list[Match], is_new_view: bool, gates: GateSettings, *,
+        comparable: int = 0, moved_m: float = math.nan, here: Whereabouts = NOWHERE,
+    ) -> Verdict:
+        """Judge a query's matches.
 
         Args:
+            query: handed on to `verify` and to the earlier closures.
             matches: in re-ranked order, best first.
             is_new_view: whether the robot moved since the last view.
-            gates, thresholds: the current settings.
+            gates: the current settings.
+            comparable: keyframes that the query was compared with.
+            moved_m: since the last view; NaN where it is not known.
             here: where the query was taken.
-
-        Returns:
-            One candidate per match, in the same order.
         """
-        distinctness = self._distinctness(matches, gates, thresholds)
-        ratios = _odometry_ratios([match.keyframe for match in matches], here, gates).tolist()
-        verdicts = [self._judge_alone(*each, gates, thresholds)
-                    for each in zip(matches, distinctness, ratios, strict=True)]
-        best = next((i for i, v in enumerate(verdicts) if v is Decision.ACCEPTED), None)
+        keyframes = [match.keyframe for match in matches]
+        self._retrieved = {keyframe.id: keyframe for keyframe in keyframes}
+        odometry = _odometry_ratios(keyframes, here, gates)
+        impossible = odometry > 1.0  # NaN, where nobody knows, is no reason
+        codes = np.array([self.filter.code(k.id) for k in keyframes], np.int64)
+        ratios = np.where(
+            impossible, 0.0, self._weigh(matches, codes, impossible, is_new_view))
+        candidates = [
+            Candidate(match, Decision.REJECT_UNSURE, likelihood_ratio=ratio, odometry_ratio=limit)
+            for match, ratio, limit in zip(matches, ratios.tolist(), odometry.tolist(),
+                                           strict=True)]
         if is_new_view:
-            self._vote(None if best is None else matches[best].keyframe.id, gates)
-        candidates = []
-        for i, (match, verdict) in enumerate(zip(matches, verdicts, strict=True)):
-            support = self._support(match.keyframe.id, gates)
-            if i == best:
-                verdict = _judge_views(support, is_new_view, gates)
-            elif verdict is Decision.ACCEPTED:
-                verdict = Decision.REJECT_DUPLICATE
-            candidates.append(Candidate(match, verdict, support, distinctness[i], ratios[i]))
-        return candidates
+            steps = self._steps(keyframes, moved_m)
+            self.filter.look_back = gates.look_back
+            self.filter.update(codes, ratios, comparable, steps)
+            self._views.append(View(query, codes, candidates))
+            while len(self._views) > gates.look_back + 1:
+                self._views.popleft()
+        belief = self.filter.belief
+        judged = self._judge(query, candidates, codes, belief, gates, is_new_view)
+        if not is_new_view:
+            return Verdict(judged, [])
+        self._views[-1].candidates = judged
+        self._views[-1].is_settled = _is_settled(judged)
+        is_known = 1.0 - belief.new > LOOK_AGAIN_ABOVE
+        return Verdict(judged, list(self._look_again(gates)) if is_known else [])
 
-    def _judge_alone(
-        self, match: Match, distinctness: float, odometry_ratio: float, gates: GateSettings,
-        thresholds: Thresholds,
-    ) -> Decision:
-        """What can be said without the views before."""
-        verdict = judge_scores(match, thresholds)
-        if verdict is not Decision.ACCEPTED:
-            return verdict
-        if thresholds.use_geometry and not _fits(match, gates.min_inlier_share):
-            return Decision.REJECT_GEOMETRY
-        # Nobody's probability is no reason, as long as nobody asks for one.
-        if gates.min_probability > 0.0 and not match.probability >= gates.min_probability:
-            return Decision.REJECT_LOW_PROBABILITY
-        # NaN, where nobody knows, is no reason here.
-        if gates.odometry_check and odometry_ratio > 1.0:
-            return Decision.REJECT_ODOMETRY
-        if distinctness < 1.0 - gates.ambiguity_ratio:
-            return Decision.REJECT_AMBIGUOUS
-        return Decision.ACCEPTED
+    # ---- evidence ------------------------------------------------------------------------------
 
-    def _distinctness(
-        self, matches: Sequence[Match], gates: GateSettings, thresholds: Thresholds
-    ) -> list[float]:
-        """How much better each match is than the best one of another place (see Candidate)."""
-        if not matches:
-            return []
-        own = np.array([match.local_score if thresholds.use_local else match.similarity
-                        for match in matches])
-        elsewhere = self._are_elsewhere([match.keyframe for match in matches], gates)
-        rivals = np.where(elsewhere, own, -np.inf).max(axis=1)
-        with np.errstate(divide='ignore', invalid='ignore'):
-            distinctness = 1.0 - rivals / own
-        return np.where(np.isfinite(rivals) & (own > 0.0), distinctness, np.nan).tolist()
-
-    def _are_elsewhere(
-        self, keyframes: Sequence[Keyframe], gates: GateSettings
+    def _weigh(
+        self, matches: Sequence[Match], codes: np.ndarray, impossible: np.ndarray,
+        is_new_view: bool,
     ) -> np.ndarray:
-        """(K, K) whether two keyframes are known to show different places."""
-        seen = [self._first_seen.get(k.id, k.id) for k in keyframes]
-        numbers = np.array([first.keyframe_id for first in seen])
-        near = np.abs(numbers[:, None] - numbers) <= gates.temporal_reach
-        neighbours = near & _same([first.session for first in seen])
-        return (_distances_m(keyframes) > gates.ambiguity_radius) & ~neighbours  # NaN is not
+        """(K,) likelihood ratios of the candidates, and learn what unrelated ones are like."""
+        if not len(matches):
+            return np.empty(0)
+        scores = np.array([match.score for match in matches])
+        best = int(np.where(impossible, -1.0, scores).argmax())
+        # A copy of the place, where odometry says the robot is not, is no chance either.
+        peaks = [best, int(np.where(impossible, scores, -1.0).argmax())]
+        places = self._places([match.keyframe.id for match in matches], codes)
+        apart = np.asarray(places.are_apart(places.some(peaks)).all(axis=1))
+        deviations, known = self.unrelated.standardise(scores, apart)
+        ratios = known.ratios(deviations)
+        if is_new_view and impossible[best]:
+            self.unrelated = known
+        elif is_new_view:
+            self.unrelated = known.learn_best(
+                float(deviations[best]), float(ratios[best]), self.filter.belief.new)
+        return ratios
 
-    def _vote(self, best: KeyframeId | None, gates: GateSettings) -> None:
-        self._votes.append(best)
-        while len(self._votes) > gates.temporal_window:
-            self._votes.popleft()
+    @staticmethod
+    def _steps(keyframes: Sequence[Keyframe], moved_m: float) -> float:
+        """How many keyframes the robot has passed since the last view."""
+        best = keyframes[0] if keyframes else None
+        if best is None or math.isnan(moved_m) or not best.travelled_m > 0.0:
+            return 1.0
+        return moved_m / (best.travelled_m / best.id.keyframe_id)
 
-    def _support(self, place: KeyframeId, gates: GateSettings) -> int:
-        return sum(
-            vote is not None and _neighbours(vote, place, gates.temporal_reach)
-            for vote in self._votes
-        )
+    # ---- places --------------------------------------------------------------------------------
+
+    def _places(self, ids: Sequence[KeyframeId], codes: np.ndarray) -> _Places:
+        found = [self._retrieved.get(each) or self.find(each) for each in ids]
+        frames = [k.map_pose.frame if k and k.map_pose else each.session
+                  for each, k in zip(ids, found, strict=True)]
+        numbers = [self._frames.setdefault(frame, len(self._frames)) for frame in frames]
+        positions = [_position(k.place if k else None) for k in found]
+        return _Places(np.array([self._first_code(code) for code in codes.tolist()], np.int64),
+                       np.array(numbers, np.int64),
+                       np.array(positions, np.float64).reshape(-1, 3))
+
+    def _first_code(self, code: int) -> int:
+        """Of the keyframe that first showed a place: closures tell, of their neighbours, too."""
+        if not self._first_seen:
+            return code
+        beside = (self._first_seen.get(code + away) for away in NEAREST_FIRST)
+        return next((first for first in beside if first is not None), code)
+
+    def _probabilities(
+        self, candidates: Sequence[Candidate], codes: np.ndarray, belief: Belief
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(K,) probability of being at the place of each candidate, and of seeing what it shows.
+
+        Keyframes of one place show more or less of the same view: the second is the first one's
+        share of what the best of the place has in common with the query.
+        """
+        known = belief.probabilities > LEAST_MASS
+        states = belief.codes[known]
+        ids = [self.filter.keyframe_id(code) for code in states.tolist()]
+        own = self._places([candidate.match.keyframe.id for candidate in candidates], codes)
+        masses = own.are_one(self._places(ids, states)) @ belief.probabilities[known]
+        ratios = np.array([candidate.likelihood_ratio for candidate in candidates])
+        masses *= np.minimum(1.0, ratios / LEAST_OWN_RATIO)
+        scores = np.array([candidate.match.score for candidate in candidates])
+        best = np.where(own.are_one(own), scores, 0.0).max(axis=1)
+        shares = (scores / np.maximum(best, 1e-9))**SHARE_EXPONENT
+        return masses.clip(max=1.0), masses.clip(max=1.0) * shares
+
+    # ---- verdicts ------------------------------------------------------------------------------
+
+    def _judge(
+        self, query: Any, candidates: list[Candidate], codes: np.ndarray, belief: Belief,
+        gates: GateSettings, is_new_view: bool,
+    ) -> list[Candidate]:
+        """Candidates with their probabilities and verdicts."""
+        if not candidates:
+            return []
+        at_place, probabilities = self._probabilities(candidates, codes, belief)
+        judged = [
+            replace(candidate, probability=probability,
+                    decision=_judge_place(candidate, place, belief.new, gates))
+            for candidate, place, probability in zip(
+                candidates, at_place.tolist(), probabilities.tolist(), strict=True)]
+        sure = [i for i, c in enumerate(judged) if c.decision is Decision.REJECT_DUPLICATE]
+        if sure:
+            best = max(sure, key=lambda i: judged[i].match.score)
+            judged[best] = self._judge_best(query, judged[best], gates, is_new_view)
+        return judged
+
+    def _judge_best(
+        self, query: Any, candidate: Candidate, gates: GateSettings, is_new_view: bool
+    ) -> Candidate:
+        """The best candidate of a sure place: what geometry and motion say."""
+        match = self.verify(query, candidate.match)
+        decision = Decision.ACCEPTED
+        if not _fits(match, gates.min_inlier_share):
+            decision = Decision.REJECT_GEOMETRY
+        elif not is_new_view:
+            decision = Decision.REJECT_STATIONARY
+        return replace(candidate, match=match, decision=decision)
+
+    def _look_again(self, gates: GateSettings) -> Iterator[LoopClosure]:
+        """Views that have become sure by those after them, the oldest first."""
+        beliefs = self.filter.look_again()[:-1]
+        views = list(self._views)[:-1]
+        for view, belief in zip(views[-len(beliefs):], beliefs[-len(views):], strict=True):
+            if view.is_settled or not view.candidates:
+                continue
+            judged = self._judge(view.query, view.candidates, view.codes, belief, gates, True)
+            view.is_settled = _is_settled(judged)
+            closed = next((c for c in judged if c.decision is Decision.ACCEPTED), None)
+            if closed:
+                if view.keyframe_id:
+                    self.remember(view.keyframe_id, closed.match.keyframe.id)
+                yield LoopClosure(view.query, view.keyframe_id, judged)
+
+
+def _is_settled(candidates: Sequence[Candidate]) -> bool:
+    """Whether nothing that is seen later changes the verdict."""
+    final = (Decision.ACCEPTED, Decision.REJECT_GEOMETRY)
+    return any(candidate.decision in final for candidate in candidates)
+
+
+def _judge_place(
+    candidate: Candidate, at_place: float, new: float, gates: GateSettings
+) -> Decision:
+    """What the probability of its place says; of those that are sure, the best one counts."""
+    if candidate.odometry_ratio > 1.0:
+        return Decision.REJECT_ODOMETRY
+    if at_place >= gates.min_probability:
+        return Decision.REJECT_DUPLICATE
+    if new > 0.5:
+        return Decision.REJECT_NEW_PLACE
+    is_likeliest = at_place >= 1.0 - new - at_place
+    return Decision.REJECT_UNSURE if is_likeliest else Decision.REJECT_AMBIGUOUS
+
+
+def _fits(match: Match, min_inlier_share: float) -> bool:
+    """Whether enough mutual matches fit one movement; where nobody can look, they do."""
+    found = match.geometry
+    return found is None or found.count >= min_inlier_share * match.local_matches

@@ -53,9 +53,5 @@ class NodeError(VprError):
     """The ROS node did not do what it was started for."""
 
 
-class CalibrationError(VprError):
-    """What is known does not suffice for probabilities."""
-
-
 class BackendError(VprError):
     """The example back-end cannot work here."""

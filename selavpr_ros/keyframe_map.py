@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -24,11 +25,13 @@ from selavpr_ros.keyframe import (
 )
 from selavpr_ros.keyframe_index import AUTO, KeyframeIndex, Rows
 from selavpr_ros.local_codec import EncodedFeatures
+from selavpr_ros.unrelated import Unrelated
 
 # A large map's search graph is written so often, besides at the end: a start after a crash then
 # has at most so many keyframes to put in.
 GRAPH_KEPT_EVERY = 5000
 LOADED_AT_ONCE = 4096
+UNRELATED_KEPT_EVERY = 20
 
 REJECT_NEW, OLDEST_SESSION, DENSEST = 'reject_new', 'oldest_session', 'densest'
 EVICTIONS = (REJECT_NEW, OLDEST_SESSION, DENSEST)
@@ -69,6 +72,12 @@ class KeyframeStore(Protocol):
 
     def keep_graph(self, graph: bytes) -> None:
         """Keep the search graph of all keyframes."""
+
+    def unrelated(self) -> str:
+        """What was kept of unrelated images, or nothing."""
+
+    def keep_unrelated(self, text: str) -> None:
+        """Keep what is known of unrelated images."""
 
     def set_external_keys(self, keys: Mapping[KeyframeId, int]) -> int:
         """Keep the back-end's names of keyframes; returns how many of them there are."""
@@ -136,6 +145,9 @@ class KeyframeMap:
             everything in memory.
         index: kind of the search, see KeyframeIndex.
         cache_bytes: of local features, with a store; and of keyframes that it cannot take.
+
+    Attributes:
+        unrelated: what was learned of unrelated images on this map; kept with it.
     """
 
     def __init__(
@@ -155,6 +167,7 @@ class KeyframeMap:
         self._unsaved_poses: dict[KeyframeId, MapPose] = {}
         self._graph_of = 0  # how many keyframes the graph in the store has
         self.store_error = ''
+        self.unrelated: Unrelated | None = None
         if store is not None:
             self._load(store)
 
@@ -172,6 +185,11 @@ class KeyframeMap:
             return self._keyframes[self._row_of[keyframe_id]]
         except KeyError:
             raise MapError(f'no keyframe {keyframe_id} in a map of {len(self)}') from None
+
+    def find(self, keyframe_id: KeyframeId) -> Keyframe | None:
+        """A keyframe, or None if it is not in this map."""
+        row = self._row_of.get(keyframe_id)
+        return None if row is None else self._keyframes[row]
 
     @property
     def newest(self) -> Keyframe | None:
@@ -226,6 +244,8 @@ class KeyframeMap:
             self._count_session(session_id)
         self._keyframes = list(store.keyframes())
         self._number_rows()
+        with suppress(ValueError):  # damaged: it is learned again
+            self.unrelated = Unrelated.from_json(store.unrelated())
         if self._keyframes:
             self._index = KeyframeIndex(
                 len(self._keyframes[0].global_descriptor), self._index_kind)
@@ -294,6 +314,8 @@ class KeyframeMap:
             self.flush()
             if len(self) % GRAPH_KEPT_EVERY == 0:
                 self._keep_graph()
+            if len(self) % UNRELATED_KEPT_EVERY == 0:
+                self._keep_unrelated()
         if new.local is not None and new.keyframe.id not in self._unsaved:
             self._cache.put(new.keyframe.id, new.local)
 
@@ -325,10 +347,19 @@ class KeyframeMap:
             except MapError as error:  # it is made again when the map is opened
                 self.store_error = str(error)
 
+    def _keep_unrelated(self) -> None:
+        if self._store is None or self._store.read_only or self.unrelated is None:
+            return
+        try:
+            self._store.keep_unrelated(self.unrelated.to_json())
+        except MapError as error:  # it is learned again
+            self.store_error = str(error)
+
     def close(self) -> None:
         """Write what still can be written, and close the store."""
         self.flush()
         self._keep_graph()
+        self._keep_unrelated()
         if self._store is not None:
             self._store.close()
 

@@ -432,6 +432,11 @@ class MapFile:
         with self.writing():
             self.execute('INSERT OR REPLACE INTO search_graph VALUES (1, ?)', (graph,))
 
+    def keep_unrelated(self, text: str) -> None:
+        """Keep what is known of unrelated images, see `Unrelated.to_json`."""
+        with self.writing():
+            self.execute("INSERT OR REPLACE INTO manifest VALUES ('unrelated', ?)", (text,))
+
     # ---- reading -------------------------------------------------------------------------------
 
     def select(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -554,6 +559,11 @@ class MapFile:
             found = self.select('SELECT data FROM search_graph')
             return bytes(found[0][0]) if found else b''
         return b''
+
+    def unrelated(self) -> str:
+        """What `keep_unrelated` kept; empty without."""
+        found = self.select("SELECT value FROM manifest WHERE name = 'unrelated'")
+        return str(found[0][0]) if found else ''
 
     def details(self, keyframe_id: KeyframeId) -> tuple[np.ndarray | None, int]:
         """Covariance (36,) of the pose, or None, and the back-end's key, or 0."""

@@ -10,37 +10,45 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from selavpr_ros.calibration import find_calibration
 from selavpr_ros.config import Settings
 from selavpr_ros.decision import (
     Candidate,
     ClosureDecision,
     Decision,
-    Thresholds,
+    LoopClosure,
+    Verdict,
     Whereabouts,
-    judge_scores,
 )
 from selavpr_ros.errors import DescriptorError, StampError
-from selavpr_ros.evidence import Match, rerank
+from selavpr_ros.evidence import Match, overlap_of, rerank
 from selavpr_ros.geometry import Camera, verify
 from selavpr_ros.keyframe import Hint, Keyframe, KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.keyframe_index import Rows
 from selavpr_ros.keyframe_map import REJECT_NEW, KeyframeMap, Retrieval
 from selavpr_ros.local_codec import NONE, encode
+from selavpr_ros.matching import mutual_matches
 from selavpr_ros.models import VprModel
 from selavpr_ros.pose import TIME_JUMP_NS, Pose
 from selavpr_ros.preprocess import make_thumbnail, preprocess
 from selavpr_ros.relocalization import Relocalization, Relocalizer
-
-# Without measured gates: half of all features match between unrelated images (SelaVPR), so ask
-# for clearly more.
-UNCALIBRATED_LOCAL_SCORE = 0.6
-
-# Candidates whose geometry is looked at: where none of the three best fits, no other will.
-MOST_VERIFIED = 3
+from selavpr_ros.unrelated import (
+    USUAL_MATCHES,
+    USUAL_OVERLAP,
+    USUAL_SIMILARITY,
+    Unrelated,
+)
 
 # A robot that hardly moves knows where it is all the same.
 RECOGNISED = (Decision.ACCEPTED, Decision.REJECT_STATIONARY)
+
+# Without odometry, a view with more in common with the one before comes from a robot that stands.
+VIEW_OVERLAP = 0.5
+# Where nothing is known of a site: images that are no more alike than that have nothing in common.
+UNRELATED_SIMILARITY = 0.95
+# Queries that tell more than that.
+LEARNED_QUERIES = 20
+# Metres a second that no robot drives: the odometry jumped.
+MOST_SPEED = 50.0
 
 STAGES = ('preprocess', 'network', 'search', 'local_matching', 'gates')
 
@@ -76,6 +84,7 @@ class Recognition:
         query: the image's descriptors.
         candidates: all retrieved keyframes, judged, best first.
         loop_closure: the accepted one, or None.
+        earlier: loop closures of queries before, which this one made sure.
         keyframe: the query as a keyframe of the map, or None if it was not kept.
         searched: how many keyframes, from the oldest on, the query was compared with.
         reranked: whether the candidates are in the order of their mutual matches, not of
@@ -88,11 +97,21 @@ class Recognition:
     query: Query
     candidates: list[Candidate]
     loop_closure: Candidate | None
+    earlier: list[LoopClosure]
     keyframe: Keyframe | None
     searched: int
     reranked: bool
     stage_ms: tuple[float, ...]
     relocalization: Relocalization | None = None
+
+    @property
+    def loop_closures(self) -> list[LoopClosure]:
+        """All that this query made sure, its own last."""
+        if self.loop_closure is None:
+            return self.earlier
+        own = LoopClosure(self.query, self.keyframe.id if self.keyframe else None,
+                          self.candidates)
+        return [*self.earlier, own]
 
 
 class _Laps:
@@ -111,9 +130,6 @@ class _Laps:
 class PlaceRecognizer:
     """Recognises places in a stream of images, and grows the map from it.
 
-    Where similarity alone would decide (`why_not_reranked`), nothing is accepted until
-    `gates.min_similarity` is set: no value of it is safe for every place.
-
     Args:
         model: from `load_model`.
         settings: may be replaced at any time between two images.
@@ -123,7 +139,6 @@ class PlaceRecognizer:
         pose_frame: odometry frame of the poses.
         pose_covariance: (36,) of the poses, or None.
         camera: of the images, for relative poses; None where it is not known.
-        calibration: what the evidence means; None, and `why_uncalibrated` says why.
         hint: where the robot may be; then only keyframes there are candidates.
         only_other_sessions: whether `index.session_filter` is 'inter' for now.
     """
@@ -146,9 +161,10 @@ class PlaceRecognizer:
     def adopt(self, keyframe_map: KeyframeMap, label: str = '') -> None:
         """Go on with another map, in a session of its own that people call `label`."""
         self.keyframe_map = keyframe_map
-        self._decision = ClosureDecision()  # what it remembers are keyframes of the map
-        self.calibration, self.why_uncalibrated = find_calibration(
-            self.settings.gates.calibration, self.settings.model.weights, self.model, self.codec)
+        # What it remembers are keyframes of the map.
+        self._decision = ClosureDecision(
+            keyframe_map.find, self._verify,
+            keyframe_map.unrelated or Unrelated(level=self._usual_level))
         self.hint: Hint | None = None
         self.session_id = 0
         self.start_session(label)
@@ -161,6 +177,13 @@ class PlaceRecognizer:
         if not self.settings.verify.enabled:
             return 'verify.enabled is off'
         return 'map.local_codec is none' if self.codec == NONE else ''
+
+    @property
+    def _usual_level(self) -> float:
+        """What unrelated images score before anything is learned; rather too much."""
+        if self.why_not_reranked:
+            return USUAL_SIMILARITY
+        return USUAL_MATCHES if self._positions is None else USUAL_OVERLAP
 
     @property
     def codec(self) -> str:
@@ -191,6 +214,7 @@ class PlaceRecognizer:
         self._last_query: Query | None = None
         self._last_view: Query | None = None
         self._last_apart: Query | None = None
+        self._lowest_similarity = UNRELATED_SIMILARITY
         self.restart_relocalization()
         return self.session_id
 
@@ -243,9 +267,10 @@ class PlaceRecognizer:
         searched = self._count_old_enough(query)
         retrievals = self._retrieve(query.global_descriptor, searched)
         laps.lap()
-        matches = self._look_closer(query, self._rerank(query, retrievals))
+        matches = self._rerank(query, retrievals)
         laps.lap()
-        candidates = self._judge(query, matches)
+        is_new_view, verdict = self._judge(query, matches, searched)
+        candidates = verdict.candidates
         laps.lap()
         closure = next((c for c in candidates if c.decision is Decision.ACCEPTED), None)
         relocalization = self._relocalize(query, closure)
@@ -253,26 +278,18 @@ class PlaceRecognizer:
         keyframe = self._keep(query, image) if self._is_new(query, recognised) else None
         if keyframe and recognised:
             self._decision.remember(keyframe.id, recognised.keyframe.id)
+        if keyframe and is_new_view:
+            self._decision.kept(keyframe.id)
+        self.keyframe_map.unrelated = self._decision.unrelated
         self._last_query = query
         return Recognition(
-            query, candidates, closure, keyframe, searched, not self.why_not_reranked,
-            tuple(laps.stage_ms), relocalization)
+            query, candidates, closure, verdict.earlier, keyframe, searched,
+            not self.why_not_reranked, tuple(laps.stage_ms), relocalization)
 
     @property
-    def thresholds(self) -> Thresholds:
-        """The gates in force: the settings', else the model's measured ones."""
-        gates, measured = self.settings.gates, self.model.operating_point
-        score = measured.min_local_score if measured else UNCALIBRATED_LOCAL_SCORE
-        if self.model.max_local_features and gates.min_local_matches >= 0:
-            score = gates.min_local_matches / self.model.max_local_features
-        similarity, use_local = gates.min_similarity, not self.why_not_reranked
-        if similarity == -1.0 and measured:
-            similarity = measured.min_similarity
-        # What was measured together with local matches is no gate on its own.
-        has_gate = gates.min_similarity != -1.0 or (
-            measured is not None and not self.model.max_local_features)
-        return Thresholds(similarity, score, use_local, use_local or has_gate,
-                          use_geometry=use_local and not self.why_not_verified)
+    def unrelated(self) -> Unrelated:
+        """What is known of images that show different places."""
+        return self._decision.unrelated
 
     @property
     def why_not_verified(self) -> str:
@@ -358,46 +375,74 @@ class PlaceRecognizer:
         features = [self.keyframe_map.local_features(r.keyframe.id) for r in retrievals]
         return rerank(matches, local, features, self.model)
 
-    def _look_closer(self, query: Query, matches: list[Match]) -> list[Match]:
-        """Add geometry to the best candidates that may pass, and to all what it means."""
-        thresholds, left = self.thresholds, MOST_VERIFIED
-        looked = []
-        for match in matches:
-            if (left and thresholds.use_geometry
-                    and judge_scores(match, thresholds) is Decision.ACCEPTED):
-                left -= 1
-                match = self._verify(query, match)
-            looked.append(self.calibration.judge(match) if self.calibration else match)
-        return looked
-
     def _verify(self, query: Query, match: Match) -> Match:
-        assert self._positions is not None
+        """The match with its geometry, where it can be looked at."""
+        if self.why_not_verified or self._positions is None:
+            return match
         return replace(match, geometry=verify(
             match.pairs.pairs, self._positions, query.size, self.settings.verify.geometry,
             self.camera, query.depth_m))
 
-    def _judge(self, query: Query, matches: list[Match]) -> list[Candidate]:
-        gates, last = self.settings.gates, self._last_view
+    def _judge(
+        self, query: Query, matches: list[Match], searched: int
+    ) -> tuple[bool, Verdict]:
+        """Whether the query is a new view, and what was decided on it."""
+        last, moved_m = self._last_view, math.nan
+        if last and last.pose and query.pose:
+            moved_m = self._way_between(last, query)
         is_new_view = last is None or self._differs(
-            last, query, gates.min_motion_between, self.settings.keyframe.min_rotation)
+            last, query, self.settings.gates.min_motion, self.settings.keyframe.min_rotation,
+            VIEW_OVERLAP)
         if is_new_view:
             self._last_view = query
         here = Whereabouts(self.session, query.pose, query.travelled_m)
-        return self._decision.judge(matches, is_new_view, gates, self.thresholds, here)
+        # Views are remembered; their local features would be most of what that takes.
+        return is_new_view, self._decision.judge(
+            replace(query, local_features=None), matches, is_new_view, self.settings.gates,
+            comparable=searched, moved_m=moved_m, here=here)
+
+    @staticmethod
+    def _way_between(last: Query, query: Query) -> float:
+        """Metres between two queries with poses; NaN where odometry jumped."""
+        assert last.pose
+        assert query.pose
+        moved_m = last.pose.distance_to(query.pose)
+        is_possible = moved_m <= MOST_SPEED * 1e-9 * (query.stamp_ns - last.stamp_ns)
+        return moved_m if is_possible else math.nan
 
     def _differs(
-        self, last: Query, query: Query, min_translation: float, min_rotation: float
+        self, last: Query, query: Query, min_translation: float, min_rotation: float,
+        max_overlap: float,
     ) -> bool:
-        """Tell whether a query shows something new: by motion, or without it by similarity."""
+        """Tell whether a query shows something new: by motion, or without it by its look."""
         if query.pose and last.pose:
             return _moved(last.pose, query.pose, min_translation, min_rotation)
+        return self._overlap(last, query) <= max_overlap
+
+    def _overlap(self, last: Query, query: Query) -> float:
+        """How much of the view two queries have in common, in [0, 1]."""
         similarity = float(query.global_descriptor @ last.global_descriptor)
-        return similarity <= self.settings.keyframe.max_similarity + 1e-6
+        self._lowest_similarity = min(self._lowest_similarity, similarity)
+        if last.local_features is None or query.local_features is None or self.why_not_reranked:
+            return self._overlap_by(similarity)
+        pairs = mutual_matches(
+            query.local_features, last.local_features, self.model.match_similarity).cpu().numpy()
+        if self._positions is None:
+            return len(pairs) / max(1, len(query.local_features))
+        return overlap_of(pairs, self._positions)
+
+    def _overlap_by(self, similarity: float) -> float:
+        """The same by similarity alone: what unrelated images have is nothing in common."""
+        known = self._decision.unrelated
+        is_learned = known.queries >= LEARNED_QUERIES and self.why_not_reranked
+        unrelated = known.level - 1.0 if is_learned else self._lowest_similarity
+        return (similarity - unrelated) / max(1.0 - unrelated, 1e-6)
 
     def _relocalize(self, query: Query, closure: Candidate | None) -> Relocalization | None:
         if closure is None or closure.match.keyframe.id.session == self.session:
             return None
-        return self._relocalizer.update(closure, query.pose, self.settings.relocalization)
+        return self._relocalizer.update(
+            closure, query.pose, self.settings.relocalization, self._decision.hypotheses)
 
     def _is_new(self, query: Query, recognised: Match | None) -> bool:
         """Tell whether a query becomes a keyframe."""
@@ -418,12 +463,18 @@ class PlaceRecognizer:
             return True
         if (query.stamp_ns - last.stamp_ns) * 1e-9 < settings.min_interval:
             return False
-        return self._differs(last, query, settings.min_translation, settings.min_rotation)
+        return self._differs(last, query, settings.min_translation, settings.min_rotation,
+                             settings.max_overlap)
 
     def _is_duplicate(self, recognised: Match | None) -> bool:
         """What was recognised and looks the same as what is stored teaches the map nothing."""
-        most = self.settings.keyframe.duplicate_similarity
-        return recognised is not None and most < 1.0 and recognised.similarity > most
+        if recognised is None:
+            return False
+        overlap = recognised.overlap
+        if math.isnan(overlap):
+            overlap = (self._overlap_by(recognised.similarity)
+                       if math.isnan(recognised.local_score) else recognised.local_score)
+        return overlap > self.settings.keyframe.max_overlap
 
     def _has_room(self) -> bool:
         """Tell whether the map can take a keyframe; make room by `map.eviction` if it is full."""

@@ -1,4 +1,4 @@
-"""Where the robot is in another session's map, once several candidates agree on it."""
+"""Where the robot is in another session's map, by all accepted candidates that agree on it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from selavpr_ros.pose import Pose, compose, mean_pose, relative_pose
 AGREEMENT_SIGMAS = 3.0
 # Without poses, recognised keyframes have to follow each other in the map.
 AGREEMENT_KEYFRAMES = 10
+MOST_HITS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +25,14 @@ class Relocalization:
     """What the last accepted candidates of other sessions say together.
 
     Attributes:
-        success: whether enough of them agree.
         frame: of the pose: the back-end's, or '' for the odometry frame of the session of `best`.
         pose: of the robot, or None where the recognised keyframe has none.
         covariance: (6, 6), x, y, z in metres and rotations about them in radians.
         best: the newest candidate.
         frames_used: how many candidates agree, the newest included.
-        hypotheses: at how many distinct places the last candidates saw the robot.
+        hypotheses: at how many distinct places the robot may still be.
     """
 
-    success: bool
     frame: str
     pose: Pose | None
     covariance: np.ndarray
@@ -68,21 +67,23 @@ class _Hit:
 
 
 class Relocalizer:
-    """Gathers accepted candidates of other sessions until enough agree.
+    """Gathers accepted candidates of other sessions: those that agree make one pose.
 
-    A candidate says that the robot is where its keyframe is; odometry carries that on to now. A
-    robot that was carried away disagrees with its own past until the new place has as many hits.
+    A candidate says that the robot is where its keyframe is; odometry carries that on to now. One
+    that disagrees with the newest, as the robot was carried away, or odometry has drifted, is
+    left out.
     """
 
     def __init__(self) -> None:
-        self._hits: deque[_Hit] = deque()
+        self._hits: deque[_Hit] = deque(maxlen=MOST_HITS)
 
     def reset(self) -> None:
         """Forget what was before."""
         self._hits.clear()
 
     def update(
-        self, accepted: Candidate, odometry: Pose | None, settings: RelocalizationSettings
+        self, accepted: Candidate, odometry: Pose | None, settings: RelocalizationSettings,
+        hypotheses: int = 1,
     ) -> Relocalization:
         """Add the accepted candidate of the newest query.
 
@@ -90,26 +91,17 @@ class Relocalizer:
             accepted: its keyframe is of another session.
             odometry: pose of the query, or None.
             settings: in force now.
+            hypotheses: places where the robot may be.
         """
         newest = _Hit(accepted, odometry)
         self._hits.append(newest)
-        while len(self._hits) > 2 * settings.min_consistent:
-            self._hits.popleft()
         agreeing = [hit for hit in self._hits if _agree(hit, newest, odometry, settings)]
         poses = [pose for hit in agreeing if (pose := hit.pose_at(odometry)) is not None]
         moved = newest.keyframe.map_pose
         return Relocalization(
-            success=len(agreeing) >= settings.min_consistent, frame=moved.frame if moved else '',
-            pose=mean_pose(poses) if poses else None, covariance=_covariance(poses, settings),
-            best=accepted, frames_used=len(agreeing),
-            hypotheses=self._count_places(odometry, settings))
-
-    def _count_places(self, odometry: Pose | None, settings: RelocalizationSettings) -> int:
-        places: list[_Hit] = []
-        for hit in self._hits:
-            if not any(_agree(hit, place, odometry, settings) for place in places):
-                places.append(hit)
-        return len(places)
+            frame=moved.frame if moved else '', pose=mean_pose(poses) if poses else None,
+            covariance=_covariance(poses, settings), best=accepted, frames_used=len(agreeing),
+            hypotheses=max(hypotheses, 1))
 
 
 def _agree(

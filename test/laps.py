@@ -12,14 +12,12 @@ SECOND_NS = 1_000_000_000
 START_NS = 1_700_000_000 * SECOND_NS
 LAP_NS = PLACES * SECOND_NS
 
-# The baseline on tiny images, with gates that two short laps can pass.
+# The baseline on tiny images, and a map that two short laps can close.
 SETTINGS = {
     'model.weights': 'hog',
     'model.input_size': [96, 128],
     'model.warmup_iters': 0,
-    'keyframe.max_similarity': 1.0,
-    'keyframe.duplicate_similarity': 1.0,
-    'gates.min_local_matches': 90,  # of 117; two different textures share about 50
+    'keyframe.max_overlap': 1.0,
     'index.exclude_recent_keyframes': 3,
     'index.exclude_recent_seconds': 3.0,
 }

@@ -303,13 +303,12 @@ def place(number: int, height: int = 240, width: int = 320) -> np.ndarray:
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-# Every image is a query and a keyframe, and one look is enough for a loop closure.
+# Every image is a query and a keyframe; see the fixture `eager` for the decision.
 EAGER = {
-    'query.max_rate': 60.0, 'keyframe.min_interval': 0.0, 'keyframe.max_similarity': 1.0,
+    'query.max_rate': 60.0, 'keyframe.min_interval': 0.0, 'keyframe.max_overlap': 1.0,
     'index.exclude_recent_seconds': 0.0, 'index.exclude_recent_keyframes': 0,
-    'index.exclude_recent_distance': 0.0, 'gates.temporal_min': 1, 'pose_source': 'none',
-    'gates.min_local_matches': 600, 'keyframe.duplicate_similarity': 1.0,
-    'status.period': 0.1, 'qos.image_reliability': 'reliable'}
+    'index.exclude_recent_distance': 0.0, 'pose_source': 'none', 'gates.min_probability': 0.5,
+    'gates.min_motion': 0.0, 'status.period': 0.1, 'qos.image_reliability': 'reliable'}
 
 
 def send_places(listener, numbers, first_s=1):

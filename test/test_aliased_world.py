@@ -54,21 +54,13 @@ def outcomes(model, laps, **settings):
     return found, false
 
 
-def test_without_these_gates_the_wings_are_one(model, laps):
-    found, false = outcomes(
-        model, laps, gates__odometry_check=False, gates__ambiguity_ratio=10.0)
+def test_without_odometry_as_a_gate_the_wings_are_one(model, laps):
+    found, false = outcomes(model, laps, gates__max_drift=10.0)
     assert false[1] > 30
-    assert found[2]['ACCEPTED'] > 30
 
 
-def test_odometry_tells_a_new_wing_from_an_old_one_and_rivals_make_ambiguous(model, laps):
+def test_odometry_tells_a_new_wing_from_an_old_one_and_rules_out_rivals(model, laps):
     found, false = outcomes(model, laps)
     assert false == [0, 0, 0]
     assert found[1]['REJECT_ODOMETRY'] > 30
-    assert found[2]['REJECT_AMBIGUOUS'] > 30
-
-
-def test_who_trusts_odometry_that_far_closes_the_third_lap(model, laps):
-    found, false = outcomes(model, laps, gates__ambiguity_ratio=10.0)
-    assert false == [0, 0, 0]
     assert found[2]['ACCEPTED'] > 30

@@ -39,7 +39,8 @@ def test_flat_and_back():
     ({'frames.base_to_camera': [0, 0, 1]}, r'should be like \(0.0, 0.0'),
     ({'frames.base_to_camera': [0, 0, 1, 0, 0, 0, 0]}, 'base_to_camera: rotation .* has norm 0'),
     ({'index.exclude_recent_seconds': float('inf')}, r'is not in \[0, 2.14748e\+09\]'),
-    ({'gates.temporal_min': 6}, 'nothing could ever be accepted'),
+    ({'gates.min_probability': 0.4}, r'gates.min_probability = 0.4 is not in \[0.5, 1\]'),
+    ({'gates.temporal_min': 6}, "there is no setting 'gates.temporal_min'"),
     ({'gates': 3}, "there is no setting 'gates'"),
 ])
 def test_bad_values_are_refused_with_a_sentence(values, words):

@@ -1,4 +1,4 @@
-"""Stage 5: each gate with a case that only it rejects."""
+"""Candidates and their verdicts: every reason in a case that only it explains."""
 
 from __future__ import annotations
 
@@ -14,310 +14,271 @@ from selavpr_ros.decision import (
     ORDER,
     ClosureDecision,
     Decision,
-    Thresholds,
     Whereabouts,
     name_outcome,
 )
 from selavpr_ros.evidence import Match
 from selavpr_ros.geometry import FUNDAMENTAL, Geometry
-from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, SessionId
+from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.pose import Pose
 
-THRESHOLDS = Thresholds(min_similarity=0.5, min_local_score=0.3, use_local=True)
-GATES = GateSettings(temporal_window=5, temporal_min=3, temporal_reach=2)
+GATES = GateSettings()
+KEYFRAMES = 200
+SAME, ELSEWHERE = 0.3, 0.02  # overlaps
 
 
-def _match(
-    keyframe_id: int, similarity: float = 0.9, score: float = 0.5, session: int = 1,
-    x_m: float | None = None, map_x_m: float | None = None, robot: int = 0,
-) -> Match:
-    """A match with a keyframe after x metres of a straight way, where that is told."""
-    descriptor = np.ones(1, np.float32)
-    pose = None if x_m is None else Pose.planar(x_m, 0.0, 0.0)
-    moved = None if map_x_m is None else MapPose('map', Pose.planar(map_x_m, 0.0, 0.0))
-    keyframe = Keyframe(
-        KeyframeId(session, keyframe_id, robot), 0, descriptor, pose, x_m or 0.0, moved)
-    return Match(keyframe, 0, similarity, int(score * 1000), score)
+class World:
+    """A map of keyframes in one session, and the decision on it."""
+
+    def __init__(self, *, poses=None, inliers: int | None = None) -> None:
+        self.keyframes = {
+            number: Keyframe(KeyframeId(1, number), number, np.ones(1, np.float32),
+                             poses(number) if poses else None, float(number))
+            for number in range(1, KEYFRAMES + 1)}
+        self.inliers = inliers
+        self.verified = []
+        self.decision = ClosureDecision(
+            lambda wanted: self.keyframes.get(wanted.keyframe_id), self._verify)
+        self.random = np.random.default_rng(0)
+        self.asked = 0
+
+    def _verify(self, query, match):
+        self.verified.append(query)
+        if self.inliers is None:
+            return match
+        return replace(match, geometry=Geometry(
+            FUNDAMENTAL, np.arange(match.local_matches) < self.inliers, 1.0))
+
+    def match(self, number: int, overlap: float) -> Match:
+        return Match(self.keyframes[number], 0, 0.9, 100, 0.3, overlap=overlap)
+
+    def see(self, overlaps, *, is_new_view=True, gates=GATES, elsewhere=True, **where):
+        """A view; keyframes that are not named are elsewhere, and are like any other."""
+        others = [n for n in range(100, 190, 6) if min(
+            (abs(n - m) for m in overlaps), default=99) > 12] if elsewhere else []
+        found = {n: ELSEWHERE * (1.0 + 0.1 * self.random.standard_normal()) for n in others}
+        found.update(overlaps)
+        matches = sorted((self.match(n, overlap) for n, overlap in found.items()),
+                         key=lambda match: -match.overlap)
+        self.asked += 1
+        return self.decision.judge(
+            f'query {self.asked}', matches, is_new_view, gates, comparable=KEYFRAMES, **where)
+
+    def walk(self, first: int, views: int, **options):
+        """Views of one keyframe after the other; all verdicts."""
+        return [self.see({first + n: SAME}, **options) for n in range(views)]
 
 
-def _at(x_m: float, travelled_m: float, session: int = 1) -> Whereabouts:
-    return Whereabouts(SessionId(session), Pose.planar(x_m, 0.0, 0.0), travelled_m)
+def by_keyframe(verdict) -> dict[int, Decision]:
+    return {c.match.keyframe.id.keyframe_id: c.decision for c in verdict.candidates}
 
 
-@pytest.fixture
-def agreed() -> ClosureDecision:
-    """After two views that agree on keyframe 10 and its neighbour."""
-    decision = ClosureDecision()
-    for keyframe_id in (10, 11):
-        decision.judge([_match(keyframe_id)], True, GATES, THRESHOLDS)
-    return decision
+def accepted(verdict):
+    return [c for c in verdict.candidates if c.decision is Decision.ACCEPTED]
 
 
-def _judge(decision: ClosureDecision, *matches: Match, is_new_view: bool = True, **thresholds):
-    limits = Thresholds(**{**THRESHOLDS.__dict__, **thresholds})
-    return [c.decision for c in decision.judge(list(matches), is_new_view, GATES, limits)]
+def test_a_sequence_is_accepted_and_a_single_view_is_not():
+    verdicts = World().walk(20, 6)
+    assert not accepted(verdicts[0])
+    best, = accepted(verdicts[-1])
+    assert best.match.keyframe.id.keyframe_id == 25
+    assert best.probability > 0.99
+    assert best.likelihood_ratio > 10.0
+    assert math.isnan(best.odometry_ratio)
 
 
-def test_accepted_when_all_agree(agreed):
-    candidate, = agreed.judge([_match(12)], True, GATES, THRESHOLDS)
-    assert (candidate.decision, candidate.temporal_support) == (Decision.ACCEPTED, 3)
-
-
-def test_low_similarity(agreed):
-    assert _judge(agreed, _match(11, similarity=0.49)) == [Decision.REJECT_LOW_SIMILARITY]
-
-
-def test_few_local_matches(agreed):
-    assert _judge(agreed, _match(11, score=0.29)) == [Decision.REJECT_FEW_LOCAL]
-
-
-def test_few_local_matches_do_not_matter_without_local_features(agreed):
-    assert _judge(agreed, _match(11, score=0.0), use_local=False) == [Decision.ACCEPTED]
-
-
-def test_nothing_is_accepted_without_a_safe_gate(agreed):
-    candidates = _judge(agreed, _match(11, similarity=1.0), _match(12), is_safe=False)
-    assert candidates == [Decision.REJECT_UNCALIBRATED] * 2
-    assert name_outcome(candidates) == 'REJECT_UNCALIBRATED'
-
-
-def test_a_place_that_nobody_else_saw(agreed):
-    assert _judge(agreed, _match(50)) == [Decision.REJECT_TEMPORAL]
-
-
-def test_the_same_number_in_another_session_is_no_support(agreed):
-    assert _judge(agreed, _match(11, session=2)) == [Decision.REJECT_TEMPORAL]
-
-
-def test_standing_still_closes_nothing_again(agreed):
-    assert _judge(agreed, _match(11)) == [Decision.ACCEPTED]
-    assert _judge(agreed, _match(11), is_new_view=False) == [Decision.REJECT_STATIONARY]
-    assert _judge(agreed, _match(11)) == [Decision.ACCEPTED]
-
-
-def test_standing_still_gathers_no_support():
-    decision = ClosureDecision()
-    assert _judge(decision, _match(11)) == [Decision.REJECT_TEMPORAL]
+def test_somewhere_new():
+    world = World()
     for _ in range(10):
-        assert _judge(decision, _match(11), is_new_view=False) == [Decision.REJECT_TEMPORAL]
+        verdict = world.see({})
+    assert set(by_keyframe(verdict).values()) == {Decision.REJECT_NEW_PLACE}
+    assert all(c.probability < 0.05 for c in verdict.candidates)
+    assert world.verified == []
 
 
-def test_one_closure_per_query(agreed):
-    verdicts = _judge(agreed, _match(11), _match(10), _match(12, score=0.1))
-    assert verdicts == [
-        Decision.ACCEPTED, Decision.REJECT_DUPLICATE, Decision.REJECT_FEW_LOCAL]
+def test_views_in_no_order_are_no_sequence():
+    world = World()
+    for number in (20, 80, 45, 10, 65, 30, 90):
+        assert not accepted(world.see({number: SAME}))
 
 
-def test_the_best_that_passes_is_taken(agreed):
-    verdicts = _judge(agreed, _match(70, similarity=0.1), _match(11))
-    assert verdicts == [Decision.REJECT_LOW_SIMILARITY, Decision.ACCEPTED]
+def test_two_places_that_are_as_likely_are_ambiguous():
+    world = World()
+    for step in range(12):
+        verdict = world.see({20 + step: SAME, 60 + step: SAME})
+        assert not accepted(verdict)
+    assert Decision.REJECT_AMBIGUOUS in by_keyframe(verdict).values()
+    assert world.decision.hypotheses == 2
 
 
-def test_support_is_forgotten_after_the_window(agreed):
-    for _ in range(4):
-        assert _judge(agreed) == []
-    assert _judge(agreed, _match(11)) == [Decision.REJECT_TEMPORAL]
+def test_not_sure_yet():
+    verdicts = World().walk(20, 6)
+    reasons = [by_keyframe(verdict)[20 + n] for n, verdict in enumerate(verdicts)]
+    assert Decision.REJECT_UNSURE in reasons
+    assert reasons.index(Decision.REJECT_UNSURE) < reasons.index(Decision.ACCEPTED)
 
 
-def test_reset_forgets(agreed):
-    agreed.reset()
-    assert _judge(agreed, _match(11)) == [Decision.REJECT_TEMPORAL]
+def test_geometry_has_the_last_word():
+    world = World(inliers=29)  # of 100
+    verdicts = world.walk(20, 6)
+    assert by_keyframe(verdicts[-1])[25] is Decision.REJECT_GEOMETRY
+    assert not any(map(accepted, verdicts))
+    verdicts = World(inliers=30).walk(20, 6)
+    assert accepted(verdicts[-1])[0].match.geometry.count == 30
 
 
-def test_values_are_those_of_the_message():
-    text = {name: int(value) for name, value in Decision.__members__.items()}
-    assert text['REJECT_DUPLICATE'] == 10
-    assert text['REJECT_TEMPORAL'] == 5
+def test_a_robot_that_stands_gathers_no_evidence():
+    world = World()
+    world.see({20: SAME})
+    before = world.decision.filter.belief
+    for _ in range(20):
+        verdict = world.see({20: SAME}, is_new_view=False)
+        assert not accepted(verdict)
+        assert verdict.earlier == []
+    assert world.decision.filter.belief is before
 
 
-@pytest.mark.parametrize(('decisions', 'answer'), [
-    ([], 'NO_CANDIDATES'),
-    ([Decision.REJECT_LOW_SIMILARITY], 'REJECT_LOW_SIMILARITY'),
-    ([Decision.REJECT_LOW_SIMILARITY, Decision.REJECT_FEW_LOCAL], 'REJECT_FEW_LOCAL'),
-    ([Decision.REJECT_TEMPORAL, Decision.REJECT_DUPLICATE], 'REJECT_TEMPORAL'),
-    ([Decision.ACCEPTED, Decision.REJECT_DUPLICATE, Decision.REJECT_FEW_LOCAL], 'ACCEPTED'),
-])
-def test_outcome_is_the_last_gate_that_was_reached(decisions, answer):
-    assert name_outcome(decisions) == answer
+def test_a_robot_that_stands_closes_no_loop_again():
+    world = World()
+    world.walk(20, 6)
+    verdict = world.see({25: SAME}, is_new_view=False)
+    assert by_keyframe(verdict)[25] is Decision.REJECT_STATIONARY
 
 
-# ---- another place that looks the same ---------------------------------------------------------
+def test_the_best_of_a_place_is_taken_and_the_others_are_its_duplicates():
+    world = World()
+    for n in range(6):
+        verdict = world.see({19 + n: 0.2, 20 + n: SAME, 21 + n: 0.25})
+    found = by_keyframe(verdict)
+    assert found[25] is Decision.ACCEPTED
+    assert found[24] is found[26] is Decision.REJECT_DUPLICATE
+    chances = {c.match.keyframe.id.keyframe_id: c.probability for c in verdict.candidates}
+    assert chances[25] > chances[26] > chances[24] > 0.5
 
 
-def _first(decision: ClosureDecision, *matches: Match, here: Whereabouts | None = None, **gates):
-    """The best one's verdict and distinctness."""
-    options = {} if here is None else {'here': here}
-    candidate = decision.judge(
-        list(matches), True, replace(GATES, **gates), THRESHOLDS, **options)[0]
-    return candidate.decision, candidate.distinctness
+def test_earlier_views_are_published_once_each_in_order():
+    world = World()
+    told = []
+    for n in range(8):
+        verdict = world.see({20 + n: SAME})
+        world.decision.kept(KeyframeId(2, n + 1))
+        told += [(c.query, c.keyframe_id, c.candidate.match.keyframe.id.keyframe_id)
+                 for c in verdict.earlier]
+        if accepted(verdict):
+            told.append((f'query {n + 1}', None, 20 + n))
+    first = 9 - len(told)
+    assert first <= 3
+    assert [query for query, *_ in told] == [f'query {n}' for n in range(first, 9)]
+    assert [number for *_, number in told] == list(range(19 + first, 28))
+    assert told[0][1] == KeyframeId(2, first)
 
 
-def test_another_place_that_is_nearly_as_good_makes_ambiguous(agreed):
-    best = _match(11, score=0.5, x_m=11.0)
-    verdict, distinctness = _first(agreed, best, _match(90, score=0.46, x_m=90.0))
-    assert verdict is Decision.REJECT_AMBIGUOUS
-    assert distinctness == pytest.approx(1 - 0.46 / 0.5)
+def test_looking_back_can_be_turned_off():
+    verdicts = World().walk(20, 8, gates=GateSettings(look_back=0))
+    assert [verdict.earlier for verdict in verdicts] == [[]] * 8
 
 
-@pytest.mark.parametrize('other', [
-    _match(90, score=0.44, x_m=90.0),  # not so good
-    _match(12, score=0.5, x_m=90.0),  # the same place: a neighbour
-    _match(30, score=0.5, x_m=20.0),  # 9 m apart
-    _match(90, score=0.5),  # nobody knows where
-    _match(90, score=0.5, session=2, x_m=90.0),  # in another odometry frame
-])
-def test_what_makes_nothing_ambiguous(agreed, other):
-    assert _first(agreed, _match(11, score=0.5, x_m=11.0), other)[0] is Decision.ACCEPTED
+def test_a_sure_place_that_this_view_does_not_show_is_not_accepted():
+    world = World()
+    world.walk(20, 8)
+    assert not accepted(world.see({28: ELSEWHERE}))
 
 
-def test_without_local_features_similarity_is_the_score(agreed):
-    rows = agreed.judge(
-        [_match(11, similarity=0.9, score=0.0, x_m=11.0),
-         _match(90, similarity=0.8, score=0.0, x_m=90.0)],
-        True, GATES, replace(THRESHOLDS, use_local=False))
-    assert rows[0].distinctness == pytest.approx(1 - 0.8 / 0.9)
-    assert rows[0].decision is Decision.ACCEPTED
+# ---- odometry -----------------------------------------------------------------------------------
 
 
-def test_sessions_that_the_back_end_has_brought_together_compare(agreed):
-    best = _match(11, x_m=11.0, map_x_m=0.0)
-    assert _first(agreed, best, _match(5, session=2, map_x_m=50.0))[0] is (
-        Decision.REJECT_AMBIGUOUS)
-    assert _first(agreed, best, _match(5, session=2, map_x_m=5.0))[0] is Decision.ACCEPTED
+def here(x_m: float, travelled_m: float, z_m: float = 0.0) -> Whereabouts:
+    pose = Pose(np.array([x_m, 0.0, z_m]), np.array([0.0, 0.0, 0.0, 1.0]))
+    return Whereabouts(SessionId(1), pose, travelled_m)
 
 
-def test_the_worse_of_two_places_has_a_negative_distinctness(agreed):
-    rows = agreed.judge([_match(11, score=0.5, x_m=11.0), _match(90, score=0.4, x_m=90.0)],
-                        True, GATES, THRESHOLDS)
-    assert [c.decision for c in rows] == [Decision.ACCEPTED, Decision.REJECT_AMBIGUOUS]
-    assert rows[1].distinctness == pytest.approx(1 - 0.5 / 0.4)
+def along_x(number: int) -> Pose:
+    return Pose.planar(float(number), 0.0, 0.0)
 
 
-def test_without_another_place_there_is_no_distinctness(agreed):
-    verdict, distinctness = _first(agreed, _match(11, x_m=11.0), _match(12, x_m=12.0))
-    assert verdict is Decision.ACCEPTED
-    assert np.isnan(distinctness)
+@pytest.mark.parametrize(('off_m', 'height_m', 'gates', 'is_possible'), [
+    (0.0, 0.0, {}, True),
+    (25.0, 0.0, {}, True),  # 10 m and a tenth of the 180 m since
+    (35.0, 0.0, {}, False),
+    (35.0, 0.0, {'max_drift': 0.2}, True),
+    (0.0, 4.0, {}, False),  # a storey: 1 m and a hundredth of the way
+    (0.0, 2.0, {}, True),
+    (0.0, 4.0, {'max_vertical_drift': 10.0}, True)])
+def test_where_odometry_cannot_have_been(off_m, height_m, gates, is_possible):
+    world, gates = World(poses=along_x), replace(GATES, **gates)
+    for n in range(8):
+        verdict = world.see({20 + n: SAME}, gates=gates, moved_m=1.0,
+                            here=here(20.0 + n + off_m, 200.0 + n, height_m))
+    found = by_keyframe(verdict)[27]
+    assert found is (Decision.ACCEPTED if is_possible else Decision.REJECT_ODOMETRY)
+    ratio = next(c.odometry_ratio for c in verdict.candidates
+                 if c.match.keyframe.id.keyframe_id == 27)
+    assert (ratio <= 1.0) == is_possible
 
 
-def test_ambiguity_can_be_switched_off(agreed):
-    best, other = _match(11, x_m=11.0), _match(90, x_m=90.0)
-    assert _first(agreed, best, other)[0] is Decision.REJECT_AMBIGUOUS
-    assert _first(agreed, best, other, ambiguity_ratio=1.5)[0] is Decision.ACCEPTED
+def test_a_rival_that_odometry_rules_out_is_none():
+    world = World(poses=along_x)
+    for n in range(8):
+        verdict = world.see({20 + n: SAME, 120 + n: SAME}, moved_m=1.0,
+                            here=here(20.0 + n, 250.0 + n))
+    assert by_keyframe(verdict)[27] is Decision.ACCEPTED
+    assert by_keyframe(verdict)[127] is Decision.REJECT_ODOMETRY
 
 
-def test_what_closed_a_loop_is_one_place_however_far_odometry_drifted(agreed):
-    best, other = _match(11, x_m=11.0), _match(90, x_m=90.0)
-    assert _first(agreed, best, other)[0] is Decision.REJECT_AMBIGUOUS
-    agreed.remember(KeyframeId(1, 90), KeyframeId(1, 12))
-    assert _first(agreed, best, other)[0] is Decision.ACCEPTED
-    agreed.remember(KeyframeId(1, 190), KeyframeId(1, 90))  # and once more
-    assert _first(agreed, best, _match(190, x_m=190.0))[0] is Decision.ACCEPTED
+def test_other_sessions_have_an_odometry_of_their_own():
+    world = World(poses=along_x)
+    for n in range(8):
+        where = replace(here(500.0 + n, 0.0), session=SessionId(2))
+        verdict = world.see({20 + n: SAME}, moved_m=1.0, here=where)
+    assert accepted(verdict)
 
 
-# ---- odometry ----------------------------------------------------------------------------------
+# ---- places that the map holds several times ----------------------------------------------------
 
 
-@pytest.mark.parametrize(('here', 'verdict'), [
-    (_at(30.0, 200.0), Decision.ACCEPTED),  # 19 m off after 189 m
-    (_at(45.0, 200.0), Decision.REJECT_ODOMETRY),  # 34 m
-    (_at(20.0, 20.0), Decision.ACCEPTED),  # 9 m apart may be one place
-    (_at(90.0, 200.0, session=2), Decision.ACCEPTED),  # another odometry frame
-    (Whereabouts(SessionId(1), None, 200.0), Decision.ACCEPTED),
-])
-def test_odometry_cannot_be_off_by_any_amount(agreed, here, verdict):
-    assert _first(agreed, _match(11, x_m=11.0), here=here)[0] is verdict
+def test_laps_that_closures_link_are_one_place():
+    world = World()
+    for n in range(15):
+        world.decision.remember(KeyframeId(1, 60 + n), KeyframeId(1, 20 + n))
+    for n in range(10):
+        verdict = world.see({20 + n: SAME, 60 + n: 0.9 * SAME})
+    assert by_keyframe(verdict)[29] is Decision.ACCEPTED
+    assert by_keyframe(verdict)[69] is Decision.REJECT_DUPLICATE
 
 
-@pytest.mark.parametrize('gates', [{'max_drift': 0.2}, {'odometry_check': False}])
-def test_how_bad_odometry_is_can_be_told(agreed, gates):
-    here = _at(45.0, 200.0)
-    assert _first(agreed, _match(11, x_m=11.0), here=here)[0] is Decision.REJECT_ODOMETRY
-    agreed.reset()
-    for number in (10, 11):
-        _first(agreed, _match(number, x_m=11.0), here=here, **gates)
-    assert _first(agreed, _match(12, x_m=11.0), here=here, **gates)[0] is Decision.ACCEPTED
+def test_keyframes_near_each_other_by_poses_are_one_place():
+    world = World(poses=lambda number: Pose.planar(float(number % 40), 0.0, 0.0))
+    for n in range(10):
+        verdict = world.see({20 + n: SAME, 60 + n: 0.9 * SAME})
+    assert by_keyframe(verdict)[29] is Decision.ACCEPTED
 
 
-@pytest.mark.parametrize(('height_m', 'travelled_m', 'gates', 'verdict'), [
-    (3.0, 150.0, {}, Decision.REJECT_ODOMETRY),  # the next storey
-    (-3.0, 150.0, {}, Decision.REJECT_ODOMETRY),
-    (1.3, 50.0, {}, Decision.ACCEPTED),  # drift, or a slope
-    (3.0, 350.0, {}, Decision.ACCEPTED),
-    (3.0, 150.0, {'max_vertical_drift': 10.0}, Decision.ACCEPTED),
-    (3.0, 150.0, {'odometry_check': False}, Decision.ACCEPTED),
-])
-def test_odometry_tells_storeys_apart(height_m, travelled_m, gates, verdict):
-    above = Pose([11.0, 0.0, height_m], [0.0, 0.0, 0.0, 1.0])
-    here, decision = Whereabouts(SessionId(1), above, travelled_m), ClosureDecision()
-    for number in (10, 11):
-        _first(decision, _match(number, x_m=11.0), here=here, **gates)
-    assert _first(decision, _match(12, x_m=11.0), here=here, **gates)[0] is verdict
+# ---- the rest -----------------------------------------------------------------------------------
 
 
-def test_how_far_odometry_agrees_is_told():
-    matches = [_match(10, x_m=10.0), _match(11, x_m=90.0), _match(12), _match(9, session=2)]
-    here = Whereabouts(SessionId(1), Pose([30.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]), 110.0)
-    ratios = [c.odometry_ratio
-              for c in ClosureDecision().judge(matches, True, GATES, THRESHOLDS, here)]
-    assert ratios[:2] == pytest.approx([20.0 / 20.0, 60.0 / 12.0], abs=0.01)
-    assert np.isnan(ratios[2:]).all()
-    level = replace(GATES, max_vertical_drift=0.0, max_drift=10.0)
-    steep, *_ = ClosureDecision().judge(matches, True, level, THRESHOLDS, here)
-    assert steep.odometry_ratio == pytest.approx(1.0)
-    lost = Whereabouts(SessionId(1), None, 110.0)
-    assert np.isnan([c.odometry_ratio for c in ClosureDecision().judge(
-        matches, True, GATES, THRESHOLDS, lost)]).all()
+def test_no_candidates():
+    verdict = World().see({}, elsewhere=False)
+    assert (verdict.candidates, verdict.earlier) == ([], [])
+    assert name_outcome([]) == NO_CANDIDATES
 
 
-def test_what_odometry_excludes_is_no_vote():
-    decision = ClosureDecision()
-    for number in range(10, 14):
-        verdict, _ = _first(decision, _match(number, x_m=float(number)), here=_at(90.0, 100.0))
-        assert verdict is Decision.REJECT_ODOMETRY
-    assert _first(decision, _match(14, x_m=14.0), here=_at(14.0, 100.0))[0] is (
-        Decision.REJECT_TEMPORAL)
+def test_a_reset_forgets_where_the_robot_was():
+    world = World()
+    world.walk(20, 6)
+    world.decision.reset()
+    assert not accepted(world.see({26: SAME}))
 
 
-def test_keyframes_of_two_robots_are_no_neighbours(agreed):
-    assert _judge(agreed, _match(11, robot=2)) == [Decision.REJECT_TEMPORAL]
+def test_an_outcome_is_the_farthest_gate():
+    assert name_outcome([Decision.REJECT_NEW_PLACE, Decision.REJECT_DUPLICATE]) == (
+        'REJECT_NEW_PLACE')
+    assert name_outcome([Decision.REJECT_ODOMETRY, Decision.REJECT_GEOMETRY]) == 'REJECT_GEOMETRY'
+    assert set(ORDER) == set(Decision) - {Decision.REJECT_DUPLICATE}
 
 
-# ---- names -------------------------------------------------------------------------------------
-
-
-def test_every_verdict_has_a_place_in_the_order():
-    assert {*ORDER, Decision.REJECT_DUPLICATE} == set(Decision)
-
-
-def test_the_gate_that_a_query_came_farthest_to_has_the_last_word():
-    assert name_outcome([Decision.REJECT_FEW_LOCAL, Decision.REJECT_AMBIGUOUS]) == (
-        'REJECT_AMBIGUOUS')
-    assert name_outcome([Decision.REJECT_ODOMETRY, Decision.REJECT_TEMPORAL]) == (
-        'REJECT_TEMPORAL')
-    assert name_outcome([Decision.REJECT_DUPLICATE]) == NO_CANDIDATES
-
-
-def _with_geometry(inliers: int) -> Match:
-    match = _match(12)  # 500 mutual matches
-    return replace(match, geometry=Geometry(FUNDAMENTAL, np.arange(500) < inliers, 1.0))
-
-
-def test_matches_that_fit_no_movement_are_rejected(agreed):
-    ask = {'use_geometry': True}
-    assert _judge(agreed, _with_geometry(200), **ask) == [Decision.ACCEPTED]
-    assert _judge(agreed, _with_geometry(199), **ask) == [Decision.REJECT_GEOMETRY]
-    assert _judge(agreed, _with_geometry(0)) == [Decision.ACCEPTED]
-
-
-def test_what_nobody_looked_at_fits_no_movement(agreed):
-    assert _judge(agreed, _match(12), use_geometry=True) == [Decision.REJECT_GEOMETRY]
-
-
-@pytest.mark.parametrize(('probability', 'verdict'), [
-    (0.9, Decision.ACCEPTED), (0.89, Decision.REJECT_LOW_PROBABILITY),
-    (math.nan, Decision.REJECT_LOW_PROBABILITY)])
-def test_who_asks_for_a_probability_gets_it(agreed, probability, verdict):
-    match = replace(_match(12), probability=probability)
-    gates = replace(GATES, min_probability=0.9)
-    assert agreed.judge([match], True, gates, THRESHOLDS)[0].decision == verdict
-    assert agreed.judge([match], True, GATES, THRESHOLDS)[0].decision == Decision.ACCEPTED
+def test_unrelated_images_are_learned_from():
+    world = World()
+    for _ in range(30):
+        world.see({})
+    assert world.decision.unrelated.level == pytest.approx(ELSEWHERE, rel=0.1)
+    assert world.decision.unrelated.queries > 20

@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from selavpr_ros.evidence import Match, spread_of
-from selavpr_ros.geometry import FUNDAMENTAL, Geometry
+from selavpr_ros.evidence import Match, overlap_of, spread_of
 from selavpr_ros.keyframe import Keyframe, KeyframeId
 from selavpr_ros.matching import NO_MATCHES, LocalMatches
 
@@ -44,12 +43,51 @@ def test_nothing_matches():
     assert (match.local_matches, match.local_score) == (0, 0.0)
     assert math.isnan(match.mean_similarity)
     assert math.isnan(match.spread)
-    assert math.isnan(match.inlier_score)
+    assert match.overlap == 0.0
 
 
-def test_inliers_count_as_a_share_of_all_local_features():
-    pairs = LocalMatches(np.zeros((8, 2), int), np.ones(8, np.float32))
-    seen = Geometry(FUNDAMENTAL, np.arange(8) < 6, 1.0)
-    match = Match(KEYFRAME, 0, 0.9, 8, 0.5, geometry=seen, pairs=pairs)
-    assert match.inlier_score == pytest.approx(0.375)
-    assert math.isnan(BARE.inlier_score)
+def _every(side: int, move: tuple[int, int] = (0, 0), zoom: float = 1.0) -> np.ndarray:
+    """Pairs of all features whose match, moved and magnified, is still on the grid."""
+    y, x = np.divmod(np.arange(side * side), side)
+    to_y = np.round((y - side / 2) * zoom + side / 2).astype(int) + move[0]
+    to_x = np.round((x - side / 2) * zoom + side / 2).astype(int) + move[1]
+    inside = (to_y >= 0) & (to_y < side) & (to_x >= 0) & (to_x < side)
+    return np.stack([np.arange(side * side), to_y * side + to_x], axis=1)[inside]
+
+
+def test_overlap_is_1_of_an_image_with_itself_and_0_of_nothing():
+    assert overlap_of(_every(9), _grid(9)) == 1.0
+    assert overlap_of(np.empty((0, 2), int), _grid(9)) == 0.0
+    assert overlap_of(np.array([[4, 7]]), _grid(9)) == 0.0  # one match has no neighbour
+
+
+def test_overlap_is_the_share_that_is_seen_by_both():
+    # Half of the columns are left: 4 of 9, and 4 / 9 of the neighbours, but for the seam.
+    assert overlap_of(_every(9, (0, 5)), _grid(9)) == pytest.approx(0.40, abs=0.03)
+    assert overlap_of(_every(20, (3, -2)), _grid(20)) == pytest.approx(0.85 * 0.9, abs=0.03)
+
+
+def test_overlap_allows_for_scale():
+    assert overlap_of(_every(30, zoom=1.3), _grid(30)) > 0.5
+    assert overlap_of(_every(30, zoom=0.75), _grid(30)) > 0.95
+
+
+def test_matches_by_chance_have_no_overlap():
+    random = np.random.default_rng(0)
+    pairs = np.stack([np.arange(900), random.permutation(900)], axis=1)[::3]
+    assert overlap_of(pairs, _grid(30)) < 0.01
+
+
+def test_a_grid_need_not_be_square():
+    y, x = np.divmod(np.arange(12), 4)
+    positions = np.stack([x / 4, y / 3], axis=1)
+    pairs = np.stack([np.arange(12)] * 2, axis=1)
+    assert overlap_of(pairs, positions) == 1.0
+    assert overlap_of(pairs[:4], positions) == pytest.approx(3 / 29)
+
+
+def test_the_score_is_the_best_evidence_there_is():
+    assert BARE.score == pytest.approx(1.9)  # similarity alone, counted from -1
+    pairs = LocalMatches(np.array([[0, 0], [1, 1]]), np.ones(2, np.float32))
+    assert BARE.with_pairs(pairs, 16, None).score == 0.125
+    assert BARE.with_pairs(pairs, 16, _grid(4)).score == pytest.approx(1 / 42)

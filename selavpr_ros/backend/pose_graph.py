@@ -38,6 +38,8 @@ LOOSE_M = 10.0
 LOOSE_RAD = math.pi
 # The poses that the map is made of stay where they are.
 FIXED_SIGMA = 1e-3
+# Closures that have to agree before a session is placed by them.
+LEAST_LINKS = 3
 # Where the kernels begin to doubt a closure: at one standard deviation.
 CAUCHY_K = 1.0
 DCS_PHI = 1.0
@@ -170,7 +172,7 @@ class PoseGraph:
         self, placed: Poses, waiting: Mapping[SessionId, Poses]
     ) -> tuple[SessionId, Pose] | None:
         """The session that most closures agree about, and where its odometry frame is."""
-        best, found = self._settings.min_consistent, None
+        best, found = LEAST_LINKS, None
         for session, odometry in waiting.items():
             frame, agreeing = self._vote(list(self._links(placed, odometry)))
             if frame and agreeing >= best:

@@ -136,12 +136,9 @@ def _relocalized(live: LiveRun) -> str:
     """When the robot found itself in the map of another session, and how often."""
     from selavpr_ros.ros.conversions import stamp_to_ns
 
-    found = [message for message in live.relocalizations if message.success]
-    seen = f'{len(live.relocalizations)} views of another session'
-    if not found:
-        return f'never; {seen}'
+    found = live.relocalizations
     after_s = (stamp_to_ns(found[0].header.stamp) - live.records.queries[0].stamp_ns) * 1e-9
-    return f'{after_s:.1f} s after the first query; {len(found)} times, of {seen}'
+    return f'{after_s:.1f} s after the first query; {len(found)} times'
 
 
 def _truth(poses: Sequence[Any]) -> PoseTruth | None:

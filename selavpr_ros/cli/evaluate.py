@@ -23,10 +23,6 @@ A rosbag2 recording is measured by `vpr replay`, which knows its true poses.
 The second table says what a score is worth as a gate: the area under precision over recall, and
 the recall before the first false answer, where queries without any true image count, too.
 
-A model with a calibration (`vpr calibrate`; --calibration, or beside the weights) has a third
-line: the order is that of the mutual matches, the score their probability. The page shows how
-often that comes true.
-
 The folder holds metrics.json (settings, versions, recall, ranks, gates), answers.csv (what every
 query found), table.md, precision_recall.png, a picture of hits and misses for every method (misses
 come first), and report.html: all of it on one page, with the worst false answers side by side.
@@ -113,9 +109,6 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('what to measure')
     group.add_argument('--weights', nargs='*', default=['hog', 'embedded'], metavar='W',
                        help="'hog', 'embedded', or paths of checkpoints (default: hog embedded)")
-    group.add_argument('--calibration', type=Path, nargs='+', default=[], metavar='FILE',
-                       help='of `vpr calibrate`, for the model that it names (default: the ones '
-                       'beside the weights)')
     group.add_argument('--baselines', action='store_true',
                        help='also a thumbnail, ORB matched with every database image, and the '
                        'embedded network without training')
@@ -165,15 +158,11 @@ def _read_set(args: argparse.Namespace) -> EvaluationSet:
 
 def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Evaluation]]:
     """What to run; the models are loaded."""
-    from selavpr_ros.calibration import Calibration, find_calibration
     from selavpr_ros.evaluation.baselines import Thumbnail, evaluate_orb, load_untrained
     from selavpr_ros.evaluation.recall import evaluate
-    from selavpr_ros.local_codec import FLOAT16
     from selavpr_ros.models import choose_device, load_model
 
     size = tuple(args.input_size) if args.input_size else None
-    calibrations = {path: Calibration.load(path) for path in args.calibration}
-    unused: set[Path | None] = set(calibrations)
     ask = partial(evaluate, top_k=args.top_k, reranking=not args.no_reranking, all_queries=True,
                   progress=True)
     if args.baselines:
@@ -181,16 +170,7 @@ def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Eva
         yield partial(evaluate_orb, top_k=args.top_k, progress=True)
         yield partial(ask, load_untrained(image_size=size).to(choose_device(args.device)))
     for weights in args.weights:
-        model = load_model(weights, image_size=size, device=args.device)
-        given = next((path for path, calibration in calibrations.items()
-                      if not calibration.why_not(model.model_id, FLOAT16)), None)
-        found = (calibrations[given] if given
-                 else find_calibration('', weights, model, FLOAT16)[0])
-        unused.discard(given)
-        yield partial(ask, model, calibration=found)
-    if unused:
-        raise SettingError(f'--calibration {", ".join(sorted(map(str, unused)))}: for none of the '
-                           'models that --weights names')
+        yield partial(ask, load_model(weights, image_size=size, device=args.device))
 
 
 def _facts(args: argparse.Namespace) -> dict[str, Any]:

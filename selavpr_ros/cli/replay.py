@@ -24,7 +24,6 @@ import argparse
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,7 +153,6 @@ def _facts(
         'ground_truth': file.name if file else sources.truth and sources.truth.name,
         'model_id': recognizer.model.model_id,
         'reranking': recognizer.why_not_reranked or 'mutual matches',
-        'gates_in_force': asdict(recognizer.thresholds),
         'versions': versions(),
     }
 
@@ -165,11 +163,10 @@ def _run_all(queries: Iterable[QueryRecord], run: Run, images: int) -> BaseExcep
 
     from selavpr_ros.errors import BagError
 
-    closures = 0
     with tqdm(total=images, unit='image') as bar:
         try:
-            for query in queries:
-                closures += query.closure is not None
+            for _ in queries:
+                closures = sum(query.closure is not None for query in run.queries)
                 bar.set_postfix(keyframes=len(run.keyframes), closures=closures, refresh=False)
                 bar.update(run.images - bar.n)
         except (KeyboardInterrupt, BagError) as error:
@@ -210,8 +207,6 @@ def _remarks(recognizer: PlaceRecognizer) -> Iterator[tuple[str, str]]:
     reason = recognizer.why_not_reranked
     if reason:
         yield 're-ranking', f'none: {reason}'
-    if not recognizer.thresholds.is_safe:
-        yield 'to accept some', 'set gates.min_similarity: no value is safe for every place'
 
 
 def trajectory_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from selavpr_ros.evaluation.html import (
 )
 from selavpr_ros.evaluation.picture import draw_precision_recall, label, tell_score
 from selavpr_ros.evaluation.recall import Evaluation, Ranking, read_image
-from selavpr_ros.evaluation.reliability import RELIABILITY, draw_reliability, reliability_of
 from selavpr_ros.evaluation.report import (
     describe_set,
     gate_rows,
@@ -94,14 +93,6 @@ def _worst_section(evaluation: Evaluation) -> Section:
                    pictures=[_worst_row(evaluation, way, found) for found in worst])
 
 
-def _reliability_sections(evaluations: Sequence[Evaluation]) -> Iterator[Section]:
-    for evaluation in evaluations:
-        found = reliability_of(evaluation)
-        if found:
-            yield Section(f'Reliability: {evaluation.method}', RELIABILITY,
-                          pictures=[[Picture(figure_source(draw_reliability(found)))]])
-
-
 def _hits_section(folder: Path, evaluation: Evaluation) -> Section:
     picture = photo_figure_source(read_image(folder / picture_name(evaluation)))
     return Section(f'Hits and misses: {evaluation.method}',
@@ -124,7 +115,6 @@ def write_page(
         Section('Recall', table=list(table_rows(evaluations, of_all)), texts=2),
         Section('What a score is worth as a gate', GATES, list(gate_rows(evaluations)), 2,
                 [[Picture(curves)]])]
-    sections += _reliability_sections(evaluations)
     if len(latency) > 1:
         sections.append(Section('Latency by stage', LATENCY, latency, 2))
     sections += [_worst_section(evaluation) for evaluation in evaluations]

@@ -15,13 +15,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from selavpr_ros.evaluation.precision import judge_scores
-from selavpr_ros.evaluation.recall import (
-    GLOBAL,
-    PROBABILITY,
-    RERANKED,
-    Evaluation,
-    read_image,
-)
+from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation, read_image
 from selavpr_ros.replay.plots import STYLES, Curve, draw_curves
 
 QUERIES = 12
@@ -31,9 +25,8 @@ HEAD_INCHES, LABEL_INCHES = 1.5, 1.2
 SHOWN_WIDTH = 320  # pixels
 COLOURS = {hit: STYLES[hit][0] for hit in (True, False)}
 NEUTRAL = '#9a9a9a'
-UNITS = {GLOBAL: 'similarity {:.3f}', RERANKED: '{:.0f} mutual matches',
-         PROBABILITY: 'probability {:.3f}'}
-LINES = ('--', '-', ':')  # of the ways of ordering
+UNITS = {GLOBAL: 'similarity {:.3f}', RERANKED: '{:.0f} mutual matches'}
+LINES = ('--', '-')  # of the ways of ordering
 OTHER_UNIT = '{:.0f} matches'
 
 
@@ -124,7 +117,7 @@ def _draw_overview(axes: Axes, evaluation: Evaluation) -> None:
 def draw_hits_and_misses(evaluation: Evaluation, count: int = QUERIES) -> Figure:
     """Draw some queries, misses first, with what every way of ordering found for them.
 
-    Green frames are hits, red ones misses, by the last way. The
+    Green frames are hits, red ones misses, by the last way (re-ranked, where there is one). The
     true image is the nearest one; below it stands the rank, from 1, of the first true image in
     every way, '-' if none is among the best `top_k`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,25 +14,21 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from selavpr_ros.calibration import Calibration
 from selavpr_ros.config import Settings
 from selavpr_ros.errors import DescriptorError, ImageError, SettingError
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
 from selavpr_ros.evidence import Match, rerank
-from selavpr_ros.geometry import FUNDAMENTAL, verify
 from selavpr_ros.keyframe import Keyframe, KeyframeId
 from selavpr_ros.local_codec import FLOAT16, EncodedFeatures, encode
 from selavpr_ros.models import VprModel
-from selavpr_ros.place_recognizer import MOST_VERIFIED
 from selavpr_ros.preprocess import preprocess
 
 TOP_K = Settings().index.top_k  # as many as the node re-ranks
 RECALL_AT = (1, 5, 10)
 DESCRIPTOR_BYTES = 4 + 2  # of each number: float32, and the index's copy in float16
-PIXELS = (480, 640)  # geometry goes by shares of the image; any size of that shape will do
 # What put the database images in their order: the global descriptors alone, or the mutual matches
-# of the best TOP_K. The last one keeps the order of these; its scores are a calibration's.
-GLOBAL, RERANKED, PROBABILITY = 'global', 're-ranked', 'probability'
+# of the best TOP_K.
+GLOBAL, RERANKED = 'global', 're-ranked'
 
 
 class Stopwatch:
@@ -58,7 +54,7 @@ class Ranking:
 
     Attributes:
         database: images by their index, the best first.
-        scores: similarities or counts of mutual matches, which order them, or probabilities.
+        scores: what they are ordered by: similarities, or counts of mutual matches.
     """
 
     database: tuple[int, ...]
@@ -224,47 +220,26 @@ def retrieve(similarities: torch.Tensor, comparable: np.ndarray, top_k: int) -> 
     return Ranking(tuple(index[order[:top_k]].tolist()), tuple(best[:top_k].tolist()))
 
 
-def look_closer(
-    model: VprModel, database: Described, retrieved: Ranking, local: torch.Tensor | None,
-    geometry: bool = True,
-) -> list[Match]:
-    """What was retrieved, with the node's evidence.
-
-    The node looks at the geometry of candidates that pass its gates on scores alone; here it is
-    that of the best ones.
+def order_by_matches(
+    model: VprModel, features: Sequence[EncodedFeatures], retrieved: Ranking, local: torch.Tensor
+) -> Ranking:
+    """What was retrieved, in the order that the node gives it by mutual matches.
 
     Args:
         model: whose features they are.
-        database: all images.
+        features: of all images.
         retrieved: the most similar ones.
-        local: (n, d) of the query, or None.
-        geometry: look whether the matches of the best ones fit one movement, too.
-
-    Returns:
-        Candidates whose keyframes are numbered as the database images; in the order of their
-        mutual matches where both sides have local features.
+        local: (n, d) of the query.
     """
     bare = np.zeros(0, np.float32)
-    found = [
+    matches = [
         Match(Keyframe(KeyframeId(0, image), 0, bare, None, 0.0), rank, similarity, 0, np.nan)
         for rank, (image, similarity) in enumerate(
             zip(retrieved.database, retrieved.scores, strict=True))]
-    if local is None or database.local_features is None:
-        return found
-    features = [database.local_features[image] for image in retrieved.database]
-    found = rerank(found, local.float().to(model.device), features, model)
-    positions = model.local_positions()
-    if geometry and positions is not None:
-        found[:MOST_VERIFIED] = [
-            replace(match, geometry=verify(match.pairs.pairs, positions, PIXELS, FUNDAMENTAL))
-            for match in found[:MOST_VERIFIED]]
-    return found
-
-
-def _ranking(matches: Iterable[Match], score: str) -> Ranking:
-    """Candidates as they are ordered, with one of their numbers."""
-    pairs = [(match.keyframe.id.keyframe_id, getattr(match, score)) for match in matches]
-    return Ranking(tuple(image for image, _ in pairs), tuple(score for _, score in pairs))
+    found = rerank(matches, local.float().to(model.device),
+                   [features[image] for image in retrieved.database], model)
+    return Ranking(tuple(match.keyframe.id.keyframe_id for match in found),
+                   tuple(match.local_matches for match in found))
 
 
 # Index, global descriptor (D,) and local features (n, d).
@@ -288,7 +263,7 @@ def described_queries(
 
 def _ask(
     model: VprModel, evaluation_set: EvaluationSet, top_k: int, database: Described,
-    queries: Iterable[DescribedQuery], calibration: Calibration | None = None,
+    queries: Iterable[DescribedQuery],
 ) -> dict[str, list[Ranking]]:
     rankings: dict[str, list[Ranking]] = {GLOBAL: []}
     measure = database.stopwatch.measure
@@ -297,14 +272,10 @@ def _ask(
             similarities = database.global_descriptors @ global_descriptor
             retrieved = retrieve(similarities, evaluation_set.comparable(query), top_k)
         rankings[GLOBAL].append(retrieved)
-        is_local = local is not None and database.local_features is not None
-        with measure('local_matching') if is_local else nullcontext():
-            matches = look_closer(model, database, retrieved, local, calibration is not None)
-        if is_local:
-            rankings.setdefault(RERANKED, []).append(_ranking(matches, 'local_matches'))
-        judged = list(map(calibration.judge, matches)) if calibration else []
-        if judged and not np.isnan(judged[0].probability):  # it may need local features
-            rankings.setdefault(PROBABILITY, []).append(_ranking(judged, 'probability'))
+        if local is not None and database.local_features is not None:
+            with measure('local_matching'):
+                reranked = order_by_matches(model, database.local_features, retrieved, local)
+            rankings.setdefault(RERANKED, []).append(reranked)
     return rankings
 
 
@@ -312,7 +283,7 @@ def _ask(
 def evaluate(
     model: VprModel, evaluation_set: EvaluationSet, top_k: int = TOP_K, *,
     reranking: bool = True, codec: str = FLOAT16, all_queries: bool = False,
-    calibration: Calibration | None = None, progress: bool = False,
+    progress: bool = False,
 ) -> Evaluation:
     """Ask a model all queries that can be answered.
 
@@ -325,11 +296,10 @@ def evaluate(
         codec: how local features are kept; 'none' leaves re-ranking out. A recording that is
             compared with itself asks with what is kept, too.
         all_queries: also those without a positive, whose answers are wrong (`precision`).
-        calibration: of the model and the codec.
         progress: show bars.
 
     Returns:
-        Rankings GLOBAL and, if re-ranked, RERANKED; PROBABILITY with a calibration.
+        Rankings GLOBAL and, if re-ranked, RERANKED.
 
     Raises:
         ImageError: a file cannot be read, or an array is no image.
@@ -343,7 +313,7 @@ def evaluate(
         described = described_queries(model, evaluation_set, database, queries)
         bar = tqdm(described, total=len(queries), desc='searching', unit='query', leave=False,
                    disable=not progress)
-        return _ask(model, evaluation_set, top_k, database, bar, calibration)
+        return _ask(model, evaluation_set, top_k, database, bar)
 
     rankings = ask(evaluation_set.answerable)
     return Evaluation(

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from selavpr_ros.evaluation.recall import PROBABILITY, Evaluation
-
 BINS = 10
 RELIABILITY = 'How many of all candidates are true, over their probability.'
 
@@ -54,19 +52,6 @@ def reliability(
     gaps = np.nansum(np.abs(share_true - probability) * counts)
     error = float(gaps / len(promised)) if len(promised) else float('nan')
     return Reliability(edges, counts, probability, share_true, error)
-
-
-def reliability_of(evaluation: Evaluation) -> Reliability | None:
-    """Of all candidates of an evaluation; None without a calibration."""
-    if PROBABILITY not in evaluation.rankings:
-        return None
-    asked = evaluation.evaluation_set
-    answers = [*zip(asked.answerable, evaluation.rankings[PROBABILITY], strict=True),
-               *zip(asked.unanswerable, evaluation.unanswerable.get(PROBABILITY, ()),
-                    strict=False)]
-    judged = [(score, image in asked.positives[query]) for query, ranking in answers
-              for image, score in zip(ranking.database, ranking.scores, strict=True)]
-    return reliability([score for score, _ in judged], [verdict for _, verdict in judged])
 
 
 def draw_reliability(found: Reliability) -> Figure:

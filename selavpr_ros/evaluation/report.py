@@ -23,7 +23,6 @@ import numpy as np
 from selavpr_ros.evaluation.picture import draw_hits_and_misses, draw_precision_recall
 from selavpr_ros.evaluation.precision import judge_scores
 from selavpr_ros.evaluation.recall import RECALL_AT, Evaluation
-from selavpr_ros.evaluation.reliability import reliability_of
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
 from selavpr_ros.replay.metrics import Latency
 from selavpr_ros.text import Row, markdown_table, size, table
@@ -124,16 +123,6 @@ def _gate(evaluation: Evaluation, way: str) -> dict[str, Any]:
             'queries_without_positive': len(evaluation.unanswerable.get(way, ()))}
 
 
-def _reliability(evaluation: Evaluation) -> dict[str, Any] | None:
-    found = reliability_of(evaluation)
-    if found is None:
-        return None
-    return {
-        'expected_calibration_error': found.expected_calibration_error,
-        'edges': found.edges.tolist(), 'counts': found.counts.tolist(),
-        'share_true': [None if np.isnan(share) else share for share in found.share_true.tolist()]}
-
-
 def metrics(
     evaluations: Sequence[Evaluation], facts: dict[str, Any], of_all: bool = False
 ) -> dict[str, Any]:
@@ -152,7 +141,6 @@ def metrics(
              'gates': {way: _gate(evaluation, way) for way in evaluation.rankings},
              'first_positive': {way: _first_positive(evaluation, way)
                                 for way in evaluation.rankings},
-             'reliability': _reliability(evaluation),
              'bytes_per_keyframe': dict(evaluation.bytes_per_keyframe),
              'latency_ms': {stage: asdict(latency)
                             for stage, latency in latencies(evaluation).items()}}

@@ -7,8 +7,10 @@ messages; metrics, tables and pictures are made from them alone.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -36,21 +38,15 @@ class CandidateRecord:
     similarity: float
     local_matches: int
     local_score: float
-    temporal_support: int
     decision: Decision
-    distinctness: float = math.nan
     odometry_ratio: float = math.nan
     mean_similarity: float = math.nan
     spread: float = math.nan
-    surplus: float = math.nan
+    overlap: float = math.nan
+    likelihood_ratio: float = math.nan
     inliers: int = 0
     reprojection_rmse: float = math.nan
     probability: float = math.nan
-
-    @property
-    def inlier_score(self) -> float:
-        """As `Match.inlier_score`; NaN without any inlier."""
-        return self.local_score * self.inliers / self.local_matches if self.inliers else math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +82,10 @@ def _candidate_record(candidate: Candidate) -> CandidateRecord:
     match = candidate.match
     return CandidateRecord(
         match.keyframe.id, match.keyframe.stamp_ns, match.similarity, match.local_matches,
-        match.local_score, candidate.temporal_support, candidate.decision,
-        candidate.distinctness, candidate.odometry_ratio, match.mean_similarity, match.spread,
-        match.surplus, match.geometry.count if match.geometry else 0,
-        match.geometry.rmse_px if match.geometry else math.nan, match.probability)
+        match.local_score, candidate.decision, candidate.odometry_ratio, match.mean_similarity,
+        match.spread, match.overlap, candidate.likelihood_ratio,
+        match.geometry.count if match.geometry else 0,
+        match.geometry.rmse_px if match.geometry else math.nan, candidate.probability)
 
 
 @dataclass
@@ -125,4 +121,23 @@ class Run:
             recognition.stage_ms,
             query.global_descriptor)
         self.queries.append(record)
+        for earlier in recognition.earlier:
+            self.replace_candidates(
+                earlier.query.stamp_ns, map(_candidate_record, earlier.candidates))
         return record
+
+    def candidates_of(self, stamp_ns: int) -> tuple[CandidateRecord, ...]:
+        """The candidates of a query; none of an unknown one."""
+        at = self._find(stamp_ns)
+        return () if at is None else self.queries[at].candidates
+
+    def replace_candidates(self, stamp_ns: int, candidates: Iterable[CandidateRecord]) -> None:
+        """Later views changed the candidates of a query; an unknown one is left alone."""
+        at = self._find(stamp_ns)
+        if at is not None:
+            self.queries[at] = replace(self.queries[at], candidates=tuple(candidates))
+
+    def _find(self, stamp_ns: int) -> int | None:
+        at = bisect_left(self.queries, stamp_ns, key=lambda query: query.stamp_ns)
+        known = at < len(self.queries) and self.queries[at].stamp_ns == stamp_ns
+        return at if known else None

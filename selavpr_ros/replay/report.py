@@ -41,9 +41,8 @@ from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRec
 LOG_FORMAT = '%(asctime)s %(levelname)s %(name)s: %(message)s'
 # Numbers of a candidate that are columns.
 EVIDENCE = (
-    'similarity', 'local_matches', 'local_score', 'mean_similarity', 'spread', 'surplus',
-    'inliers', 'reprojection_rmse', 'distinctness', 'odometry_ratio', 'temporal_support',
-    'probability')
+    'similarity', 'local_matches', 'local_score', 'mean_similarity', 'spread', 'overlap',
+    'likelihood_ratio', 'inliers', 'reprojection_rmse', 'odometry_ratio', 'probability')
 Row = dict[str, object]
 
 
@@ -219,7 +218,7 @@ def tables(run: Run, truth: GroundTruth | None = None) -> dict[str, list[Row]]:
 def _columns() -> dict[str, list[str]]:
     """Names of the columns, which a run without rows has, too."""
     some_id = KeyframeId(1, 1)
-    candidate = CandidateRecord(some_id, 0, 1.0, 0, 0.0, 0, Decision.ACCEPTED)
+    candidate = CandidateRecord(some_id, 0, 1.0, 0, 0.0, Decision.ACCEPTED)
     run = Run(queries=[QueryRecord(0, (candidate,))], keyframes=[KeyframeRecord(some_id, 0)])
     return {name: list(rows[0]) for name, rows in tables(run).items()}
 

@@ -21,9 +21,10 @@ from std_msgs.msg import Header
 
 from selavpr_msgs.msg import Keyframe as KeyframeMessage
 from selavpr_msgs.msg import KeyframeId as KeyframeIdMessage
-from selavpr_msgs.msg import LoopClosure, PlaceMatch, PlaceMatchArray
+from selavpr_msgs.msg import LoopClosure as LoopClosureMessage
+from selavpr_msgs.msg import PlaceMatch, PlaceMatchArray
 from selavpr_msgs.msg import Relocalization as RelocalizationMessage
-from selavpr_ros.decision import Candidate
+from selavpr_ros.decision import Candidate, LoopClosure
 from selavpr_ros.geometry import RelativePose
 from selavpr_ros.image_decoding import KNOWN_ENCODINGS, decode
 from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
@@ -145,10 +146,9 @@ def id_message(keyframe_id: KeyframeId, stamp_ns: int) -> KeyframeIdMessage:
         keyframe_id=keyframe_id.keyframe_id, stamp=ns_to_stamp(stamp_ns))
 
 
-def _query_id(recognition: Recognition, origin: Origin) -> KeyframeIdMessage:
-    kept, session = recognition.keyframe, origin.session
-    keyframe_id = kept.id if kept else KeyframeId(session.session_id, 0, session.robot_id)
-    return id_message(keyframe_id, recognition.query.stamp_ns)
+def _query_id(kept: KeyframeId | None, stamp_ns: int, origin: Origin) -> KeyframeIdMessage:
+    session = origin.session
+    return id_message(kept or KeyframeId(session.session_id, 0, session.robot_id), stamp_ns)
 
 
 def _fill(message: PoseWithCovariance, pose: RelativePose) -> None:
@@ -172,11 +172,11 @@ def match_message(candidate: Candidate, origin: Origin) -> PlaceMatch:
     message = PlaceMatch(
         match=id_message(keyframe.id, keyframe.stamp_ns), rank_global=match.rank_global,
         similarity=match.similarity, local_matches=match.local_matches,
-        local_score=match.local_score, temporal_support=candidate.temporal_support,
-        decision=int(candidate.decision), distinctness=candidate.distinctness,
+        local_score=match.local_score, decision=int(candidate.decision),
         odometry_ratio=candidate.odometry_ratio,
-        mean_similarity=match.mean_similarity, spread=match.spread, surplus=match.surplus,
-        probability=match.probability, reprojection_rmse=math.nan)
+        mean_similarity=match.mean_similarity, spread=match.spread, overlap=match.overlap,
+        likelihood_ratio=candidate.likelihood_ratio, probability=candidate.probability,
+        reprojection_rmse=math.nan)
     if match.geometry:
         message.inliers = match.geometry.count
         message.reprojection_rmse = match.geometry.rmse_px
@@ -203,22 +203,24 @@ def candidates_message(
 ) -> PlaceMatchArray:
     """The answer to one query; `now_ns` is the time of publishing."""
     return PlaceMatchArray(
-        header=origin.header, query=_query_id(recognition, origin),
+        header=origin.header,
+        query=_query_id(recognition.keyframe.id if recognition.keyframe else None,
+                        recognition.query.stamp_ns, origin),
         mode=MODES[origin.mode], outcome=_outcome(recognition, origin),
         matches=[match_message(candidate, origin) for candidate in recognition.candidates],
         reranked=recognition.reranked, age=ns_to_duration(now_ns - recognition.query.stamp_ns),
         stage_ms=np.array(recognition.stage_ms, np.float32), model_id=model_id)
 
 
-def closure_message(recognition: Recognition, origin: Origin) -> LoopClosure:
-    """The accepted candidate as an edge; has to be there."""
-    assert recognition.loop_closure is not None
-    match = recognition.loop_closure.match
+def closure_message(closure: LoopClosure, origin: Origin) -> LoopClosureMessage:
+    """A loop closure as an edge; its header has the query's own stamp."""
+    match, stamp_ns = closure.candidate.match, closure.query.stamp_ns
     session = match.keyframe.id.session
-    message = LoopClosure(
-        header=origin.header, keyframe_from=id_message(match.keyframe.id, match.keyframe.stamp_ns),
-        keyframe_to=_query_id(recognition, origin), probability=match.probability,
-        inter_session=session != origin.session,
+    message = LoopClosureMessage(
+        header=Header(stamp=ns_to_stamp(stamp_ns), frame_id=origin.header.frame_id),
+        keyframe_from=id_message(match.keyframe.id, match.keyframe.stamp_ns),
+        keyframe_to=_query_id(closure.keyframe_id, stamp_ns, origin),
+        probability=closure.candidate.probability, inter_session=session != origin.session,
         inter_robot=session.robot_id != origin.session.robot_id,
         local_matches=match.local_matches)
     pose = match.geometry.pose if match.geometry else None
@@ -268,7 +270,7 @@ def relocalization_message(
     frame = relocalization.frame or origin.map_frame
     message = RelocalizationMessage(
         header=Header(stamp=origin.header.stamp, frame_id=frame),
-        success=relocalization.success, pose_source=RelocalizationMessage.POSE_NONE,
+        success=True, pose_source=RelocalizationMessage.POSE_NONE,
         has_map_frame=bool(relocalization.frame),
         best=match_message(relocalization.best, origin),
         frames_used=relocalization.frames_used, hypotheses=relocalization.hypotheses)

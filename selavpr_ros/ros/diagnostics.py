@@ -24,16 +24,12 @@ ERROR_AFTER_GAPS = 10  # so many times the gap that is worth a warning is an err
 PRECISIONS = {torch.float32: 'fp32', torch.float16: 'fp16', torch.bfloat16: 'bf16'}
 WHY = {
     'NO_CANDIDATES': 'no keyframe was old enough to compare with (index.exclude_recent_*)',
-    'REJECT_LOW_SIMILARITY': 'the best candidate was below gates.min_similarity',
-    'REJECT_FEW_LOCAL': 'the best candidate had fewer matches than gates.min_local_matches',
-    'REJECT_GEOMETRY': 'too few of its matches fit one movement (gates.min_inlier_share)',
-    'REJECT_LOW_PROBABILITY': 'its calibrated probability was below gates.min_probability',
     'REJECT_ODOMETRY': 'odometry cannot be so far off (gates.max_drift, max_vertical_drift)',
-    'REJECT_AMBIGUOUS': 'another place matched nearly as well (gates.ambiguity_ratio)',
-    'REJECT_TEMPORAL': 'too few of the last queries agreed (gates.temporal_min)',
-    'REJECT_UNCALIBRATED': 'similarity is all there is to go by, and gates.min_similarity is not '
-                           'set',
-    'REJECT_STATIONARY': 'the robot hardly moved since the last view (gates.min_motion_between)',
+    'REJECT_NEW_PLACE': 'the robot was probably somewhere new',
+    'REJECT_AMBIGUOUS': 'another place was as likely',
+    'REJECT_UNSURE': 'a known place was likely, but below gates.min_probability',
+    'REJECT_GEOMETRY': 'too few of its matches fit one movement (gates.min_inlier_share)',
+    'REJECT_STATIONARY': 'the robot hardly moved since the last view (gates.min_motion)',
 }
 
 
@@ -188,20 +184,16 @@ def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticSt
     if (recognizer.settings.pose_source == 'odom' and len(recognizer.keyframe_map)
             and not seen.counts['keyframes_with_pose']):
         findings.append((WARN, 'no keyframe has a pose: no odometry around the stamps of images'))
-    thresholds = recognizer.thresholds
-    if not thresholds.is_safe:
-        findings.append((WARN, f'nothing is accepted: {recognizer.why_not_reranked}, and no '
-                         'similarity is safe for every place: set gates.min_similarity'))
     values: dict[str, Any] = {'queries': seen.counts['processed'],
                               'ACCEPTED': seen.verdicts['ACCEPTED']}
     values |= {f'{name}: {WHY[name]}': seen.verdicts[name] for name in WHY}
     values['last loop closure (s ago)'] = seen.seconds_since_accept
     values['re-ranking'] = recognizer.why_not_reranked or 'mutual matches of local features'
     values['geometry'] = recognizer.why_not_verified or recognizer.settings.verify.geometry
-    values['calibration'] = (f'made from {recognizer.calibration.provenance}'
-                             if recognizer.calibration else recognizer.why_uncalibrated)
-    values['min_similarity in force'] = thresholds.min_similarity
-    values['min_local_score in force'] = thresholds.min_local_score
+    known = recognizer.unrelated
+    values['queries that unrelated images were learned from'] = round(known.queries)
+    values['score of unrelated images'] = known.level
+    values['its deviation, as a share'] = math.sqrt(known.within.mean)
     fine = f'{seen.counts["processed"]} queries, {seen.verdicts["ACCEPTED"]} loop closures'
     return _status('Matching', _worst(findings, fine), values)
 
@@ -243,6 +235,9 @@ def fill_status(
     message.model_id, message.device = model.model_id, describe_device(model)
     message.precision = PRECISIONS[model.dtype]
     message.why_not_reranked = recognizer.why_not_reranked
+    known = recognizer.unrelated
+    message.unrelated_queries, message.unrelated_score = known.queries, known.level
+    message.unrelated_deviation = math.sqrt(known.within.mean)
     message.keyframes = len(keyframe_map)
     message.keyframes_with_local = keyframe_map.keyframes_with_local
     message.keyframes_unsaved = keyframe_map.unsaved

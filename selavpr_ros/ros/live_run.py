@@ -19,7 +19,7 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
-from selavpr_msgs.msg import Keyframe, PlaceMatchArray, Relocalization, VprStatus
+from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray, Relocalization, VprStatus
 from selavpr_ros.decision import Decision
 from selavpr_ros.errors import NodeError
 from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
@@ -37,10 +37,10 @@ POLL_S = 0.05
 def _candidate(message: Any) -> CandidateRecord:
     return CandidateRecord(
         id_from_message(message.match), stamp_to_ns(message.match.stamp), message.similarity,
-        message.local_matches, message.local_score, message.temporal_support,
-        Decision(message.decision), message.distinctness, message.odometry_ratio,
-        message.mean_similarity, message.spread, message.surplus, message.inliers,
-        message.reprojection_rmse, message.probability)
+        message.local_matches, message.local_score, Decision(message.decision),
+        message.odometry_ratio, message.mean_similarity, message.spread, message.overlap,
+        message.likelihood_ratio, message.inliers, message.reprojection_rmse,
+        message.probability)
 
 
 @dataclass
@@ -61,6 +61,7 @@ class Listener(Node):
         self.heard_s = time.monotonic()
         topics = {
             'candidates': (PlaceMatchArray, self._on_candidates, reliable(1000)),
+            'loop_closures': (LoopClosure, self._on_closure, reliable(1000)),
             'keyframe': (Keyframe, self._on_keyframe, reliable(1000)),
             'relocalization': (
                 Relocalization, self.live.relocalizations.append, reliable(1000)),
@@ -77,6 +78,14 @@ class Listener(Node):
         records.queries.append(QueryRecord(
             stamp_to_ns(message.header.stamp), tuple(map(_candidate, message.matches)),
             id_from_message(message.query) if kept else None, stage_ms=tuple(message.stage_ms)))
+
+    def _on_closure(self, message: LoopClosure) -> None:
+        """An earlier query was closed, too; that of the newest comes with its candidates."""
+        records, stamp_ns = self.live.records, stamp_to_ns(message.header.stamp)
+        accepted = id_from_message(message.keyframe_from)
+        records.replace_candidates(stamp_ns, [
+            replace(each, decision=Decision.ACCEPTED, probability=message.probability)
+            if each.match_id == accepted else each for each in records.candidates_of(stamp_ns)])
 
     def _on_keyframe(self, message: Keyframe) -> None:
         pose = pose_from_message(message.pose.pose) if message.has_pose else None

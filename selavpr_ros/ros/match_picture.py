@@ -22,7 +22,7 @@ LEAST_WIDTH = 640  # of the picture: texts need room
 MOST_TALL = 2.0  # height of a panel by its width; what is taller gets dark sides
 LINE_SHARE = 0.6  # of a line's colour: the place behind it is to be seen, too
 MARKER_SIZE, DASH = 6, 12  # pixels
-FACTS = ('similarity', 'mutual matches', 'inliers', 'probability', 'distinctness', 'support')
+FACTS = ('similarity', 'mutual matches', 'overlap', 'inliers', 'this view', 'probability')
 
 
 # ---- what to show -------------------------------------------------------------------------------
@@ -71,8 +71,8 @@ def describe(candidate: Candidate) -> dict[str, str]:
         share = match.geometry.count / max(match.local_matches, 1)
         inliers = f'{match.geometry.count} ({share:.0%})'
     return dict(zip(FACTS, (
-        f'{match.similarity:.3f}', matches, inliers, _number(match.probability, 'uncalibrated'),
-        _number(candidate.distinctness, 'no other place'), str(candidate.temporal_support),
+        f'{match.similarity:.3f}', matches, _number(match.overlap, 'not known'), inliers,
+        f'{candidate.likelihood_ratio:.2g} x', _number(candidate.probability, 'not known'),
     ), strict=True))
 
 

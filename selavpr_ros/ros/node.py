@@ -163,9 +163,6 @@ class VprNode(LifecycleNode):
     def _introduce_model(self, recognizer: PlaceRecognizer) -> None:
         model, logger = recognizer.model, self.get_logger()
         logger.info(f'configured: model {model.model_id} on {diagnostics.describe_device(model)}')
-        if recognizer.why_uncalibrated:
-            logger.info(f'uncalibrated, so candidates have no probability and the gates are '
-                        f'cautious: {recognizer.why_uncalibrated}')
         if recognizer.why_not_reranked:
             logger.info(f'candidates are not re-ranked: {recognizer.why_not_reranked}')
         settings = recognizer.settings
@@ -175,9 +172,6 @@ class VprNode(LifecycleNode):
         if settings.frames.camera and settings.image.rotate_deg:
             logger.warning('frames.base_to_camera is not used: camera_info is not known for '
                            'images that image.rotate_deg turns')
-        if not recognizer.thresholds.is_safe:
-            logger.warning('no loop closure will be accepted until gates.min_similarity is set: '
-                           'no similarity is safe for every place')
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Listen and work."""
@@ -296,7 +290,7 @@ class VprNode(LifecycleNode):
         age_ms = (now_ns - arrival.stamp_ns) * 1e-6 if arrival.age_is_plausible else float('nan')
         configured.statistics.recognized(
             recognition, milliseconds_since(arrival.received_s), age_ms)
-        self._log_closure(recognition, origin)
+        self._log_closures(recognition, origin)
         self._log_relocalization(recognition, origin)
 
     def _origin(self, header: Header) -> Origin:
@@ -306,19 +300,19 @@ class VprNode(LifecycleNode):
             header, recognizer.session, settings.map.mode, recognizer.pose_frame,
             settings.frames.map, self._configured.odometry.covariance, settings.frames.camera)
 
-    def _log_closure(self, recognition: Recognition, origin: Origin) -> None:
-        if recognition.loop_closure:
-            match, kept = recognition.loop_closure.match, recognition.keyframe
-            query = kept.id if kept else f'{origin.session}:-'
+    def _log_closures(self, recognition: Recognition, origin: Origin) -> None:
+        for closure in recognition.loop_closures:
+            match = closure.candidate.match
             self.get_logger().info(
-                f'loop closure {query} -> {match.keyframe.id}: {match.local_matches} mutual '
-                f'matches, similarity {match.similarity:.2f}')
+                f'loop closure {closure.keyframe_id or f"{origin.session}:-"} -> '
+                f'{match.keyframe.id}: {match.local_matches} mutual matches, similarity '
+                f'{match.similarity:.2f}, probability {closure.candidate.probability:.3f}')
 
     def _log_relocalization(self, recognition: Recognition, origin: Origin) -> None:
         """Say once in a session that the robot found itself."""
         assert self._configured
         found = recognition.relocalization
-        if found and found.success and self._configured.located_in != origin.session:
+        if found and self._configured.located_in != origin.session:
             self._configured.located_in = origin.session
             where = 'at a keyframe without a pose'
             if found.pose:

@@ -54,8 +54,8 @@ class Publications:
             self._keyframes.publish(keyframe_message(
                 recognition.keyframe, origin.header, origin.pose_frame, origin.covariance,
                 origin.base_to_camera))
-        if recognition.loop_closure:
-            self._closures.publish(closure_message(recognition, origin))
+        for closure in recognition.loop_closures:
+            self._closures.publish(closure_message(closure, origin))
         if recognition.relocalization:
             self._publish_relocalization(
                 relocalization_message(recognition.relocalization, origin))
@@ -64,7 +64,7 @@ class Publications:
 
     def _publish_relocalization(self, message: Relocalization) -> None:
         self._relocalizations.publish(message)
-        if message.success and message.pose_source != Relocalization.POSE_NONE:
+        if message.pose_source != Relocalization.POSE_NONE:
             self._poses.publish(
                 PoseWithCovarianceStamped(header=message.header, pose=message.pose))
 

@@ -53,9 +53,8 @@ class _Search:
             feedback.best = match_message(best, origin)
         if found:
             feedback.hypotheses = found.hypotheses
-            if found.success:
-                self.end(SUCCEEDED, f'found after {feedback.frames} images',
-                         relocalization_message(found, origin))
+            self.end(SUCCEEDED, f'found after {feedback.frames} images',
+                     relocalization_message(found, origin))
         if self.max_frames and feedback.frames >= self.max_frames:
             self.end(ABORTED, f'not found in {feedback.frames} images')
 

@@ -19,7 +19,7 @@ pytest.importorskip('gtsam', reason='needs gtsam: pip install gtsam')
 
 def candidate(node, decision=Decision.ACCEPTED):
     match_id = KeyframeId(node.session.session_id, 1)
-    return CandidateRecord(match_id, node.stamp_ns, 0.9, 100, 0.5, 3, decision)
+    return CandidateRecord(match_id, node.stamp_ns, 0.9, 100, 0.5, decision)
 
 
 def run_of(drive, closures, with_poses=True):
@@ -50,7 +50,7 @@ def test_a_run_tells_its_error_before_and_after(drive):
 
 def test_rejected_candidates_are_no_closures(drive):
     run = run_of(drive, [])
-    rejected = (candidate(drive.nodes[0], Decision.REJECT_FEW_LOCAL),)
+    rejected = (candidate(drive.nodes[0], Decision.REJECT_UNSURE),)
     run.queries[-1] = QueryRecord(drive.nodes[-1].stamp_ns, rejected, pose=drive.odometry[-1])
     optimised = optimise_runs([run], truth_of(drive))
     assert optimised.closures == 0

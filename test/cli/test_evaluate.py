@@ -5,14 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import laps
 import pytest
 
-from selavpr_ros.calibration import Calibration, LogisticModel
 from selavpr_ros.cli.main import main
 from selavpr_ros.evaluation.recall import describe
 from selavpr_ros.keyframe import Keyframe, KeyframeId, NewKeyframe, Session, SessionId
@@ -154,21 +152,10 @@ def test_baselines_on_the_same_queries(walks, evaluate):
     assert len(list(folder.glob('hits_and_misses_*.png'))) == 3
 
 
-def test_a_calibration_is_given_to_the_model_that_it_names(walks, evaluate, tmp_path, capsys):
-    path, other = tmp_path / 'site.json', tmp_path / 'other.json'
-    size = (96, 128)
-    model = load_model('hog', image_size=size)
-    fitted = Calibration(model.model_id, 'float16', [LogisticModel({'local_score': 9.0}, -5.0)],
-                         0.2, 'by hand')
-    fitted.save(path)
-    replace(fitted, model_id='another/1/2').save(other)
-    code, folder = evaluate('--frames', *walks, '--weights', 'hog', '--input-size', *size,
-                            '--calibration', path)
-    assert code == 0
+def test_a_keyframe_takes_what_a_map_holds_of_it(walks, evaluate):
+    _, folder = evaluate('--frames', *walks, *HOG)
     method, = metrics(folder)['methods']
-    assert list(method['recall']) == ['global', 're-ranked', 'probability']
-    assert method['reliability']['expected_calibration_error'] > 0.0
-    database = describe(model, sorted(walks[0].iterdir()))
+    database = describe(load_model('hog', image_size=(96, 128)), sorted(walks[0].iterdir()))
     keyframe_map = KeyframeMap()
     for number, local in enumerate(database.local_features, start=1):
         keyframe = Keyframe(KeyframeId(1, number), number,
@@ -176,8 +163,6 @@ def test_a_calibration_is_given_to_the_model_that_it_names(walks, evaluate, tmp_
         keyframe_map.add(NewKeyframe(keyframe, Session(SessionId(1)), local))
     assert method['bytes_per_keyframe']['re-ranked'] == pytest.approx(
         keyframe_map.nbytes / len(keyframe_map))
-    assert evaluate('--frames', *walks, *HOG, '--calibration', path, other)[0] != 0
-    assert 'other.json: for none of the models that --weights names' in capsys.readouterr().err
 
 
 def test_the_folder_is_named_by_set_and_time(walks, tmp_path, monkeypatch):

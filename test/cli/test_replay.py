@@ -66,7 +66,7 @@ def test_the_whole_run(bag, replay, capsys):
     assert (run['bag'], run['topic'], run['odometry'], run['ground_truth']) == (
         'two_laps.bag', IMAGE_TOPIC, '/odom', '/ground_truth/odom')
     assert run['model_id'].startswith('hog/')
-    assert run['gates_in_force']['min_local_score'] == pytest.approx(90 / 117)
+    assert run['reranking'] == 'mutual matches'
 
 
 def test_a_system_without_local_features_says_so(bag, replay, tmp_path, capsys):
@@ -76,15 +76,12 @@ def test_a_system_without_local_features_says_so(bag, replay, tmp_path, capsys):
     assert code == 0
     out = capsys.readouterr().out
     assert 're-ranking         none: salad has no local features' in out
-    assert 'to accept some     set gates.min_similarity' in out
-    assert _metrics(folder)['closures'] == 0
     assert _metrics(folder)['run']['reranking'] == 'salad has no local features'
     with (folder / 'candidates.csv').open() as file:
         rows = list(csv.DictReader(file))
-    assert {(row['local_matches'], row['decision']) for row in rows} == {
-        ('', 'REJECT_UNCALIBRATED')}
-    _, folder = replay(bag, *sized, '--set', 'gates.min_similarity=0.97', folder='gated')
-    assert _metrics(folder)['closures'] > 0
+    assert {(row['local_matches'], row['local_score'], row['overlap']) for row in rows} == {
+        ('', '', '')}
+    assert all(0 <= float(row['probability']) <= 1 for row in rows)
 
 
 def test_the_folder_explains_itself(bag, replay):
@@ -233,6 +230,12 @@ def _cut_short(monkeypatch, images: int, error: BaseException) -> None:
     monkeypatch.setattr(Bag, 'images', cut)
 
 
+def _evidence(path: Path) -> list[list[str]]:
+    with path.open(newline='') as file:
+        return [[row[name] for name in ('query_ns', 'match_keyframe', 'similarity', 'overlap',
+                                        'likelihood_ratio')] for row in csv.DictReader(file)]
+
+
 def test_ctrl_c_keeps_what_was_done(bag, replay, monkeypatch, capsys):
     _, whole = replay(bag, folder='whole')
     _cut_short(monkeypatch, 17, KeyboardInterrupt())
@@ -240,8 +243,10 @@ def test_ctrl_c_keeps_what_was_done(bag, replay, monkeypatch, capsys):
     assert code == 130
     assert sorted(path.name for path in folder.iterdir()) == FILES
     assert (_metrics(folder)['images'], _metrics(folder)['queries']) == (17, 17)
-    assert (whole / 'candidates.csv').read_text().startswith(
-        (folder / 'candidates.csv').read_text())
+    # What came later made some of the queries sure, and changed nothing that was measured.
+    cut, uncut = (_evidence(each / 'candidates.csv') for each in (folder, whole))
+    assert cut == uncut[:len(cut)]
+    assert len(cut) > 50
     captured = capsys.readouterr()
     assert f'results: {folder}' in captured.out
     assert captured.err.endswith('vpr replay: interrupted\n')

@@ -1,21 +1,12 @@
 from __future__ import annotations
 
-import json
 import re
 
 import numpy as np
 import pytest
 
-from selavpr_ros.calibration import Calibration, LogisticModel
 from selavpr_ros.evaluation.page import worst_false_answers, write_page
-from selavpr_ros.evaluation.recall import (
-    GLOBAL,
-    PROBABILITY,
-    RERANKED,
-    Evaluation,
-    Ranking,
-    evaluate,
-)
+from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation, Ranking, evaluate
 from selavpr_ros.evaluation.report import write_results
 from selavpr_ros.evaluation.truth import EvaluationSet
 
@@ -63,21 +54,6 @@ def test_the_page_of_two_methods(asked, told, tmp_path):
     assert page.count('no image of the query&#39;s place is in the database') == 2
     assert page.count('a true one: number 2') == 1
     assert page.count('src="data:image/') == 1 + (2 + 3 + 2) + 2
-
-
-def test_probabilities_have_a_reliability_diagram(asked, told, tmp_path):
-    calibration = Calibration('told//stretch8x8', 'float16',
-                              [LogisticModel({'local_score': 9.0}, -5.0)], 0.1, 'by hand')
-    evaluations = [evaluate(told(), asked, all_queries=True, calibration=calibration)]
-    write_results(tmp_path, evaluations, {})
-    write_page(tmp_path, evaluations, {})
-    page = (tmp_path / 'report.html').read_text()
-    assert '<h2>Reliability: told//stretch8x8</h2>' in page
-    assert 'answer: number 0, probability 0.' in page
-    method, = json.loads((tmp_path / 'metrics.json').read_text())['methods']
-    assert 0 < method['reliability']['expected_calibration_error'] < 1
-    assert sum(method['reliability']['counts']) == 9
-    assert list(method['gates']) == [GLOBAL, RERANKED, PROBABILITY]
 
 
 def test_nothing_wrong(asked, told, tmp_path):

@@ -8,18 +8,15 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from selavpr_ros.calibration import Calibration, LogisticModel
 from selavpr_ros.errors import DescriptorError, ImageError, SettingError
 from selavpr_ros.evaluation.recall import (
     GLOBAL,
-    PROBABILITY,
     RERANKED,
-    Described,
     Ranking,
     describe,
     evaluate,
     evaluate_codecs,
-    look_closer,
+    order_by_matches,
     recall,
     retrieve,
 )
@@ -96,28 +93,13 @@ def test_the_most_similar_come_first_and_ties_stay_in_order():
     assert retrieve(similarities, np.empty(0, np.int64), 20) == Ranking((), ())
 
 
-def test_a_closer_look_orders_by_mutual_matches_and_ties_by_similarity(told):
+def test_mutual_matches_put_images_in_order_and_ties_go_by_similarity(told):
     rows = torch.eye(8, 256)
     for codec in ('float16', 'int8', 'binary'):
-        database = Described(torch.zeros(4, 2), [
-            encode(some, codec) for some in (rows[:2], rows[:0], rows[1:3], rows)])
-        found = look_closer(told(), database, Ranking((2, 0, 1, 3), (0.9, 0.8, 0.7, 0.6)), rows)
-        assert [match.keyframe.id.keyframe_id for match in found] == [3, 2, 0, 1]
-        assert [match.local_matches for match in found] == [8, 2, 2, 0]
-        assert [match.similarity for match in found] == [0.6, 0.9, 0.8, 0.7]
-
-
-def test_a_calibration_scores_by_probability(told, half_right):
-    steep = LogisticModel({'similarity': 100.0}, -95.0)
-    calibration = Calibration('told//stretch8x8', 'float16', [steep], 0.1, 'by hand')
-    evaluation = evaluate(told(), half_right, all_queries=True, calibration=calibration)
-    assert evaluation.rankings[PROBABILITY][1].database[:2] == (2, 1)  # as re-ranked
-    _, nearer, *_ = evaluation.rankings[PROBABILITY][1].scores
-    assert nearer == pytest.approx(1 / (1 + np.exp(95 - 100 * np.cos(np.radians(10)))))
-    assert len(evaluation.unanswerable[PROBABILITY]) == 1
-    by_local = replace(calibration, models=[LogisticModel({'local_score': 1.0}, 0.0)])
-    without = evaluate(told(has_local=False), half_right, calibration=by_local)
-    assert PROBABILITY not in without.rankings
+        kept = [encode(some, codec) for some in (rows[:2], rows[:0], rows[1:3], rows)]
+        found = order_by_matches(
+            told(), kept, Ranking((2, 0, 1, 3), (0.9, 0.8, 0.7, 0.6)), rows)
+        assert found == Ranking((3, 2, 0, 1), (8, 2, 2, 0))
 
 
 # ---- recall -------------------------------------------------------------------------------------

@@ -7,13 +7,7 @@ import numpy as np
 import pytest
 from sklearn.calibration import calibration_curve
 
-from selavpr_ros.evaluation.recall import GLOBAL, PROBABILITY, Evaluation, Ranking
-from selavpr_ros.evaluation.reliability import (
-    draw_reliability,
-    reliability,
-    reliability_of,
-)
-from selavpr_ros.evaluation.truth import EvaluationSet
+from selavpr_ros.evaluation.reliability import draw_reliability, reliability
 
 
 def test_a_case_by_hand():
@@ -62,16 +56,3 @@ def test_the_picture_shows_the_filled_bins():
 
 def test_the_picture_without_answers():
     draw_reliability(reliability([], [])).savefig(io.BytesIO())
-
-
-def test_all_candidates_of_an_evaluation_count(told_image):
-    images = np.stack([told_image(0)] * 3)
-    asked = EvaluationSet('three', 'by hand', images, images, [[0, 1], [0], []])
-    by_similarity = {GLOBAL: [Ranking((0,), (0.9,))] * 2}
-    assert reliability_of(Evaluation('model', asked, 2, by_similarity)) is None
-    found = {PROBABILITY: [Ranking((0, 2), (0.9, 0.1)), Ranking((2, 0), (0.8, 0.7))]}
-    nowhere = {PROBABILITY: [Ranking((1,), (0.3,))]}
-    told = reliability_of(Evaluation('model', asked, 2, found, nowhere))
-    assert told.counts.tolist() == [1, 0, 1, 0, 0, 0, 1, 1, 1, 0]
-    gaps = (1 - 0.9) + 0.1 + 0.8 + (1 - 0.7) + 0.3
-    assert told.expected_calibration_error == pytest.approx(gaps / 5)

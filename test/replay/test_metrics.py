@@ -25,13 +25,13 @@ from selavpr_ros.replay.metrics import (
 from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
 
 ACCEPTED = Decision.ACCEPTED
-LOW, FEW = Decision.REJECT_LOW_SIMILARITY, Decision.REJECT_FEW_LOCAL
-TEMPORAL, DUPLICATE = Decision.REJECT_TEMPORAL, Decision.REJECT_DUPLICATE
+ODOMETRY, NEW = Decision.REJECT_ODOMETRY, Decision.REJECT_NEW_PLACE
+UNSURE, DUPLICATE = Decision.REJECT_UNSURE, Decision.REJECT_DUPLICATE
 
 
 def candidate(keyframe: int, decision: Decision) -> CandidateRecord:
     """Keyframe n has stamp n."""
-    return CandidateRecord(KeyframeId(1, keyframe), keyframe, 0.5, 10, 0.1, 1, decision)
+    return CandidateRecord(KeyframeId(1, keyframe), keyframe, 0.5, 10, 0.1, decision)
 
 
 def query(stamp_ns: int, *candidates: CandidateRecord, searched: int | None = 3) -> QueryRecord:
@@ -43,12 +43,12 @@ def run() -> Run:
     queries = [
         query(10, searched=0),
         query(11, candidate(1, ACCEPTED), candidate(2, DUPLICATE)),        # true
-        query(12, candidate(3, LOW), candidate(2, ACCEPTED)),              # true, but not the best
+        query(12, candidate(3, ODOMETRY), candidate(2, ACCEPTED)),         # true, but not the best
         query(13, candidate(1, ACCEPTED)),                                 # false, missing 3
         query(14, candidate(1, ACCEPTED)),                                 # false, no revisit
-        query(15, candidate(2, TEMPORAL), candidate(1, DUPLICATE)),        # right, but rejected
-        query(16, candidate(1, LOW), candidate(3, FEW)),
-        query(17, candidate(1, LOW), searched=2),                          # 3 was too recent
+        query(15, candidate(2, UNSURE), candidate(1, DUPLICATE)),          # right, but rejected
+        query(16, candidate(1, ODOMETRY), candidate(3, NEW)),
+        query(17, candidate(1, ODOMETRY), searched=2),                     # 3 was too recent
     ]
     keyframes = [KeyframeRecord(KeyframeId(1, n), n) for n in (1, 2, 3)]
     return Run('hog/1/2', queries, keyframes, images=20, map_nbytes=300)
@@ -65,11 +65,11 @@ def test_counts(run):
     assert metrics.closures == 4
     assert (metrics.map_bytes, metrics.bytes_per_keyframe) == (300, 100.0)
     assert metrics.outcomes == {
-        'ACCEPTED': 4, 'NO_CANDIDATES': 1, 'REJECT_TEMPORAL': 1, 'REJECT_FEW_LOCAL': 1,
-        'REJECT_LOW_SIMILARITY': 1}
+        'ACCEPTED': 4, 'NO_CANDIDATES': 1, 'REJECT_UNSURE': 1, 'REJECT_NEW_PLACE': 1,
+        'REJECT_ODOMETRY': 1}
     assert metrics.candidates == {
-        'ACCEPTED': 4, 'REJECT_LOW_SIMILARITY': 3, 'REJECT_DUPLICATE': 2, 'REJECT_TEMPORAL': 1,
-        'REJECT_FEW_LOCAL': 1}
+        'ACCEPTED': 4, 'REJECT_ODOMETRY': 3, 'REJECT_DUPLICATE': 2, 'REJECT_UNSURE': 1,
+        'REJECT_NEW_PLACE': 1}
     assert metrics.truth is None
 
 
@@ -130,14 +130,14 @@ def test_latency_percentiles():
 
 def test_the_outcome_is_the_farthest_gate():
     assert outcome(query(1)) == 'NO_CANDIDATES'
-    assert outcome(query(1, candidate(1, FEW), candidate(2, LOW))) == 'REJECT_FEW_LOCAL'
-    assert outcome(query(1, candidate(1, DUPLICATE), candidate(2, TEMPORAL))) == 'REJECT_TEMPORAL'
-    assert outcome(query(1, candidate(1, LOW), candidate(2, ACCEPTED))) == 'ACCEPTED'
+    assert outcome(query(1, candidate(1, NEW), candidate(2, ODOMETRY))) == 'REJECT_NEW_PLACE'
+    assert outcome(query(1, candidate(1, DUPLICATE), candidate(2, UNSURE))) == 'REJECT_UNSURE'
+    assert outcome(query(1, candidate(1, ODOMETRY), candidate(2, ACCEPTED))) == 'ACCEPTED'
 
 
 def answer(stamp_ns: int, keyframe: int, local_score: float, similarity: float = 0.5
            ) -> QueryRecord:
-    best = CandidateRecord(KeyframeId(1, keyframe), keyframe, similarity, 10, local_score, 1, FEW)
+    best = CandidateRecord(KeyframeId(1, keyframe), keyframe, similarity, 10, local_score, NEW)
     return query(stamp_ns, best)
 
 
@@ -189,8 +189,8 @@ def test_the_curve_is_what_scikit_learn_says(seed):
 
 
 def test_recall_at_n_is_over_the_revisits():
-    listed = [query(11, *(candidate(n, FEW) for n in (2, 3, 1, 1, 1))),
-              query(12, candidate(1, FEW)), query(13, candidate(1, FEW))]
+    listed = [query(11, *(candidate(n, NEW) for n in (2, 3, 1, 1, 1))),
+              query(12, candidate(1, NEW)), query(13, candidate(1, NEW))]
     run = answered(*listed)
     assert summarise(run, PairTruth([(11, 1), (12, 1)])).truth.recall == {1: 1 / 2, 5: 2 / 2}
 
@@ -208,8 +208,8 @@ def test_the_way_is_that_of_the_truth_if_there_is_one(run):
 
 
 def test_probabilities_of_all_candidates():
-    told = dataclasses.replace(candidate(1, FEW), probability=0.25)
-    other = dataclasses.replace(candidate(2, FEW), probability=0.5)
+    told = dataclasses.replace(candidate(1, NEW), probability=0.25)
+    other = dataclasses.replace(candidate(2, NEW), probability=0.5)
     run = answered(query(11, told, other), query(12, told), answer(13, 1, 0.5))
     probabilities, is_true = known_probabilities(run, PairTruth([(11, 1)]))
     assert (probabilities, is_true) == ([0.25, 0.5, 0.25], [True, False, False])

@@ -26,15 +26,15 @@ STAMPS_NS = [ns for ns, _ in IMAGES]
 
 def candidate(keyframe: int, local_score: float, decision: Decision) -> CandidateRecord:
     """Keyframe n has stamp n."""
-    return CandidateRecord(KeyframeId(1, keyframe), keyframe, 0.5, 10, local_score, 1, decision)
+    return CandidateRecord(KeyframeId(1, keyframe), keyframe, 0.5, 10, local_score, decision)
 
 
 @pytest.fixture
 def by_hand() -> Run:
     """Five queries on three keyframes: hit, two false ones, a miss, and one without candidates."""
-    accepted, few = Decision.ACCEPTED, Decision.REJECT_FEW_LOCAL
+    accepted, unsure = Decision.ACCEPTED, Decision.REJECT_UNSURE
     found = {11: [candidate(1, 0.9, accepted)], 12: [candidate(1, 0.8, accepted)],
-             13: [candidate(2, 0.95, few)], 14: [candidate(3, 0.5, few)], 15: []}
+             13: [candidate(2, 0.95, unsure)], 14: [candidate(3, 0.5, unsure)], 15: []}
     return Run('hog/1/2', [QueryRecord(ns, tuple(c), searched=3) for ns, c in found.items()],
                [KeyframeRecord(KeyframeId(1, n), n) for n in (1, 2, 3)])
 
@@ -105,7 +105,7 @@ def run(true_poses, make_recognizer) -> Run:
 def test_the_page_of_a_run(run, true_poses, tmp_path):
     page = write(tmp_path, run, PoseTruth(true_poses))
     assert re.findall('<h2>(.*?)</h2>', page) == [
-        'Result', 'Where and when', 'Precision and recall', 'Latency by stage',
+        'Result', 'Where and when', 'Precision and recall', 'Reliability', 'Latency by stage',
         'False loop closures', 'Worst false answers', 'Misses', 'Hits', 'Settings and versions']
     assert '<td>bag</td><td>two_laps.bag</td>' in page
     assert '<td>index.top_k</td><td>20</td>' in page

@@ -60,7 +60,7 @@ def test_a_file_that_cannot_be_read(write, tmp_path):
 
 @pytest.mark.parametrize(('text', 'pair'), [
     ('index.top_k=5', ('index.top_k', 5)),
-    ('gates.min_similarity=0.25', ('gates.min_similarity', 0.25)),
+    ('gates.min_motion=0.25', ('gates.min_motion', 0.25)),
     ('model.weights=a=b.pth', ('model.weights', 'a=b.pth')),
     ('model.input_size=[224, 320]', ('model.input_size', [224, 320])),
     ('verify.enabled=false', ('verify.enabled', False)),

@@ -35,7 +35,7 @@ def heard() -> Run:
     """What a listener knows: no descriptors, poses of the keyframes only."""
     keyframes = [KeyframeRecord(KeyframeId(1, i + 1), i * SECOND, Pose.planar(i % 4, i // 4, 0))
                  for i in range(8)]
-    closure = CandidateRecord(KeyframeId(1, 2), 1 * SECOND, 0.9, 50, 0.5, 3, Decision.ACCEPTED)
+    closure = CandidateRecord(KeyframeId(1, 2), 1 * SECOND, 0.9, 50, 0.5, Decision.ACCEPTED)
     queries = [QueryRecord(k.stamp_ns, (closure,) if k.id.keyframe_id > 5 else (), k.id)
                for k in keyframes]
     return Run('hog/1/2', queries, keyframes, images=8)

@@ -58,13 +58,12 @@ def test_every_candidate_has_a_row(tmp_path, run, true_poses):
         assert int(row['match_ns']) == candidate.match_stamp_ns
         assert float(row['similarity']) == pytest.approx(candidate.similarity, abs=1e-4)
         assert int(row['local_matches']) == candidate.local_matches
-        for name in ('mean_similarity', 'spread', 'odometry_ratio'):
+        for name in ('mean_similarity', 'spread', 'overlap', 'likelihood_ratio', 'odometry_ratio',
+                     'probability'):
             assert float(row[name]) == pytest.approx(getattr(candidate, name), abs=1e-4)
-        assert row['surplus'] == ''  # uncalibrated
         rmse = candidate.reprojection_rmse
         assert row['reprojection_rmse'] == ('' if np.isnan(rmse) else f'{rmse:.4f}')
         assert int(row['inliers']) == candidate.inliers
-        assert int(row['temporal_support']) == candidate.temporal_support
         assert row['decision'] == candidate.decision.name
         same = query.stamp_ns - candidate.match_stamp_ns == 12_000_000_000
         assert row['same_place'] == ('true' if same else 'false')

@@ -9,7 +9,7 @@ from live import SECOND, place, raw_message
 from std_msgs.msg import Header
 
 from selavpr_msgs.msg import PlaceMatchArray
-from selavpr_ros.decision import Candidate, Decision
+from selavpr_ros.decision import Candidate, Decision, LoopClosure
 from selavpr_ros.errors import ImageError
 from selavpr_ros.evidence import Match
 from selavpr_ros.geometry import Geometry, RelativePose
@@ -30,10 +30,10 @@ def keyframe(session_id, keyframe_id, pose=None):
 def recognition(match_session=1, *, kept=True):
     found = keyframe(match_session, 1, Pose.planar(3.0, 4.0, math.pi / 2))
     match = Match(found, 2, 0.75, 600, 0.6)
-    accepted = Candidate(match, Decision.ACCEPTED, temporal_support=3)
+    accepted = Candidate(match, Decision.ACCEPTED, probability=0.995, likelihood_ratio=40.0)
     query = Query(9 * SECOND + 5, np.zeros(4, np.float32), None, None, 0.0)
     new = keyframe(2, 9) if kept else None
-    return Recognition(query, [accepted], accepted, new, searched=1, reranked=True,
+    return Recognition(query, [accepted], accepted, [], new, searched=1, reranked=True,
                        stage_ms=(1.0, 2.0, 3.0, 4.0, 5.0))
 
 
@@ -67,8 +67,9 @@ def test_an_answer_holds_all_the_evidence():
     assert (message.age.sec, message.age.nanosec) == (0, SECOND - 5)
     match = message.matches[0]
     assert match.match.robot_id == 3
-    assert (match.rank_global, match.local_matches, match.temporal_support) == (2, 600, 3)
+    assert (match.rank_global, match.local_matches) == (2, 600)
     assert (match.similarity, match.local_score) == pytest.approx((0.75, 0.6))
+    assert (match.probability, match.likelihood_ratio) == pytest.approx((0.995, 40.0))
     assert match.has_map_pose
     assert match.map_pose.pose.position.y == 4.0
     assert match.map_pose.pose.orientation.z == pytest.approx(math.sqrt(0.5))
@@ -81,7 +82,7 @@ def test_a_query_that_is_no_keyframe_has_the_id_zero():
 
 
 def test_an_edge_into_another_session_says_so():
-    edge = conversions.closure_message(recognition(match_session=1), ORIGIN)
+    edge = conversions.closure_message(recognition(match_session=1).loop_closures[0], ORIGIN)
     assert edge.inter_session
     assert (edge.keyframe_from.session_id, edge.keyframe_to.session_id) == (1, 2)
     answer = conversions.candidates_message(recognition(match_session=1), ORIGIN, 'm', 0)
@@ -99,7 +100,8 @@ def test_an_edge_has_a_transform_only_in_metres_and_with_a_known_camera():
         match = replace(match, keyframe=keyframe, geometry=Geometry(
             'pnp', np.ones(600, bool), 1.0, pose))
         accepted = replace(found.loop_closure, match=match)
-        return conversions.closure_message(replace(found, loop_closure=accepted), origin)
+        closure = LoopClosure(found.query, None, [accepted])
+        return conversions.closure_message(closure, origin)
 
     assert edge(measured).has_transform
     assert edge(measured).from_t_to.pose.position.x == pytest.approx(2.0)
@@ -115,9 +117,8 @@ def test_a_robot_is_told_from_another():
     other = recognition(match_session=2)
     moved = replace(other.loop_closure.match.keyframe, id=KeyframeId(2, 1, robot_id=7),
                     map_pose=MapPose('building', Pose.planar(8.0, 0.0, 0.0)))
-    accepted = Candidate(replace(other.loop_closure.match, keyframe=moved), Decision.ACCEPTED, 3)
-    edge = conversions.closure_message(
-        replace(other, candidates=[accepted], loop_closure=accepted), ORIGIN)
+    accepted = Candidate(replace(other.loop_closure.match, keyframe=moved), Decision.ACCEPTED)
+    edge = conversions.closure_message(LoopClosure(other.query, None, [accepted]), ORIGIN)
     assert (edge.inter_session, edge.inter_robot) == (True, True)
     assert (edge.keyframe_from.robot_id, edge.keyframe_to.robot_id) == (7, 3)
     match = conversions.match_message(accepted, ORIGIN)
@@ -129,14 +130,14 @@ def test_where_the_robot_is_in_another_session():
     found = recognition().loop_closure
     pose = Pose.planar(1.0, 2.0, 0.5)
     message = conversions.relocalization_message(
-        Relocalization(True, '', pose, np.diag([4.0] * 6), found, 3, 1), ORIGIN)
+        Relocalization('', pose, np.diag([4.0] * 6), found, 3, 1), ORIGIN)
     assert message.header.frame_id == 'map'
     assert (message.success, message.has_map_frame, message.frames_used) == (True, False, 3)
     assert message.pose_source == message.POSE_KEYFRAME
     assert message.pose.covariance.reshape(6, 6)[5, 5] == 4.0
     assert conversions.pose_from_message(message.pose.pose) == pose
     message = conversions.relocalization_message(
-        Relocalization(False, 'building', None, np.diag([4.0] * 6), found, 1, 2), ORIGIN)
+        Relocalization('building', None, np.diag([4.0] * 6), found, 1, 2), ORIGIN)
     assert (message.header.frame_id, message.has_map_frame) == ('building', True)
     assert (message.pose_source, message.hypotheses) == (message.POSE_NONE, 2)
 

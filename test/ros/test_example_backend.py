@@ -147,7 +147,7 @@ def test_the_map_of_an_earlier_session_is_asked_for_and_stays(listener, send):
 
 
 def test_vpr_node_and_the_back_end_work_together(listener, backend, eager):
-    eager(pose_source='odom', gates__odometry_check=False)
+    eager(pose_source='odom', gates__max_drift=10.0)
     for second, number in enumerate([1, 2, 3, 4, 5, 6, 1, 2, 3, 4], start=1):
         listener.send_odometry(second * SECOND, x_m=float(second))
         listener.send('/image', raw_message(place(number), second * SECOND))

@@ -20,10 +20,10 @@ def keyframe(number, pose):
 
 def recognition(number, pose, decision=None):
     found = Match(keyframe(1, Pose.planar(0.0, 0.0, 0.0)), 0, 0.9, 5, 0.5)
-    candidates = [] if decision is None else [Candidate(found, decision, 1)]
+    candidates = [] if decision is None else [Candidate(found, decision)]
     closure = candidates[0] if decision is Decision.ACCEPTED else None
     query = Query(number * SECOND, DESCRIPTOR, None, pose, 0.0)
-    return Recognition(query, candidates, closure, keyframe(number, pose), searched=1,
+    return Recognition(query, candidates, closure, [], keyframe(number, pose), searched=1,
                        reranked=True, stage_ms=())
 
 
@@ -45,7 +45,7 @@ def test_the_picture_grows():
     markers = MapMarkers()
     markers.add(recognition(1, Pose.planar(1.0, 0.0, 0.0)), ODOM)
     markers.add(recognition(2, Pose.planar(2.0, 0.0, 0.0), Decision.ACCEPTED), ODOM)
-    markers.add(recognition(3, Pose.planar(3.0, 0.0, 0.0), Decision.REJECT_FEW_LOCAL), ODOM)
+    markers.add(recognition(3, Pose.planar(3.0, 0.0, 0.0), Decision.REJECT_NEW_PLACE), ODOM)
     message = markers.take_message()
     assert points(message, 'keyframes') == [1.0, 2.0, 3.0]
     assert points(message, 'loop_closures') == [2.0, 0.0]
@@ -57,7 +57,7 @@ def test_the_picture_is_bounded():
     markers = MapMarkers()
     for number in range(MAX_REJECTED + 10):
         pose = Pose.planar(float(number), 0.0, 0.0)
-        markers.add(recognition(number, pose, Decision.REJECT_TEMPORAL), ODOM)
+        markers.add(recognition(number, pose, Decision.REJECT_UNSURE), ODOM)
     assert len(points(markers.take_message(), 'rejected')) == 2 * MAX_REJECTED
 
 

@@ -33,7 +33,8 @@ POSITIONS = np.array([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75], [0
 
 
 def candidate(
-    pairs=(), inliers=None, decision=Decision.ACCEPTED, similarity=None, number=23, **evidence
+    pairs=(), inliers=None, decision=Decision.ACCEPTED, similarity=None, number=23,
+    probability=0.97531, **evidence
 ):
     """Matches pairs of POSITIONS, the first ones the strongest."""
     if similarity is None:
@@ -43,7 +44,7 @@ def candidate(
     keyframe = Keyframe(KeyframeId(2, number), 0, np.zeros(4, np.float32), None, 0.0)
     match = Match(keyframe, 0, 0.912, len(local), len(local) / 10, pairs=local,
                   geometry=geometry, **evidence)
-    return Candidate(match, decision, 3, math.nan)
+    return Candidate(match, decision, probability, 12.5)
 
 
 def show(found, match_image=MATCH, most_lines=100, max_width=1280):
@@ -125,31 +126,31 @@ def test_the_lines_are_the_strongest_in_true_proportion():
 
 
 def test_the_candidate_is_the_one_that_came_farthest():
-    few = candidate(decision=Decision.REJECT_FEW_LOCAL, number=1)
-    temporal = candidate(decision=Decision.REJECT_TEMPORAL, number=2)
+    new = candidate(decision=Decision.REJECT_NEW_PLACE, number=1)
+    unsure = candidate(decision=Decision.REJECT_UNSURE, number=2)
     shadow = candidate(decision=Decision.REJECT_DUPLICATE, number=3)
     accepted = candidate(number=4)
-    later = candidate(decision=Decision.REJECT_FEW_LOCAL, number=5)
-    assert choose([few, temporal, shadow]) is temporal
-    assert choose([few, shadow, accepted]) is accepted
-    assert choose([few, later]) is few
+    later = candidate(decision=Decision.REJECT_NEW_PLACE, number=5)
+    assert choose([new, unsure, shadow]) is unsure
+    assert choose([new, shadow, accepted]) is accepted
+    assert choose([new, later]) is new
     assert choose([]) is None
 
 
 def test_the_evidence_as_text():
-    found = describe(candidate([(0, 1), (2, 3)], [True, False], probability=0.97531))
+    found = describe(candidate([(0, 1), (2, 3)], [True, False], overlap=0.25))
     assert found == {
-        'similarity': '0.912', 'mutual matches': '2 (20%)', 'inliers': '1 (50%)',
-        'probability': '0.975', 'distinctness': 'no other place', 'support': '3'}
+        'similarity': '0.912', 'mutual matches': '2 (20%)', 'overlap': '0.250',
+        'inliers': '1 (50%)', 'this view': '12 x', 'probability': '0.975'}
     assert tuple(found) == FACTS
 
 
 def test_what_is_not_known_is_said():
     match = Match(candidate().match.keyframe, 0, 0.5, 0, math.nan)
-    found = describe(Candidate(match, Decision.REJECT_LOW_SIMILARITY, 0, 0.25))
+    found = describe(Candidate(match, Decision.REJECT_NEW_PLACE, 0.25, 0.3))
     assert found == {
-        'similarity': '0.500', 'mutual matches': 'not compared', 'inliers': 'not looked at',
-        'probability': 'uncalibrated', 'distinctness': '0.250', 'support': '0'}
+        'similarity': '0.500', 'mutual matches': 'not compared', 'overlap': 'not known',
+        'inliers': 'not looked at', 'this view': '0.3 x', 'probability': '0.250'}
 
 
 def written(picture, area):
@@ -162,7 +163,7 @@ BELOW = HEAD_HEIGHT + 240
 
 
 def test_the_texts_are_drawn_where_no_picture_is():
-    accepted, rejected = show(candidate()), show(candidate(decision=Decision.REJECT_TEMPORAL))
+    accepted, rejected = show(candidate()), show(candidate(decision=Decision.REJECT_UNSURE))
     assert written(accepted, HEAD_LEFT)
     assert written(accepted, HEAD_RIGHT)
     for row in range(2):

@@ -15,7 +15,6 @@ from live import SECOND, TIMEOUT_S, stamp_of, wait_until
 
 from selavpr_msgs.msg import VprStatus
 from selavpr_ros.config import make_settings
-from selavpr_ros.decision import Decision
 from selavpr_ros.models import load_from_settings
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose
@@ -25,16 +24,11 @@ from selavpr_ros.replay.records import Run
 from selavpr_ros.replay.replay import replay
 from selavpr_ros.ros.bag_player import play
 
-# The stamps are made up: frame n at second n. Every frame is a keyframe, so keyframe n is frame n.
-SETTINGS = {
-    'keyframe.max_similarity': 1.0, 'keyframe.duplicate_similarity': 1.0,
-    'keyframe.min_interval': 0.0,
-    'index.exclude_recent_seconds': 0.0, 'pose_timeout': 5.0,
-    'qos.image_reliability': 'reliable',
-    # The odometry is made up: it never comes back.
-    'gates.odometry_check': False, 'gates.ambiguity_radius': 1e6}
+# The stamps are made up: frame n at second n. All else that decides is as a user has it.
+SETTINGS = {'pose_timeout': 5.0, 'qos.image_reliability': 'reliable'}
 REVISITS = 44  # frames with an earlier frame of the same place
 SPEED_M_S = 0.6  # of made-up odometry: farther between two frames than two keyframes have to be
+LAP_S = 39  # of the made-up circle; the second lap is a little off the first
 
 
 @pytest.fixture(scope='module')
@@ -59,9 +53,15 @@ def arguments(settings):
 
 
 def odometry():
-    """Five poses a second along x, none at the stamp of an image."""
+    """Five poses a second along a circle, none at the stamp of an image."""
     stamps_ns = [SECOND // 2 + number * SECOND // 5 for number in range(5 * 84)]
-    return [(ns, Pose.planar(SPEED_M_S * ns / SECOND, 0.0, 0.0)) for ns in stamps_ns]
+    poses = []
+    for stamp_ns in stamps_ns:
+        angle = 2.0 * np.pi * stamp_ns / SECOND / LAP_S
+        radius_m = SPEED_M_S * LAP_S / (2.0 * np.pi)
+        poses.append((stamp_ns, Pose.planar(
+            radius_m * np.cos(angle), radius_m * np.sin(angle), angle + np.pi / 2.0)))
+    return poses
 
 
 def run_live(bag, listener, process):
@@ -83,37 +83,31 @@ def run_live(bag, listener, process):
     assert listener.status.frames_dropped == 0
     assert process.stop() == 0
     return [
-        (stamp_of(answer), answer.query.keyframe_id, [
-            (m.match.session_id, m.match.keyframe_id, m.local_matches, m.decision)
+        (stamp_of(answer) // SECOND, answer.query.keyframe_id, [
+            (m.match.stamp.sec, m.match.keyframe_id, m.local_matches)
             for m in answer.matches])
         for answer in listener.candidates]
 
 
 def run_replay(bag, topic, settings):
-    """The same from `vpr replay`'s library."""
-    recognizer = PlaceRecognizer(load_from_settings(settings.model), settings)
+    """The same from `vpr replay`'s library, and the (query, keyframe) frames of its closures."""
+    recognizer, run = PlaceRecognizer(load_from_settings(settings.model), settings), Run()
     with Bag(bag) as opened:
         track = PoseTrack(opened.poses('/odom'))
-        queries = list(replay(opened.images(topic), recognizer, Run(), track))
-    return [
-        (query.stamp_ns, query.keyframe_id.keyframe_id if query.keyframe_id else 0, [
-            (c.match_id.session_id, c.match_id.keyframe_id, c.local_matches, int(c.decision))
+        list(replay(opened.images(topic), recognizer, run, track))
+    answers = [
+        (query.stamp_ns // SECOND, query.keyframe_id.keyframe_id if query.keyframe_id else 0, [
+            (c.match_stamp_ns // SECOND, c.match_id.keyframe_id, c.local_matches)
             for c in query.candidates])
-        for query in queries]
+        for query in run.queries]
+    return answers, [(query.stamp_ns // SECOND, query.closure.match_stamp_ns // SECOND)
+                     for query in run.queries if query.closure]
 
 
-def measure(answers, pairs):
-    """recall@1, true and all loop closures."""
-    best = [(query, found[0][1]) for _, query, found in answers if found]
-    closures = [(query, keyframe) for _, query, found in answers
-                for _, keyframe, _, decision in found if decision == Decision.ACCEPTED]
-    right = sum(pair in pairs for pair in best)
-    return right / REVISITS, sum(pair in pairs for pair in closures), len(closures)
-
-
-@pytest.mark.parametrize(('weights', 'compressed'), [('hog', False), ('embedded', True)])
+@pytest.mark.parametrize(('weights', 'compressed', 'least'), [
+    ('hog', False, 0.6), ('embedded', True, 0.75)])
 def test_the_live_node_finds_what_the_replay_finds(
-    weights, compressed, frames, pairs, tmp_path, listener, start_process, capsys
+    weights, compressed, least, frames, pairs, tmp_path, listener, start_process, capsys
 ):
     settings = {**SETTINGS, 'model.weights': weights,
                 'image_transport': 'compressed' if compressed else 'raw',
@@ -122,20 +116,15 @@ def test_the_live_node_finds_what_the_replay_finds(
                           odometry=() if compressed else odometry())
     process = start_process(*arguments(settings))
     live = run_live(bag, listener, process)
-    assert [(query, found) for _, query, found in live[:21]] == [
-        (number, []) for number in range(1, 22)]
-    assert live == run_replay(
+    replayed, closures = run_replay(
         bag, COMPRESSED_TOPIC if compressed else IMAGE_TOPIC, make_settings(settings))
+    assert live == replayed
 
-    if not compressed:
-        places_m = [k.pose.pose.position.x for k in listener.received['keyframes'][10:]]
-        assert places_m == pytest.approx([SPEED_M_S * number for number in range(11, 85)])
-    recall, right, closures = measure(live, pairs)
-    edges = [(e.keyframe_to.keyframe_id, e.keyframe_from.keyframe_id)
-             for e in listener.received['closures']]
-    assert len(edges) == closures
+    edges = sorted((e.keyframe_to.stamp.sec, e.keyframe_from.stamp.sec)
+                   for e in listener.received['closures'])
+    assert edges == closures  # those of earlier views, too, and each once
     with capsys.disabled():
-        print(f'\n{listener.status.model_id} on 84 real images over DDS: '
-              f'recall@1 {recall:.3f}, {right} of {closures} loop closures right')
-    assert recall >= {'hog': 0.93, 'embedded': 0.97}[weights]
-    assert right == closures >= 25
+        print(f'\n{listener.status.model_id} on 84 real images over DDS, default settings: '
+              f'{len(edges)} of {REVISITS} revisits closed')
+    assert [edge for edge in edges if edge not in pairs] == []
+    assert len(edges) >= least * REVISITS

@@ -73,13 +73,13 @@ def found(listener):
     return messages
 
 
-def test_enough_agreement_relocalizes(listener, eager, found):
+def test_accepted_candidates_of_another_session_relocalize(listener, eager, found):
     eager()
     send_places(listener, [1, 2, 3, 4])
     listener.call(StartSession, '/vpr/start_session', StartSession.Request())
     send_places(listener, [1, 2, 3, 4], first_s=100)
     wait_until(lambda: len(found) == 4, 'four messages')
-    assert [m.success for m in found] == [False, False, True, True]
+    assert all(m.success for m in found)
     assert [m.frames_used for m in found] == [1, 2, 3, 4]
     last = found[-1]
     assert last.pose_source == Relocalization.POSE_NONE  # no odometry in this test
@@ -93,11 +93,11 @@ def test_a_robot_that_was_carried_away_is_found_again(listener, eager, found):
     send_places(listener, list(range(1, 17)))
     listener.call(StartSession, '/vpr/start_session', StartSession.Request())
     send_places(listener, [1, 2, 3, 14, 15, 16], first_s=100)
-    wait_until(lambda: len(found) == 6, 'six messages')
-    assert [m.best.match.keyframe_id for m in found] == [1, 2, 3, 14, 15, 16]
-    # The new place has to be seen as often as the old one before it is believed.
-    assert [m.success for m in found] == [False, False, True, False, False, True]
-    assert [m.hypotheses for m in found] == [1, 1, 1, 2, 2, 2]
+    wait_until(lambda: len(found) >= 5 and found[-1].best.match.keyframe_id == 16, 'the new place')
+    assert [m.best.match.keyframe_id for m in found[:3]] == [1, 2, 3]
+    assert found[2].frames_used == 3
+    # What the old place had gathered says nothing of the new one.
+    assert found[-1].frames_used <= 3
 
 
 def test_the_action_ends_when_the_robot_is_found(listener, eager, ask, moving):
@@ -109,8 +109,6 @@ def test_the_action_ends_when_the_robot_is_found(listener, eager, ask, moving):
     assert status == GoalStatus.STATUS_SUCCEEDED, result.message
     assert result.relocalization.success
     assert result.relocalization.best.match.session_id == 1
-    assert ask.feedback[0].frames >= 1
-    assert ask.feedback[0].has_best
 
 
 def test_the_action_gives_up(listener, eager, ask, moving):

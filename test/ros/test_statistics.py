@@ -74,7 +74,7 @@ def test_times_and_counts_of_queries():
     for found, closure, new, latency_ms, age_ms in (
             (accepted, accepted[0], kept, 40.0, 200.0), ([], None, None, 60.0, float('nan'))):
         recognition = Recognition(
-            query, found, closure, new, searched=1, reranked=True, stage_ms=())
+            query, found, closure, [], new, searched=1, reranked=True, stage_ms=())
         statistics.recognized(recognition, latency_ms, age_ms)
     statistics.count('dropped', 2)
     clock.now_s += 1.0

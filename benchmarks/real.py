@@ -1,0 +1,329 @@
+"""Loop closures on real recordings, at default settings.
+
+  python benchmarks/real.py DATA
+  python benchmarks/real.py DATA --only gardens --weights embedded
+  python benchmarks/real.py DATA -o real.md --picture posterior.png
+
+DATA holds gardenspoint, rtabmap_loop, campus_keyframes, tum_fr1_xyz and ie_tower; docs/decision.md
+says what they are. Their images go through the place recogniser as from a bag, two a second unless
+said. Most have no odometry; where it is said, it is made up: a metre a frame, and in the tower the
+floor's height. Closed is the share of the queries with a true keyframe in the map; off, how many
+frames a closure is off at most; the last column is the expected calibration error of the
+probabilities of all candidates. Random is the embedded network without training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from selavpr_ros.config import make_settings
+from selavpr_ros.errors import VprError
+from selavpr_ros.evaluation.baselines import load_untrained
+from selavpr_ros.evaluation.reliability import reliability
+from selavpr_ros.evaluation.truth import list_images
+from selavpr_ros.models import VprModel, load_model
+from selavpr_ros.models.base import Descriptors
+from selavpr_ros.place_recognizer import PlaceRecognizer
+from selavpr_ros.pose import Pose
+from selavpr_ros.replay.records import Run
+from selavpr_ros.text import markdown_table
+
+COLUMNS = ('recording', 'weights', 'queries', 'keyframes', 'closed', 'off', 'false',
+           'calibration error')
+SECOND = 1_000_000_000
+START_NS = 1_700_000_000 * SECOND
+PAUSE_S = 100.0  # between two traverses
+GARDENS_TRUE, GARDENS_FALSE = 2, 5  # frames: those of one place, and what counts as a mistake
+STOREY_M = 4.0
+RANDOM = 'random'
+
+
+@dataclass(frozen=True)
+class Frame:
+    """An image, when it was taken, where odometry sees it, and what its place is called."""
+
+    file: Path
+    stamp_s: float
+    place: Any
+    pose: Pose | None = None
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Frames in order, and the truth of their places.
+
+    Attributes:
+        is_same: of two places, whether they are one.
+        off: frames between two places; None where there is no such number.
+        is_false: of two places, whether a closure of them is a mistake.
+    """
+
+    name: str
+    frames: Sequence[Frame]
+    is_same: Callable[[Any, Any], bool]
+    is_false: Callable[[Any, Any], bool]
+    off: Callable[[Any, Any], int] | None = None
+
+    def shuffled(self, seed: int) -> Recording:
+        """The same images in another order, at the same stamps."""
+        order = np.random.default_rng(seed).permutation(len(self.frames)).tolist()
+        frames = [replace(self.frames[i], stamp_s=frame.stamp_s, pose=None)
+                  for i, frame in zip(order, self.frames, strict=True)]
+        return replace(self, name=f'{self.name}, shuffled', frames=frames)
+
+
+# ---- recordings ---------------------------------------------------------------------------------
+
+
+def _never(*_: Any) -> bool:
+    return False
+
+
+def _always(*_: Any) -> bool:
+    return True
+
+
+def gardens(data: Path, sides: Sequence[str], odometry: bool) -> Recording:
+    """Traverses of one walk; a place is the number of the frame."""
+    frames = []
+    for lap, side in enumerate(sides):
+        files = list_images(data / 'gardenspoint' / side)
+        for number, file in enumerate(files):
+            stamp_s = lap * (len(files) / 2 + PAUSE_S) + number / 2
+            pose = Pose.planar(float(number), 2.0 * lap, 0.0) if odometry else None
+            frames.append(Frame(file, stamp_s, (lap, number), pose))
+    name = ' then '.join(sides) + (', odometry' if odometry else '')
+
+    def off(first: tuple[int, int], second: tuple[int, int]) -> int:
+        return abs(first[1] - second[1])
+
+    return Recording(f'Gardens Point, {name}', frames,
+                     lambda a, b: a[0] != b[0] and off(a, b) <= GARDENS_TRUE,
+                     lambda a, b: a[0] == b[0] or off(a, b) > GARDENS_FALSE, off)
+
+
+def corridor(data: Path, step_s: float) -> Recording:
+    """A robot's two laps; a place is the number of the frame, the pairs are the authors'."""
+    with (data / 'rtabmap_loop/loops.csv').open(encoding='utf-8') as file:
+        pairs = {(int(row['image_a']), int(row['image_b'])) for row in csv.DictReader(file)}
+    frames = [Frame(image, number * step_s, int(image.stem))
+              for number, image in enumerate(list_images(data / 'rtabmap_loop/images'))]
+    return Recording(f'corridor, {step_s:g} s a frame', frames, lambda a, b: (a, b) in pairs,
+                     lambda a, b: (a, b) not in pairs)
+
+
+def campus(data: Path, odometry: bool) -> Recording:
+    """A drive of 217 m that never comes back."""
+    frames = []
+    with (data / 'campus_keyframes/poses.csv').open(encoding='utf-8') as file:
+        rows = [row for row in csv.reader(file) if row and row[0].endswith('.png')]
+    for number, (image, *numbers) in enumerate(rows):
+        pose = Pose.planar(*map(float, numbers))
+        frames.append(Frame(data / 'campus_keyframes/images' / image, 3.0 * number, number,
+                            pose if odometry else None))
+    name = 'campus, 3 s a frame' + (', odometry' if odometry else '')
+    return Recording(name, frames, _never, _always)
+
+
+def desk(data: Path) -> Recording:
+    """A camera in a hand before a desk."""
+    files = list_images(data / 'tum_fr1_xyz/images')
+    frames = [Frame(file, float(file.stem) - float(files[0].stem), number)
+              for number, file in enumerate(files)]
+    return Recording('TUM fr1/xyz', frames, _never, _always)
+
+
+def tower(data: Path, odometry: bool) -> Recording:
+    """Twenty-five floors of one building, one after the other; a place is the floor."""
+    frames: list[Frame] = []
+    with (data / 'ie_tower/dataset.csv').open(encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    floors = {label: number for number, label in enumerate(
+        dict.fromkeys(row['label'] for row in rows))}
+    on_floor: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        along = on_floor[row['label']] = on_floor.get(row['label'], 0) + 1
+        pose = Pose(np.array([float(along), 0.0, STOREY_M * floors[row['label']]]),
+                    np.array([0.0, 0.0, 0.0, 1.0]))
+        frames.append(Frame(data / 'ie_tower' / row['image_path'], float(number), row['label'],
+                            pose if odometry else None))
+    name = '25 floors of a tower' + (', odometry with height' if odometry else '')
+    return Recording(name, frames, _never, lambda a, b: a != b)
+
+
+def recordings(data: Path) -> Iterator[Recording]:
+    """All of them."""
+    sides = ['day_left', 'day_right']
+    for odometry in (False, True):
+        yield gardens(data, sides, odometry)
+        yield gardens(data, sides[::-1], odometry)
+    yield gardens(data, sides, odometry=False).shuffled(0)
+    for side in sides:
+        yield gardens(data, [side], odometry=False)
+    for step_s in (1.0, 5.0):
+        yield corridor(data, step_s)
+    yield corridor(data, 1.0).shuffled(0)
+    for odometry in (False, True):
+        yield campus(data, odometry)
+    yield desk(data)
+    for odometry in (False, True):
+        yield tower(data, odometry)
+
+
+# ---- models -------------------------------------------------------------------------------------
+
+
+class Remembering(torch.nn.Module):
+    """A model that describes no image twice: most recordings show the same ones again."""
+
+    def __init__(self, model: VprModel) -> None:
+        super().__init__()
+        self._model = model
+        self._known: dict[int, Descriptors] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__('_model'), name)
+
+    def forward(self, images: torch.Tensor) -> Descriptors:
+        """As the model's."""
+        key = hash(images.numpy().tobytes())
+        if key not in self._known:
+            found = self._model(images)
+            local = found.local_features
+            self._known[key] = Descriptors(
+                found.global_descriptor, None if local is None else local.half())
+        found = self._known[key]
+        local = found.local_features
+        return Descriptors(found.global_descriptor, None if local is None else local.float())
+
+
+def load(weights: str) -> Any:
+    """A model by name; 'random' is the embedded network without training."""
+    return Remembering(load_untrained() if weights == RANDOM else load_model(weights))
+
+
+# ---- measuring ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came out of a recording.
+
+    Attributes:
+        run: the records.
+        beliefs: for each query the probabilities by keyframe, for the picture.
+    """
+
+    run: Run
+    beliefs: list[dict[int, float]]
+
+
+def drive(model: Any, recording: Recording) -> Result:
+    """All images through the place recogniser at default settings."""
+    recognizer, run = PlaceRecognizer(model, make_settings({})), Run()
+    beliefs = []
+    for frame in tqdm(recording.frames, desc=recording.name, unit='image', leave=False):
+        stamp_ns = START_NS + round(frame.stamp_s * SECOND)
+        if recognizer.is_due(stamp_ns, frame.pose):
+            image = cv2.cvtColor(cv2.imread(str(frame.file)), cv2.COLOR_BGR2RGB)
+            recognition = recognizer.recognize(image, stamp_ns, frame.pose)
+            run.add(recognition)
+            beliefs.append({c.match.keyframe.stamp_ns: c.probability
+                            for c in recognition.candidates})
+    return Result(run, beliefs)
+
+
+def measure(recording: Recording, run: Run) -> tuple[str, ...]:
+    """Cells of the line, but the first two."""
+    places = {START_NS + round(frame.stamp_s * SECOND): frame.place for frame in recording.frames}
+    kept = [keyframe.stamp_ns for keyframe in run.keyframes]
+    revisits = closed = false = 0
+    offs, probabilities, are_true = [0], [], []
+    for query in run.queries:
+        here = places[query.stamp_ns]
+        is_revisit = any(recording.is_same(here, places[ns]) for ns in kept if ns < query.stamp_ns)
+        revisits += is_revisit
+        for candidate in query.candidates:
+            probabilities.append(candidate.probability)
+            are_true.append(recording.is_same(here, places[candidate.match_stamp_ns]))
+        if query.closure:
+            there = places[query.closure.match_stamp_ns]
+            is_false = recording.is_false(here, there)
+            false += is_false
+            closed += is_revisit and not is_false
+            offs.append(recording.off(here, there) if recording.off else 0)
+    error = reliability(probabilities, are_true).expected_calibration_error
+    share = f'{closed / revisits:.3f} of {revisits}' if revisits else '-'
+    return (str(len(run.queries)), str(len(kept)), share,
+            str(max(offs)) if recording.off and len(offs) > 1 else '-', str(false), f'{error:.3f}')
+
+
+def draw(result: Result, recording: Recording, path: Path) -> None:
+    """Where the robot may be, query by query."""
+    from matplotlib.figure import Figure
+
+    numbers = {START_NS + round(f.stamp_s * SECOND): n for n, f in enumerate(recording.frames)}
+    figure = Figure(figsize=(7, 4.5), layout='constrained')
+    axes = figure.subplots()
+    seen = [(numbers[query.stamp_ns], numbers[ns], probability)
+            for query, belief in zip(result.run.queries, result.beliefs, strict=True)
+            for ns, probability in belief.items()]
+    x, y, shade = np.array(sorted(seen, key=lambda each: each[2])).T
+    points = axes.scatter(x, y, c=shade, s=6, cmap='viridis', vmin=0.0, vmax=1.0)
+    closures = [(numbers[q.stamp_ns], numbers[q.closure.match_stamp_ns])
+                for q in result.run.queries if q.closure]
+    if closures:
+        axes.plot(*np.array(closures).T, '.', color='tab:red', markersize=2, label='loop closure')
+        axes.legend(loc='upper left')
+    axes.set(xlabel='query (frame)', ylabel='keyframe (frame)', title=recording.name)
+    figure.colorbar(points, label='probability of the same place, when the query came')
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Measure, print line by line, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('data', type=Path, metavar='DATA')
+    parser.add_argument('--weights', nargs='+', default=['embedded', 'hog', RANDOM], metavar='W',
+                        help='(default: embedded hog random)')
+    parser.add_argument('--only', default='', metavar='TEXT',
+                        help='recordings with this in their name')
+    parser.add_argument('-o', '--output', type=Path, metavar='FILE.md')
+    parser.add_argument('--picture', type=Path, metavar='FILE.png',
+                        help='the probabilities of the first recording')
+    args = parser.parse_args()
+    rows: list[tuple[str, ...]] = [COLUMNS]
+    for weights in args.weights:
+        model = load(weights)
+        for recording in recordings(args.data):
+            if args.only.lower() not in recording.name.lower():
+                continue
+            result = drive(model, recording)
+            rows.append((recording.name, weights, *measure(recording, result.run)))
+            print('  '.join(rows[-1]), flush=True)
+            if args.picture and len(rows) == 2:
+                draw(result, recording, args.picture)
+            if args.output:
+                args.output.write_text(markdown_table(rows, 2), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except (VprError, OSError) as error:
+        sys.exit(f'real.py: {error}')

@@ -1,0 +1,186 @@
+"""Stage 5, sequences: where the robot is, by all views together.
+
+A discrete Bayes filter. Its states are the keyframes of the map, and "somewhere new". From view to
+view the robot moves along its old way in either direction, leaves it, or comes upon it (Xu et al.,
+"Probabilistic appearance-invariant topometric localization with new place awareness", 2021;
+Cummins and Newman, "FAB-MAP", 2008, for the new place). Only keyframes that were retrieved, or
+that the robot may have come to, are ever touched, so that the size of the map costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from selavpr_ros.keyframe import KeyframeId, SessionId
+
+# From one view to the next: to come upon any known place, to leave the known way.
+ENTER, LEAVE = 0.1, 0.02
+# A map is taken to have so many places at least: a few images are no world.
+LEAST_PLACES = 100
+# Of a keyframe that was not among the candidates.
+MISSED_RATIO = 0.15
+# States with less are forgotten, and no more than so many are kept.
+LEAST_BELIEF, MOST_STATES = 1e-5, 400
+# Keyframes that the robot passes in a view: no more, and how far off that may be.
+MOST_STEPS, STEP_SHARE, STEP_SLACK = 6.0, 0.4, 1.0
+# A keyframe as a number: the session's above so many bits.
+BITS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Belief:
+    """Where the robot may be.
+
+    Attributes:
+        codes: (S,) int64 of keyframes, ascending, see `PlaceFilter.code`.
+        probabilities: (S,).
+        new: probability of being somewhere new; all of them sum to 1.
+    """
+
+    codes: np.ndarray
+    probabilities: np.ndarray
+    new: float
+
+
+NOWHERE = Belief(np.empty(0, np.int64), np.empty(0), 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """One view: what the filter needs to look back."""
+
+    belief: Belief
+    ratios: np.ndarray  # (S,) of the belief's states
+    entered: np.ndarray  # (S,) probability of coming upon each from somewhere new
+    offsets: np.ndarray  # (O,) keyframes, and their weights, of the motion that led here
+    weights: np.ndarray
+
+
+def _kernel(steps: float) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets in keyframes and their probabilities, if the robot passed about so many."""
+    steps = min(max(steps, 0.0), MOST_STEPS)
+    spread = STEP_SHARE * steps + STEP_SLACK
+    reach = math.ceil(steps + 1.5 * spread)
+    offsets = np.arange(-reach, reach + 1)
+    weights = np.exp(-0.5 * ((np.abs(offsets) - steps) / spread)**2)
+    return offsets, weights / weights.sum()
+
+
+def _gather(codes: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Values of the wanted codes, 0 for those that are not there."""
+    if not len(codes):
+        return np.zeros(wanted.shape)
+    at = np.searchsorted(codes, wanted).clip(max=len(codes) - 1)
+    return np.where(codes[at] == wanted, values[at], 0.0)
+
+
+@dataclass
+class PlaceFilter:
+    """The filter and what it remembers.
+
+    Attributes:
+        belief: after the last view.
+        look_back: views that are remembered.
+    """
+
+    look_back: int = 20
+    belief: Belief = NOWHERE
+    _steps: deque[_Step] = field(default_factory=deque)
+    _sessions: dict[SessionId, int] = field(default_factory=dict)
+
+    def code(self, keyframe_id: KeyframeId) -> int:
+        """A keyframe as a number: those of a session follow each other."""
+        session = self._sessions.setdefault(keyframe_id.session, len(self._sessions))
+        return ((session + 1) << BITS) + keyframe_id.keyframe_id
+
+    def keyframe_id(self, code: int) -> KeyframeId:
+        """The keyframe of a number; it need not be in the map."""
+        session = list(self._sessions)[(code >> BITS) - 1]
+        return KeyframeId(session.session_id, code & (2**BITS - 1), session.robot_id)
+
+    def reset(self) -> None:
+        """Forget where the robot was."""
+        self.belief = NOWHERE
+        self._steps.clear()
+
+    def update(
+        self, codes: np.ndarray, ratios: np.ndarray, comparable: int, steps: float
+    ) -> Belief:
+        """Take in a view.
+
+        Args:
+            codes: (K,) int64 of the retrieved keyframes.
+            ratios: (K,) how much likelier the view is at each than somewhere new; 0 where the
+                robot cannot be.
+            comparable: how many keyframes were searched.
+            steps: how many keyframes the robot has passed since the view before, about.
+        """
+        offsets, weights = _kernel(steps)
+        before = self.belief
+        moved = before.codes[:, None] + offsets
+        came = (1.0 - LEAVE) * before.probabilities[:, None] * weights
+        # A session has no keyframe before its first.
+        exists = (moved - 1) >> BITS == before.codes[:, None] >> BITS
+        moved, came = moved[exists], came[exists]
+        states, where = np.unique(np.concatenate([moved, codes]), return_inverse=True)
+        prior = np.bincount(where[: len(moved)], came, len(states)).astype(float)
+        entered = np.zeros(len(states))
+        entered[where[len(moved):]] = ENTER / max(comparable, LEAST_PLACES)
+        new = before.new + LEAVE * (1.0 - before.new)
+        prior += new * entered
+        likelihood = np.full(len(states), MISSED_RATIO)
+        likelihood[where[len(moved):]] = ratios
+        new *= 1.0 - entered.sum()
+        self.belief = self._normalised(states, prior * likelihood, new)
+        kept = np.searchsorted(states, self.belief.codes)
+        self._steps.append(_Step(self.belief, likelihood[kept], entered[kept], offsets, weights))
+        while len(self._steps) > self.look_back + 1:
+            self._steps.popleft()
+        return self.belief
+
+    @staticmethod
+    def _normalised(states: np.ndarray, masses: np.ndarray, new: float) -> Belief:
+        kept = np.flatnonzero(masses >= LEAST_BELIEF * (float(masses.sum()) + new))
+        if len(kept) > MOST_STATES:
+            kept = np.sort(kept[np.argpartition(masses[kept], -MOST_STATES)[-MOST_STATES:]])
+        masses = masses[kept]
+        total = float(masses.sum()) + new
+        return Belief(states[kept], masses / total, new / total)
+
+    def look_again(self) -> list[Belief]:
+        """Beliefs of the last views, the oldest first, now that all of them are known.
+
+        The backward pass of the forward-backward algorithm (Rabiner 1989).
+        """
+        found: list[Belief] = []
+        after: np.ndarray | None = None
+        after_new = 1.0
+        for number in range(len(self._steps) - 1, -1, -1):
+            step = self._steps[number]
+            belief = step.belief
+            if after is None:
+                after = np.ones(len(belief.codes))
+            masses, new = belief.probabilities * after, belief.new * after_new
+            total = float(masses.sum()) + new
+            found.append(Belief(belief.codes, masses / total, new / total))
+            if number:
+                after, after_new = self._before(step, after, after_new,
+                                                self._steps[number - 1].belief.codes)
+        return found[::-1]
+
+    @staticmethod
+    def _before(
+        step: _Step, after: np.ndarray, after_new: float, codes: np.ndarray
+    ) -> tuple[np.ndarray, float]:
+        """How well what follows fits each state of the view before, and a new place."""
+        values = step.ratios * after
+        from_new = float((step.entered * values).sum()) + (
+            1.0 - float(step.entered.sum())) * after_new
+        stayed = _gather(step.belief.codes, values, codes[:, None] + step.offsets) @ step.weights
+        fits = (1.0 - LEAVE) * stayed + LEAVE * from_new
+        largest = max(float(fits.max(initial=0.0)), from_new, 1e-300)
+        return fits / largest, from_new / largest
