@@ -408,6 +408,8 @@ class ClosureDecision:
         self, query: Any, candidate: Candidate, gates: GateSettings, is_new_view: bool
     ) -> Candidate:
         """The best candidate of a sure place: what geometry and motion say."""
+        if candidate.probability < gates.min_probability:  # a neighbouring place shows far more
+            return replace(candidate, decision=Decision.REJECT_UNSURE)
         match = self.verify(query, candidate.match)
         decision = Decision.ACCEPTED
         if not _fits(match, gates.min_inlier_share):

@@ -60,6 +60,7 @@ try:
     from visualization_msgs.msg import MarkerArray
 
     from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray, VprStatus
+    from selavpr_ros import place_filter, place_recognizer
     from selavpr_ros.ros.conversions import ns_to_stamp, stamp_to_ns
     from selavpr_ros.ros.node import VprNode
 except ImportError as error:
@@ -303,12 +304,19 @@ def place(number: int, height: int = 240, width: int = 320) -> np.ndarray:
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-# Every image is a query and a keyframe; see the fixture `eager` for the decision.
+# Every image is a query and a keyframe.
 EAGER = {
     'query.max_rate': 60.0, 'keyframe.min_interval': 0.0, 'keyframe.max_overlap': 1.0,
     'index.exclude_recent_seconds': 0.0, 'index.exclude_recent_keyframes': 0,
     'index.exclude_recent_distance': 0.0, 'pose_source': 'none', 'gates.min_probability': 0.5,
     'gates.min_motion': 0.0, 'status.period': 0.1, 'qos.image_reliability': 'reliable'}
+
+
+def let_one_look_suffice(monkeypatch):
+    """One view is enough for a loop closure: what is tested is the node, not the decision."""
+    monkeypatch.setattr(place_filter, 'ENTER', 0.5)
+    monkeypatch.setattr(place_filter, 'LEAST_PLACES', 1)
+    monkeypatch.setattr(place_recognizer, 'VIEW_OVERLAP', 1.0)
 
 
 def send_places(listener, numbers, first_s=1):

@@ -8,7 +8,7 @@ from typing import Any
 
 from selavpr_ros.errors import DescriptorError, ImageError, StampError, VprError
 from selavpr_ros.image_decoding import ImageReader
-from selavpr_ros.place_recognizer import PlaceRecognizer
+from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.replay.pose_track import PoseTrack
 from selavpr_ros.replay.records import QueryRecord, Run
 
@@ -19,11 +19,12 @@ SKIPPED_KINDS: dict[type[VprError], str] = {
 logger = logging.getLogger(__name__)
 
 
-def _log(query: QueryRecord) -> None:
-    closure = query.closure
-    if closure:
+def _log(recognition: Recognition) -> None:
+    for closure in recognition.loop_closures:
+        match = closure.candidate.match
         logger.info('image at %d ns: loop closure with keyframe %s, similarity %.3f, %d matches',
-                    query.stamp_ns, closure.match_id, closure.similarity, closure.local_matches)
+                    closure.query.stamp_ns, match.keyframe.id, match.similarity,
+                    match.local_matches)
 
 
 def replay(
@@ -56,5 +57,5 @@ def replay(
             continue
         run.map_nbytes = recognizer.keyframe_map.nbytes
         query = run.add(recognition)
-        _log(query)
+        _log(recognition)
         yield query
