@@ -52,14 +52,10 @@ def start_process(tmp_path):
 def eager(start_node, monkeypatch):
     """(parameters) -> an active node that turns every image into a query and a keyframe.
 
-    One look is enough for a loop closure: what is tested is the node, not the decision.
+    One view is enough for a loop closure: what is tested is the node, not the decision.
     """
-    from live import EAGER
+    from live import EAGER, let_one_look_suffice
 
-    from selavpr_ros import place_filter, place_recognizer
-
-    monkeypatch.setattr(place_filter, 'ENTER', 0.5)
-    monkeypatch.setattr(place_filter, 'LEAST_PLACES', 1)
-    monkeypatch.setattr(place_recognizer, 'VIEW_OVERLAP', 1.0)
+    let_one_look_suffice(monkeypatch)
     return lambda **changes: start_node(**{**EAGER, **{
         name.replace('__', '.'): value for name, value in changes.items()}})

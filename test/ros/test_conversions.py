@@ -8,7 +8,7 @@ import pytest
 from live import SECOND, place, raw_message
 from std_msgs.msg import Header
 
-from selavpr_msgs.msg import PlaceMatchArray
+from selavpr_msgs.msg import PlaceMatch, PlaceMatchArray
 from selavpr_ros.decision import Candidate, Decision, LoopClosure
 from selavpr_ros.errors import ImageError
 from selavpr_ros.evidence import Match
@@ -73,6 +73,27 @@ def test_an_answer_holds_all_the_evidence():
     assert match.has_map_pose
     assert match.map_pose.pose.position.y == 4.0
     assert match.map_pose.pose.orientation.z == pytest.approx(math.sqrt(0.5))
+
+
+def test_every_verdict_has_its_constant():
+    constants = {name: getattr(PlaceMatch, name) for name in dir(PlaceMatch)
+                 if name == 'ACCEPTED' or name.startswith('REJECT_')}
+    assert constants == {decision.name: decision.value for decision in Decision}
+
+
+def test_an_earlier_closure_has_the_stamp_and_the_keyframe_of_its_own_query():
+    found = recognition()
+    earlier = LoopClosure(replace(found.query, stamp_ns=4 * SECOND), KeyframeId(2, 5, robot_id=3),
+                          found.candidates)
+    both = [conversions.closure_message(closure, ORIGIN)
+            for closure in replace(found, earlier=[earlier]).loop_closures]
+    assert [edge.header.stamp.sec for edge in both] == [4, 9]
+    assert [edge.keyframe_to.stamp.sec for edge in both] == [4, 9]
+    assert [edge.keyframe_to.keyframe_id for edge in both] == [5, 9]
+    assert {edge.header.frame_id for edge in both} == {ORIGIN.header.frame_id}
+    unkept = conversions.closure_message(replace(earlier, keyframe_id=None), ORIGIN)
+    assert (unkept.keyframe_to.session_id, unkept.keyframe_to.keyframe_id) == (2, 0)
+    assert unkept.keyframe_to.stamp.sec == 4
 
 
 def test_a_query_that_is_no_keyframe_has_the_id_zero():

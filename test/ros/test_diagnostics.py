@@ -118,8 +118,13 @@ def test_why_there_is_no_loop_closure(model):
     assert counted['geometry'] == 'fundamental'
 
 
-def test_every_gate_has_a_reason():
+def test_every_gate_has_a_reason_and_a_count(model):
     assert set(WHY) == {'NO_CANDIDATES', *(gate.name for gate in ORDER)} - {'ACCEPTED'}
+    verdicts = Counter({gate.name: number for number, gate in enumerate(ORDER, start=11)})
+    status = matching_status(PlaceRecognizer(model), snapshot(verdicts=verdicts))
+    counted = {key.partition(':')[0]: value for key, value in values(status).items()}
+    assert {name: counted[name] for name in verdicts} == {
+        name: str(number) for name, number in verdicts.items()}
 
 
 def test_a_model_without_local_features_says_so():

@@ -67,6 +67,22 @@ def test_bad_values_refuse_to_configure_until_they_are_set_right(listener, start
     assert 'Traceback' not in process.log
 
 
+def test_parameters_that_are_gone_are_named_and_ignored(listener, start_node, capfd):
+    gone = {
+        'gates.min_similarity': 0.5, 'gates.min_local_matches': 300, 'gates.calibration': 'none',
+        'gates.ambiguity_ratio': 0.9, 'gates.ambiguity_radius': 10.0,
+        'gates.odometry_check': True, 'gates.temporal_window': 5, 'gates.temporal_min': 3,
+        'gates.temporal_reach': 10, 'gates.min_motion_between': 0.5,
+        'keyframe.max_similarity': 0.95, 'keyframe.duplicate_similarity': 0.98,
+        'relocalization.min_consistent': 3}
+    node = start_node(**gone)
+    listener.wait_for_state(VprStatus.ACTIVE)  # an older parameter file still starts it
+    told = capfd.readouterr().err
+    for name in gone:
+        assert f"there is no parameter '{name}': misspelt? It is ignored" in told
+        assert name not in node.recognizer.settings.flat()
+
+
 @pytest.mark.parametrize(('name', 'value', 'words'), [
     ('model__weights_sha256', '0' * 64, 'model.weights_sha256 asks for 000'),
     ('model__device', 'cuda:99', "device 'cuda:99' cannot be used here"),

@@ -10,10 +10,20 @@ import cv2
 import numpy as np
 import pytest
 import tiny_checkpoints
-from live import SECOND, compressed_message, place, raw_message, send_places, stamp_of, wait_until
+from live import (
+    EAGER,
+    SECOND,
+    compressed_message,
+    place,
+    raw_message,
+    send_places,
+    stamp_of,
+    wait_until,
+)
 from visualization_msgs.msg import Marker
 
-from selavpr_msgs.msg import PlaceMatch, PlaceMatchArray
+from selavpr_msgs.msg import PlaceMatch, PlaceMatchArray, VprStatus
+from selavpr_ros.unrelated import USUAL_OVERLAP
 
 
 def test_every_query_is_answered_and_a_revisit_is_a_loop_closure(listener, eager):
@@ -62,6 +72,45 @@ def test_every_query_is_answered_and_a_revisit_is_a_loop_closure(listener, eager
     matching = listener.wait_for_diagnostic('Matching', 'ACCEPTED: 1')
     assert matching.message == '4 queries, 1 loop closures'
     listener.wait_for_diagnostic('Matching', 'REJECT_NEW_PLACE: the robot was probably')
+
+
+def test_later_views_make_earlier_queries_sure(listener, start_node):
+    start_node(**EAGER)
+    lap = list(range(1, 9))
+    send_places(listener, [*lap, *lap])
+    answers = {stamp_of(answer): answer for answer in listener.candidates}
+    at_once = {stamp for stamp, answer in answers.items() if any(
+        match.decision == PlaceMatch.ACCEPTED for match in answer.matches)}
+    closures = wait_until(lambda: {
+        stamp_of(edge) for edge in listener.received['closures']} > at_once and list(
+            listener.received['closures']), f'more loop closures than {at_once}')
+    stamps = [stamp_of(edge) for edge in closures]
+    assert len(set(stamps)) == len(stamps)  # once each
+    assert set(stamps) <= {second * SECOND for second in range(9, 17)}
+    for edge in closures:
+        query = answers[stamp_of(edge)].query
+        assert edge.header.frame_id == 'camera'
+        assert edge.keyframe_to == query
+        assert query.keyframe_id == stamp_of(edge) // SECOND
+        assert edge.keyframe_from.keyframe_id == query.keyframe_id - len(lap)
+        assert edge.keyframe_from.stamp.sec == edge.header.stamp.sec - len(lap)
+        assert 0.5 <= edge.probability <= 1.0
+
+
+def test_the_status_tells_what_unrelated_images_score(listener, eager):
+    node = eager()
+    before = listener.wait_for_state(VprStatus.ACTIVE)
+    assert before.unrelated_queries == 0.0
+    assert before.unrelated_score == pytest.approx(USUAL_OVERLAP)
+    send_places(listener, range(1, 25))  # elsewhere is more than ten keyframes away
+    wait_until(lambda: listener.counted('frames_processed') == 24, 'the status to follow')
+    known, status = node.recognizer.unrelated, listener.status
+    assert status.unrelated_queries == known.queries > 0.0
+    assert status.unrelated_score == pytest.approx(known.level)
+    assert status.unrelated_score != before.unrelated_score
+    assert status.unrelated_deviation == pytest.approx(math.sqrt(known.within.mean))
+    listener.wait_for_diagnostic(
+        'Matching', f'queries that unrelated images were learned from: {round(known.queries)}')
 
 
 def test_odometry_gives_keyframes_their_poses_and_the_map_its_picture(listener, eager):
@@ -254,6 +303,12 @@ def test_live_parameters_change_a_running_node(listener, eager):
 
 @pytest.mark.parametrize(('name', 'value', 'words'), [
     ('index.top_k', 0, 'index.top_k'),
+    ('gates.min_probability', 0.4, 'gates.min_probability'),
+    ('keyframe.max_overlap', 1.5, 'keyframe.max_overlap'),
+    ('gates.min_similarity', 0.5, 'undeclared parameter'),  # those of before are unknown
+    ('gates.temporal_min', 3, 'undeclared parameter'),
+    ('keyframe.max_similarity', 0.95, 'undeclared parameter'),
+    ('relocalization.min_consistent', 3, 'undeclared parameter'),
     ('gates.min_probability', 'high', "gates.min_probability = 'high' should be like 0.99"),
     ('model.weights', '/other.pth', 'model.weights can be set only while'),
 ])

@@ -57,6 +57,14 @@ def test_changes_keep_all_other_settings():
     assert (after.index.top_k, after.query.max_rate) == (7, 5.0)
 
 
+@pytest.mark.parametrize(('name', 'value'), [
+    ('gates.min_probability', 0.9), ('gates.min_inlier_share', 0.5), ('gates.max_drift', 0.2),
+    ('gates.max_vertical_drift', 0.02), ('gates.min_motion', 0.7), ('gates.look_back', 3),
+    ('keyframe.max_overlap', 0.6)])
+def test_the_gates_change_while_the_node_runs(name, value):
+    assert change(Settings(), [Parameter(name, value=value)]).flat()[name] == value
+
+
 def test_an_unconfigured_node_only_checks():
     assert change(None, [Parameter('model.weights', value='x.pth')]) is None
     with pytest.raises(SettingError, match=r'index\.top_k = 0 is not in \[1, 200\]'):

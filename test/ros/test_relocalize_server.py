@@ -116,6 +116,7 @@ def test_the_action_gives_up(listener, eager, ask, moving):
     status, result = outcome(ask())
     assert status == GoalStatus.STATUS_ABORTED
     assert 'the map has no other session' in result.message
+    assert not result.relocalization.success
 
 
 def test_an_unknown_place_ends_after_the_frames_or_the_time(listener, eager, ask, moving):
