@@ -102,13 +102,34 @@ def test_views_in_no_order_are_no_sequence():
         assert not accepted(world.see({number: SAME}))
 
 
-def test_two_places_that_are_as_likely_are_ambiguous():
+def test_places_that_are_as_likely_are_ambiguous():
+    world = World()
+    for step in range(12):
+        verdict = world.see({20 + step: SAME, 50 + step: SAME, 80 + step: SAME})
+        assert not accepted(verdict)
+    found = by_keyframe(verdict)
+    assert [found[number] for number in (31, 61, 91)] == [Decision.REJECT_AMBIGUOUS] * 3
+    assert name_outcome(found.values()) == 'REJECT_AMBIGUOUS'
+    assert world.decision.hypotheses == 3
+
+
+def test_two_places_that_are_as_likely_have_half_a_chance_each():
     world = World()
     for step in range(12):
         verdict = world.see({20 + step: SAME, 60 + step: SAME})
         assert not accepted(verdict)
-    assert Decision.REJECT_AMBIGUOUS in by_keyframe(verdict).values()
+    chances = {c.match.keyframe.id.keyframe_id: c.probability for c in verdict.candidates}
+    assert [chances[31], chances[71]] == pytest.approx([0.5, 0.5], abs=0.01)
     assert world.decision.hypotheses == 2
+
+
+def test_two_neighbours_that_are_as_likely_are_one_place():
+    world = World()
+    for step in range(8):
+        verdict = world.see({20 + step: SAME, 24 + step: SAME})
+    found = by_keyframe(verdict)
+    assert {found[27], found[31]} == {Decision.ACCEPTED, Decision.REJECT_DUPLICATE}
+    assert world.decision.hypotheses == 1
 
 
 def test_not_sure_yet():
@@ -116,6 +137,14 @@ def test_not_sure_yet():
     reasons = [by_keyframe(verdict)[20 + n] for n, verdict in enumerate(verdicts)]
     assert Decision.REJECT_UNSURE in reasons
     assert reasons.index(Decision.REJECT_UNSURE) < reasons.index(Decision.ACCEPTED)
+
+
+def test_a_lower_probability_closes_sooner():
+    careful, bold = (
+        [bool(accepted(v)) for v in World().walk(20, 8, gates=replace(GATES, min_probability=p))]
+        for p in (0.99, 0.6))
+    assert True in careful
+    assert bold.index(True) < careful.index(True)
 
 
 def test_geometry_has_the_last_word():
@@ -127,6 +156,18 @@ def test_geometry_has_the_last_word():
     assert accepted(verdicts[-1])[0].match.geometry.count == 30
 
 
+def test_geometry_can_be_turned_off():
+    assert accepted(World(inliers=0).walk(20, 6, gates=replace(GATES, min_inlier_share=0.0))[-1])
+
+
+def test_a_view_whose_geometry_was_refused_is_not_looked_at_again():
+    world = World(inliers=0)
+    verdicts = world.walk(20, 10)
+    assert all(verdict.earlier == [] for verdict in verdicts)
+    assert sorted(world.verified) == sorted(set(world.verified))
+    assert len(world.verified) >= 8
+
+
 def test_a_robot_that_stands_gathers_no_evidence():
     world = World()
     world.see({20: SAME})
@@ -136,6 +177,17 @@ def test_a_robot_that_stands_gathers_no_evidence():
         assert not accepted(verdict)
         assert verdict.earlier == []
     assert world.decision.filter.belief is before
+
+
+def test_a_robot_that_stands_teaches_nothing():
+    world = World()
+    world.see({})
+    before = world.decision.unrelated
+    for _ in range(5):
+        world.see({}, is_new_view=False)
+    assert world.decision.unrelated is before
+    world.see({})
+    assert world.decision.unrelated.queries == before.queries + 1
 
 
 def test_a_robot_that_stands_closes_no_loop_again():
@@ -171,6 +223,46 @@ def test_earlier_views_are_published_once_each_in_order():
     assert [query for query, *_ in told] == [f'query {n}' for n in range(first, 9)]
     assert [number for *_, number in told] == list(range(19 + first, 28))
     assert told[0][1] == KeyframeId(2, first)
+
+
+def test_an_earlier_closure_carries_all_candidates_of_its_view():
+    earlier = [closure for verdict in World().walk(20, 8) for closure in verdict.earlier]
+    assert earlier
+    for closure in earlier:
+        decisions = [candidate.decision for candidate in closure.candidates]
+        assert len(decisions) > 10
+        assert decisions.count(Decision.ACCEPTED) == 1
+        assert closure.candidate.probability >= GATES.min_probability
+        assert closure.keyframe_id is None
+
+
+def test_views_that_are_longer_ago_are_not_published():
+    # Two places are as likely for 12 views; then only one of them goes on.
+    told = []
+    for look_back in (4, 20):
+        world, gates = World(), replace(GATES, look_back=look_back)
+        for step in range(12):
+            verdict = world.see({20 + step: SAME, 60 + step: SAME}, gates=gates)
+            assert not accepted(verdict)
+            assert verdict.earlier == []
+        found = [world.see({32 + step: SAME}, gates=gates) for step in range(4)]
+        told.append([c.query for verdict in found for c in verdict.earlier])
+    short, long = ([int(query.split()[1]) for query in queries] for queries in told)
+    assert long == sorted(set(long))
+    assert long[0] <= 4
+    assert 16 - 4 - 4 <= short[0] <= 12
+
+
+def test_the_keyframe_of_an_earlier_closure_shows_that_place_from_then_on():
+    world = World()
+    for n in range(8):
+        world.see({20 + n: SAME})
+        world.decision.kept(KeyframeId(1, 150 + n))
+    world.decision.reset()
+    for n in range(8):
+        verdict = world.see({20 + n: SAME, 150 + n: 0.9 * SAME}, elsewhere=False)
+    assert by_keyframe(verdict) == {
+        27: Decision.ACCEPTED, 157: Decision.REJECT_DUPLICATE}
 
 
 def test_looking_back_can_be_turned_off():
@@ -267,6 +359,33 @@ def test_a_reset_forgets_where_the_robot_was():
     world.walk(20, 6)
     world.decision.reset()
     assert not accepted(world.see({26: SAME}))
+
+
+def test_a_reset_forgets_earlier_views():
+    world = World()
+    world.see({20: SAME})
+    world.decision.reset()
+    world.decision.kept(KeyframeId(2, 1))  # of no view: nothing happens
+    told = [c.query for verdict in (world.see({21 + n: SAME}) for n in range(8))
+            for c in verdict.earlier]
+    assert told
+    assert 'query 1' not in told
+
+
+def test_a_keyframe_that_the_map_has_forgotten_is_no_error():
+    world = World()
+    world.decision.find = lambda _: None
+    assert accepted(world.walk(20, 6)[-1])
+
+
+@pytest.mark.parametrize('overlap', [0.0, 0.3, 1.0])
+def test_a_network_that_tells_nothing_closes_nothing(overlap):
+    world = World()
+    for n in range(30):
+        matches = [world.match(number, overlap) for number in range(1 + n % 5, KEYFRAMES, 10)]
+        verdict = world.decision.judge('query', matches, True, GATES, comparable=KEYFRAMES)
+        assert not accepted(verdict)
+        assert verdict.earlier == []
 
 
 def test_an_outcome_is_the_farthest_gate():

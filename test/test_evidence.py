@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,30 @@ def test_matches_by_chance_have_no_overlap():
     assert overlap_of(pairs, _grid(30)) < 0.01
 
 
+@pytest.mark.parametrize(('rows', 'columns'), [(7, 7), (4, 9), (9, 4), (1, 8)])
+def test_overlap_is_what_counting_neighbours_gives(rows, columns):
+    random = np.random.default_rng(rows)
+    y, x = np.divmod(np.arange(rows * columns), columns)
+    positions = np.stack([(x + 0.5) / columns, (y + 0.5) / rows], axis=1)
+    for _ in range(20):
+        query = np.flatnonzero(random.random(rows * columns) < 0.8)
+        there = random.permutation(rows * columns)[: len(query)]
+        still = random.random(len(query)) < 0.5
+        there = np.where(still & ~np.isin(query, there[~still]), query, there)
+        move = {int(a): np.array([y[b] - y[a], x[b] - x[a]])
+                for a, b in zip(query, there, strict=True)}
+        beside = [(a, b) for a in range(rows * columns) for b in range(a)
+                  if max(abs(y[a] - y[b]), abs(x[a] - x[b])) == 1]
+        together = sum(a in move and b in move and np.abs(move[a] - move[b]).max() <= 1.5
+                       for a, b in beside)
+        found = overlap_of(np.stack([query, there], axis=1), positions)
+        assert found == pytest.approx(together / len(beside))
+
+
+def test_a_single_feature_has_no_neighbours():
+    assert overlap_of(np.array([[0, 0]]), np.array([[0.5, 0.5]])) == 0.0
+
+
 def test_a_grid_need_not_be_square():
     y, x = np.divmod(np.arange(12), 4)
     positions = np.stack([x / 4, y / 3], axis=1)
@@ -88,6 +113,7 @@ def test_a_grid_need_not_be_square():
 
 def test_the_score_is_the_best_evidence_there_is():
     assert BARE.score == pytest.approx(1.9)  # similarity alone, counted from -1
+    assert [replace(BARE, similarity=s).score for s in (-1.0, -1.0001, math.nan)] == [0.0] * 3
     pairs = LocalMatches(np.array([[0, 0], [1, 1]]), np.ones(2, np.float32))
     assert BARE.with_pairs(pairs, 16, None).score == 0.125
     assert BARE.with_pairs(pairs, 16, _grid(4)).score == pytest.approx(1 / 42)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from selavpr_ros.errors import MapError
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, NewKeyframe, Session, SessionId
-from selavpr_ros.keyframe_map import KeyframeMap, LocalCache
+from selavpr_ros.keyframe_map import UNRELATED_KEPT_EVERY, KeyframeMap, LocalCache
 from selavpr_ros.local_codec import encode
 from selavpr_ros.pose import Pose
+from selavpr_ros.unrelated import Unrelated
 
 SECOND = 1_000_000_000
 
@@ -174,6 +177,78 @@ def test_the_cache_keeps_what_was_used_last():
     cache.drop(KeyframeId(1, 0))
     cache.drop(KeyframeId(1, 0))
     assert cache.nbytes == 160
+
+
+class _Disk:
+    """A store that holds no more than what is known of unrelated images."""
+
+    read_only, why = False, ''
+
+    def __init__(self, text: str = '') -> None:
+        self.text, self.kept = text, []
+
+    def sessions(self):
+        return []
+
+    def keyframes(self):
+        return iter(())
+
+    def unrelated(self) -> str:
+        return self.text
+
+    def add(self, new):
+        pass
+
+    def keep_unrelated(self, text: str) -> None:
+        if self.why:
+            raise MapError(self.why)
+        self.kept.append(text)
+
+    def close(self):
+        pass
+
+
+LEARNED = Unrelated(level=0.03, queries=7.0)
+
+
+def test_what_is_known_of_unrelated_images_comes_with_the_map():
+    assert KeyframeMap().unrelated is None
+    assert KeyframeMap(_Disk()).unrelated is None
+    assert KeyframeMap(_Disk(LEARNED.to_json())).unrelated == LEARNED
+
+
+@pytest.mark.parametrize('text', ['no json', '{}', LEARNED.to_json()[:-9],
+                                  LEARNED.to_json().replace('0.03', 'NaN')])
+def test_what_is_damaged_is_learned_again(text):
+    assert KeyframeMap(_Disk(text)).unrelated is None
+
+
+def test_what_is_known_of_unrelated_images_is_kept_now_and_then_and_at_the_end():
+    disk = _Disk()
+    keyframe_map = KeyframeMap(disk)
+    for number, row in enumerate(_unit_rows(2 * UNRELATED_KEPT_EVERY - 1), start=1):
+        keyframe_map.unrelated = replace(LEARNED, queries=float(number))
+        keyframe_map.add(_keyframe(number, row))
+    keyframe_map.close()
+    assert [Unrelated.from_json(text).queries for text in disk.kept] == [
+        UNRELATED_KEPT_EVERY, 2 * UNRELATED_KEPT_EVERY - 1]
+
+
+def test_nothing_is_kept_where_nothing_is_known_or_may_be_written():
+    disk = _Disk()
+    KeyframeMap(disk).close()
+    read_only = _Disk(LEARNED.to_json())
+    read_only.read_only = True
+    KeyframeMap(read_only).close()
+    assert disk.kept == read_only.kept == []
+
+
+def test_a_store_that_cannot_keep_it_says_why():
+    disk = _Disk(LEARNED.to_json())
+    disk.why = 'the disk is full'
+    keyframe_map = KeyframeMap(disk)
+    keyframe_map.close()
+    assert keyframe_map.store_error == 'the disk is full'
 
 
 def test_a_map_without_a_file_cannot_be_saved(filled, tmp_path):

@@ -40,6 +40,7 @@ from selavpr_ros.map_file import PAGE_BYTES, MapFile
 from selavpr_ros.map_opening import open_map
 from selavpr_ros.map_schema import APPLICATION_ID, VERSION, new_manifest
 from selavpr_ros.pose import Pose
+from selavpr_ros.unrelated import Unrelated
 
 MANIFEST = new_manifest(MODEL, FLOAT16)
 NOBODY = 65534
@@ -253,6 +254,20 @@ def test_graph_is_kept_and_replaced(closed):
         assert file.graph() == bytes(range(256)) * 1000
 
 
+def test_what_is_known_of_unrelated_images_is_kept_and_replaced(closed):
+    copy = closed.with_name('copy.vprmap')
+    with MapFile(closed) as file:
+        assert file.unrelated() == ''
+        file.keep_unrelated('first')
+        file.keep_unrelated(Unrelated(level=1 / 3).to_json())
+        manifest = file.manifest
+        file.save_to(copy)
+    for each in (closed, copy):
+        with MapFile(each, read_only=True) as file:
+            assert Unrelated.from_json(file.unrelated()) == Unrelated(level=1 / 3)
+            assert file.manifest == manifest
+
+
 def test_closed_is_closed(closed):
     file = MapFile(closed)
     file.close()
@@ -408,6 +423,7 @@ def test_read_only_writes_nothing(closed):
     with MapFile(closed, read_only=True) as file:
         assert len(file) == 20
         for write in (lambda: file.add([make_keyframe(21)]), lambda: file.keep_graph(b'x'),
+                      lambda: file.keep_unrelated('x'),
                       lambda: file.remove([KeyframeId(1, 1)]), lambda: file.set_map_poses({}),
                       lambda: file.set_external_keys({})):
             with pytest.raises(MapError, match='it was opened read-only'):
@@ -1119,6 +1135,31 @@ def test_open_map_read_only(closed):
         assert len(opened) == 20
     with pytest.raises(MapError, match='a temporary map'):
         open_map(settings_of(read_only=True), MODEL)
+
+
+def test_open_map_knows_unrelated_images_again(closed):
+    learned = Unrelated(level=0.0123, queries=5.0)
+    with closing(open_map(settings_of(path=str(closed)), MODEL)) as opened:
+        assert opened.unrelated is None
+        opened.unrelated = learned
+    before = digest(closed)
+    with closing(open_map(settings_of(path=str(closed), read_only=True), MODEL)) as opened:
+        assert opened.unrelated == learned
+        opened.unrelated = replace(learned, queries=6.0)
+    assert digest(closed) == before
+    with closing(open_map(settings_of(path=str(closed)), MODEL)) as opened:
+        assert opened.unrelated == learned
+
+
+@pytest.mark.parametrize('value', ["'no json'", "'{}'", "X'00FF'", '7', "''"])
+def test_open_map_learns_unrelated_images_again_where_they_are_damaged(closed, value):
+    edit(closed, f"INSERT INTO manifest VALUES ('unrelated', {value})")
+    with closing(open_map(settings_of(path=str(closed)), MODEL)) as opened:
+        assert opened.unrelated is None
+        assert len(opened) == 20
+        opened.unrelated = Unrelated()
+    with MapFile(closed) as file:
+        assert file.unrelated() == Unrelated().to_json()
 
 
 def test_the_header_says_what_it_is(closed):

@@ -9,22 +9,33 @@ from selavpr_ros import place_filter
 from selavpr_ros.keyframe import KeyframeId
 from selavpr_ros.place_filter import ENTER, LEAVE, MISSED_RATIO, PlaceFilter, _kernel
 
-STATES = 120  # keyframes 1 to 120: the robot never comes near the last
+STATES = 120  # keyframes 1 to 60 of two sessions: the robot never comes near the last of either
+SESSION = STATES // 2
+
+
+def state_id(state: int) -> KeyframeId:
+    return KeyframeId(1 + state // SESSION, 1 + state % SESSION)
 
 
 def codes(filter_: PlaceFilter, numbers) -> np.ndarray:
     return np.array([filter_.code(KeyframeId(1, number)) for number in numbers], np.int64)
 
 
-def views(seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Retrieved keyframes and their ratios; the robot passes 20, 21, 22 ..."""
+def views(first: int, seed: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
+    """Retrieved states, their ratios, and the motion; the robot passes first, first + 1, ..."""
     random, found = np.random.default_rng(seed), []
     for view in range(8):
-        numbers = np.unique(np.append(random.integers(15, 45, 6), 20 + view))
-        ratios = random.uniform(0.1, 2.0, len(numbers))
-        ratios[numbers == 20 + view] = 30.0
-        found.append((numbers, ratios))
+        states = np.unique([*random.choice([*range(25), *range(60, 85)], 6), first + view])
+        ratios = random.uniform(0.1, 2.0, len(states))
+        ratios[random.random(len(states)) < 0.2] = 0.0  # odometry says no
+        ratios[states == first + view] = 30.0
+        found.append((states, ratios, float(random.uniform(0.0, 2.0))))
     return found
+
+
+def run_states(filter_: PlaceFilter, seen) -> list[place_filter.Belief]:
+    return [filter_.update(np.array([filter_.code(state_id(s)) for s in states.tolist()]), ratios,
+                           STATES, steps) for states, ratios, steps in seen]
 
 
 def run(filter_: PlaceFilter, seen) -> list[place_filter.Belief]:
@@ -34,23 +45,23 @@ def run(filter_: PlaceFilter, seen) -> list[place_filter.Belief]:
 
 def dense(seen) -> tuple[np.ndarray, np.ndarray]:
     """Beliefs (views, STATES + 1), forward and smoothed; the last state is somewhere new."""
-    offsets, weights = _kernel(1.0)
     steps, forward = [], []
     belief = np.zeros(STATES + 1)
     belief[-1] = 1.0
-    for numbers, ratios in seen:
+    for retrieved, ratios, passed in seen:
+        offsets, weights = _kernel(passed)
         move = np.zeros((STATES + 1, STATES + 1))
         for state in range(STATES):
-            for offset, weight in zip(offsets, weights, strict=True):
-                if 0 <= state + offset < STATES:
+            for offset, weight in zip(offsets.tolist(), weights.tolist(), strict=True):
+                if 0 <= state % SESSION + offset < SESSION:
                     move[state, state + offset] = (1.0 - LEAVE) * weight
             move[state, -1] = LEAVE
         move[-1, -1] = 1.0
         enter = np.eye(STATES + 1)
-        enter[-1, numbers - 1] = ENTER / max(STATES, place_filter.LEAST_PLACES)
-        enter[-1, -1] = 1.0 - enter[-1, numbers - 1].sum()
+        enter[-1, retrieved] = ENTER / max(STATES, place_filter.LEAST_PLACES)
+        enter[-1, -1] = 1.0 - enter[-1, retrieved].sum()
         likelihood = np.full(STATES + 1, MISSED_RATIO)
-        likelihood[numbers - 1], likelihood[-1] = ratios, 1.0
+        likelihood[retrieved], likelihood[-1] = ratios, 1.0
         step = move @ enter * likelihood
         belief = belief @ step
         belief /= belief.sum()
@@ -65,21 +76,75 @@ def dense(seen) -> tuple[np.ndarray, np.ndarray]:
 
 
 def spread_out(filter_: PlaceFilter, belief: place_filter.Belief) -> np.ndarray:
+    """(STATES + 1,) probabilities of all states."""
     found = np.zeros(STATES + 1)
     for code, probability in zip(belief.codes.tolist(), belief.probabilities, strict=True):
-        found[filter_.keyframe_id(code).keyframe_id - 1] = probability
+        keyframe_id = filter_.keyframe_id(code)
+        found[SESSION * (keyframe_id.session_id - 1) + keyframe_id.keyframe_id - 1] = probability
     found[-1] = belief.new
     return found
 
 
-def test_it_is_the_forward_backward_algorithm(monkeypatch):
+def test_the_kernel_goes_both_ways_and_sums_to_1():
+    for steps in (0.0, 0.4, 1.0, 3.0, 6.0):
+        offsets, weights = _kernel(steps)
+        np.testing.assert_array_equal(offsets, -offsets[::-1])
+        np.testing.assert_allclose(weights, weights[::-1])
+        assert weights.sum() == pytest.approx(1.0)
+        assert abs(offsets[weights.argmax()]) == round(steps)
+    np.testing.assert_array_equal(_kernel(50.0)[0], _kernel(place_filter.MOST_STEPS)[0])
+
+
+@pytest.mark.parametrize(('first', 'seed'), [(0, 0), (10, 1), (60, 2), (70, 3)])
+def test_it_is_the_forward_backward_algorithm(monkeypatch, first, seed):
     monkeypatch.setattr(place_filter, 'LEAST_BELIEF', 0.0)
-    filter_, seen = PlaceFilter(), views()
+    filter_, seen = PlaceFilter(), views(first, seed)
+    for state in (0, SESSION):  # the first session's code comes first
+        filter_.code(state_id(state))
     forward, smoothed = dense(seen)
-    for belief, expected in zip(run(filter_, seen), forward, strict=True):
+    beliefs = run_states(filter_, seen)
+    assert forward[-1, first + 7] > 0.1
+    assert np.abs(forward - smoothed).max() > 0.1
+    for belief, expected in zip(beliefs, forward, strict=True):
+        np.testing.assert_allclose(spread_out(filter_, belief), expected, atol=1e-9)
+    for belief, expected in zip(filter_.look_again(), smoothed, strict=True):
+        np.testing.assert_allclose(spread_out(filter_, belief), expected, atol=1e-9)
+
+
+def test_states_that_are_forgotten_change_next_to_nothing():
+    filter_, seen = PlaceFilter(), views(10, 4)
+    forward, smoothed = dense(seen)
+    for belief, expected in zip(run_states(filter_, seen), forward, strict=True):
         np.testing.assert_allclose(spread_out(filter_, belief), expected, atol=1e-3)
     for belief, expected in zip(filter_.look_again(), smoothed, strict=True):
         np.testing.assert_allclose(spread_out(filter_, belief), expected, atol=1e-3)
+
+
+def test_the_last_views_are_smoothed_as_if_all_were_remembered():
+    short, long = PlaceFilter(look_back=3), PlaceFilter()
+    for filter_ in (short, long):
+        run_states(filter_, views(10, 5))
+    for one, other in zip(short.look_again(), long.look_again()[-4:], strict=True):
+        np.testing.assert_allclose(spread_out(short, one), spread_out(long, other), atol=1e-12)
+
+
+def test_the_newest_view_has_nothing_after_it():
+    filter_ = PlaceFilter()
+    newest = run_states(filter_, views(10, 6))[-1]
+    again = filter_.look_again()[-1]
+    np.testing.assert_allclose(again.probabilities, newest.probabilities)
+    assert again.new == pytest.approx(newest.new)
+
+
+def test_a_first_view_by_hand():
+    filter_ = PlaceFilter()
+    belief = filter_.update(codes(filter_, [7, 9]), np.array([20.0, 4.0]), 50, 1.0)
+    entered = ENTER / 100  # a map of 50 is taken to have 100 places
+    masses = np.array([20.0 * entered, 4.0 * entered, 1.0 - 2.0 * entered])
+    masses /= masses.sum()
+    np.testing.assert_allclose([*belief.probabilities, belief.new], masses)
+    assert [filter_.keyframe_id(code) for code in belief.codes.tolist()] == [
+        KeyframeId(1, 7), KeyframeId(1, 9)]
 
 
 def test_views_in_order_make_it_sure_and_shuffled_ones_do_not():

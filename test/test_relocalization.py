@@ -12,7 +12,7 @@ from selavpr_ros.decision import Candidate, Decision
 from selavpr_ros.evidence import Match
 from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose
 from selavpr_ros.pose import Pose
-from selavpr_ros.relocalization import Relocalizer
+from selavpr_ros.relocalization import MOST_HITS, Relocalizer
 
 SETTINGS = RelocalizationSettings(keyframe_sigma_xy=2.0, keyframe_sigma_yaw=0.6)
 
@@ -94,6 +94,13 @@ def test_without_poses_the_keyframes_have_to_follow_each_other():
     assert (np.diag(answer.covariance) > 0.0).all()
 
 
+def test_only_the_last_hits_count():
+    relocalizer = Relocalizer()
+    for n in range(9):
+        answer = relocalizer.update(at(n, (0.0, 0.0, 0.0)), None, SETTINGS)
+    assert answer.frames_used == MOST_HITS
+
+
 def test_a_reset_forgets():
     relocalizer = Relocalizer()
     for n in range(2):
@@ -105,3 +112,6 @@ def test_a_reset_forgets():
 def test_the_places_that_are_left_are_handed_on():
     answer = Relocalizer().update(at(1, (0.0, 0.0, 0.0)), None, SETTINGS, hypotheses=3)
     assert answer.hypotheses == 3
+    # An accepted candidate is a place, however little is left of the filter's.
+    answer = Relocalizer().update(at(1, (0.0, 0.0, 0.0)), None, SETTINGS, hypotheses=0)
+    assert answer.hypotheses == 1

@@ -8,7 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from selavpr_ros.unrelated import LEAST_RATIO, MOST_RATIO, Spread, Unrelated
+from selavpr_ros.unrelated import (
+    LEAST_RATIO,
+    MOST_RATIO,
+    USUAL_MATCHES,
+    USUAL_OVERLAP,
+    USUAL_SIMILARITY,
+    Spread,
+    Unrelated,
+)
 
 ELSEWHERE = np.array([False, *[True] * 19])
 
@@ -42,6 +50,36 @@ def test_a_score_counts_by_its_deviations_whatever_the_scale():
         np.testing.assert_allclose(one, other, rtol=0.15, atol=0.3)
 
 
+def test_deviations_by_hand():
+    # Level 0.05, (0.25)^2 between queries and (0.15)^2 within.
+    nothing = np.zeros(1, bool)
+    deviations, _ = Unrelated().standardise(np.array([0.1]), nothing)
+    assert deviations[0] == pytest.approx(1.0 / np.sqrt(0.0625 + 0.0225))
+    # Six at 0.06 tell as much as two alone: 2 / 0.0225 against 1 / 0.0625.
+    trust = 2.0 / 0.0225
+    variance = 1.0 / (16.0 + trust)
+    level = (16.0 * 0.05 + trust * 0.06) * variance
+    deviations, after = Unrelated().standardise(
+        np.array([0.1, *[0.06] * 6]), np.array([False, *[True] * 6]))
+    assert deviations[0] == pytest.approx((0.1 / level - 1.0) / np.sqrt(0.0225 + variance))
+    assert (after.level, after.queries) == (pytest.approx(0.06), 1.0)
+    assert after.within.mean == pytest.approx(0.0225 * 40.0 / 45.0)  # 5 degrees of freedom of none
+    assert after.between.mean == pytest.approx((10.0 * 0.0625 + 0.2**2) / 11.0)
+
+
+def test_a_copy_of_the_place_is_no_part_of_the_level():
+    found, copies = learned(0.02), np.array([0.2, *[0.2] * 3, *query(0.0, 0.02)[1:17]])
+    _, after = found.standardise(copies, ELSEWHERE)
+    assert after.level < 1.02 * found.level
+    assert found.standardise(copies, ELSEWHERE)[0][0] > 10.0
+
+
+def test_no_candidates_are_no_error():
+    deviations, after = Unrelated().standardise(np.empty(0), np.empty(0, bool))
+    assert (deviations.shape, after) == ((0,), Unrelated())
+    assert Unrelated().ratios(np.empty(0)).shape == (0,)
+
+
 def test_it_follows_a_change_of_light():
     found = learned(0.02)
     for seed in range(200):
@@ -68,6 +106,29 @@ def test_ratios_rise_with_the_score_and_stay_in_bounds():
     assert (np.diff(ratios) >= -1e-9).all()
     assert LEAST_RATIO <= ratios.min() < 0.5
     assert 20.0 < ratios.max() <= MOST_RATIO
+
+
+@pytest.mark.parametrize('best', [2.0, 3.5, 5.0])
+def test_ratios_rise_whatever_the_best_of_new_places_were(best):
+    found = Unrelated()
+    for seed in range(300):
+        found = found.learn_best(best + np.random.default_rng(seed).normal(), 1.0, 1.0)
+    ratios = found.ratios(np.linspace(-5.0, 60.0, 400))
+    assert (np.diff(ratios) >= -1e-9).all()
+    assert (ratios >= LEAST_RATIO).all()
+    assert (ratios <= MOST_RATIO).all()
+
+
+@pytest.mark.parametrize(('level', 'score'), [
+    (USUAL_OVERLAP, 0.0), (USUAL_OVERLAP, 0.05), (USUAL_OVERLAP, 0.1), (USUAL_MATCHES, 0.0),
+    (USUAL_MATCHES, 1.0), (USUAL_SIMILARITY, 1.0), (USUAL_SIMILARITY, 2.0)])
+def test_a_network_that_tells_nothing_never_speaks_for_a_place(level, score):
+    found = Unrelated(level=level)
+    for _ in range(100):
+        deviations, found = found.standardise(np.full(20, score), ELSEWHERE)
+        ratios = found.ratios(deviations)
+        assert (ratios <= 1.0).all()
+        found = found.learn_best(float(deviations[0]), float(ratios[0]), 1.0)
 
 
 @pytest.mark.parametrize('scores', [np.zeros(20), np.full(20, 0.3), np.full(20, 1.0)])
@@ -98,6 +159,12 @@ def test_a_spread_has_the_mean_and_variance_of_its_samples():
     assert found.mean == pytest.approx(samples.mean())
     assert found.variance == pytest.approx(samples.var())
     assert found.add(float('nan'), 1.0, 10.0) == found
+    assert found.add(1.0, 0.0, 10.0) == found
+
+
+def test_what_is_old_fades():
+    found = Spread(100.0, 0.0, 0.0).add(11.0, 1.0, memory=10.0)
+    assert found == Spread(11.0, pytest.approx(1.0), pytest.approx(10.0))  # 1 of 11
 
 
 def test_it_survives_the_way_into_a_file_and_back():
