@@ -290,8 +290,8 @@ class GateSettings(_Checked):
         low=0.0, high=10.0, live=True)
     min_motion: float = setting(
         0.5, 'Metres that the robot has to move before a view counts as a new one: a robot that '
-        'stands gathers no evidence and closes no loop twice; without odometry '
-        'keyframe.max_overlap decides', low=0.0, live=True)
+        'stands gathers no evidence and closes no loop twice; without odometry a '
+        'view is new if less than half of it is the same', low=0.0, live=True)
     look_back: int = setting(
         20, 'Views before the present one whose loop closures are published, too, once later '
         'views make them sure; 0 publishes only those of the present view', low=0, high=1000,

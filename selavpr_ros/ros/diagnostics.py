@@ -194,7 +194,7 @@ def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticSt
     values['queries that unrelated images were learned from'] = round(known.queries)
     values['score of unrelated images'] = known.level
     values['its deviation, as a share'] = math.sqrt(known.within.mean)
-    fine = f'{seen.counts["processed"]} queries, {seen.verdicts["ACCEPTED"]} loop closures'
+    fine = f'{seen.counts["processed"]} queries, {seen.counts["loop_closures"]} loop closures'
     return _status('Matching', _worst(findings, fine), values)
 
 

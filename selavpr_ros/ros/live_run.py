@@ -58,6 +58,7 @@ class Listener(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__('listener', **options)
         self.live = LiveRun()
+        self._closures: dict[int, LoopClosure] = {}  # by the stamp of their query
         self.heard_s = time.monotonic()
         topics = {
             'candidates': (PlaceMatchArray, self._on_candidates, reliable(1000)),
@@ -78,10 +79,19 @@ class Listener(Node):
         records.queries.append(QueryRecord(
             stamp_to_ns(message.header.stamp), tuple(map(_candidate, message.matches)),
             id_from_message(message.query) if kept else None, stage_ms=tuple(message.stage_ms)))
+        self._close(stamp_to_ns(message.header.stamp))
 
     def _on_closure(self, message: LoopClosure) -> None:
-        """An earlier query was closed, too; that of the newest comes with its candidates."""
-        records, stamp_ns = self.live.records, stamp_to_ns(message.header.stamp)
+        """A query was closed, perhaps an earlier one; topics have no common order."""
+        stamp_ns = stamp_to_ns(message.header.stamp)
+        self._closures[stamp_ns] = message
+        self._close(stamp_ns)
+
+    def _close(self, stamp_ns: int) -> None:
+        """Mark the accepted candidate of a query whose closure and candidates both were heard."""
+        message, records = self._closures.get(stamp_ns), self.live.records
+        if message is None:
+            return
         accepted = id_from_message(message.keyframe_from)
         records.replace_candidates(stamp_ns, [
             replace(each, decision=Decision.ACCEPTED, probability=message.probability)

@@ -9,7 +9,9 @@ from geometry_msgs.msg import Point, Vector3
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from selavpr_ros.decision import Candidate
 from selavpr_ros.place_recognizer import Recognition
+from selavpr_ros.pose import Pose
 from selavpr_ros.ros.conversions import point_message
 
 MAX_KEYFRAMES = 5000
@@ -38,17 +40,22 @@ class MapMarkers:
     def add(self, recognition: Recognition, header: Header) -> None:
         """Draw the result of a query with a pose; `header` names the poses' frame."""
         pose, candidates = recognition.query.pose, recognition.candidates
-        if pose is None:
-            return
-        here = point_message(pose)
         with self._lock:
+            for closure in recognition.loop_closures:
+                self._link(self._closures, closure.query.pose, closure.candidate, header)
+            if pose and recognition.keyframe:
+                self._keyframes.append(point_message(pose))
+                self._header, self._changed = header, True
+            if candidates and recognition.loop_closure is None:
+                self._link(self._rejected, pose, candidates[0], header)
+
+    def _link(
+        self, edges: deque[Point], pose: Pose | None, candidate: Candidate, header: Header
+    ) -> None:
+        there = candidate.match.keyframe.pose
+        if pose and there:
+            edges.extend((point_message(pose), point_message(there)))
             self._header, self._changed = header, True
-            if recognition.keyframe:
-                self._keyframes.append(here)
-            best = recognition.loop_closure or (candidates[0] if candidates else None)
-            if best and best.match.keyframe.pose:
-                edges = self._closures if recognition.loop_closure else self._rejected
-                edges.extend((here, point_message(best.match.keyframe.pose)))
 
     def take_message(self) -> MarkerArray | None:
         """The whole picture, or None if it is as before."""

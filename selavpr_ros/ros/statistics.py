@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selavpr_ros.decision import Decision, name_outcome
+from selavpr_ros.decision import name_outcome
 from selavpr_ros.errors import DescriptorError, ImageError, PoseError, StampError
 from selavpr_ros.place_recognizer import Recognition
 
@@ -130,10 +130,11 @@ class Statistics:
         with self._lock:
             self._counts['processed'] += 1
             self._verdicts[answer] += 1
+            self._counts['loop_closures'] += len(recognition.loop_closures)
             self._latencies_ms.append(latency_ms)
             if age_ms == age_ms:
                 self._ages_ms.append(age_ms)
-            if answer == Decision.ACCEPTED.name:
+            if recognition.loop_closures:
                 self._last_accept_s = self._now_s()
             if keyframe:
                 self._counts['keyframes_with_pose'] += keyframe.pose is not None

@@ -57,6 +57,8 @@ def test_the_second_day_finds_itself_in_the_map_of_the_first(tmp_path, capsys):
     assert int(times) >= 15
     with (tmp_path / 'out/day_2/candidates.csv').open() as file:
         accepted = [row for row in csv.DictReader(file) if row['decision'] == 'ACCEPTED']
-    assert {row['match_session'] for row in accepted} == {'1'}
+    # The end of the lap may close with its own beginning, too.
+    assert '1' in {row['match_session'] for row in accepted}
+    assert {row['match_session'] for row in accepted} <= {'1', '2'}
     assert cv2.imread(str(tmp_path / 'out/day_2/report.png')).shape[1] > 1000
     assert (tmp_path / 'out/town.vprmap').exists()

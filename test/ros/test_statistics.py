@@ -80,7 +80,8 @@ def test_times_and_counts_of_queries():
     clock.now_s += 1.0
     seen = statistics.snapshot()
     assert seen.counts == {
-        'received': 3, 'processed': 2, 'dropped': 2, 'keyframes_with_pose': 1}
+        'received': 3, 'processed': 2, 'dropped': 2, 'keyframes_with_pose': 1,
+        'loop_closures': 1}
     assert seen.verdicts == {'ACCEPTED': 1, 'NO_CANDIDATES': 1}
     assert seen.seconds_since_image == pytest.approx(1.5)
     assert seen.seconds_since_accept == pytest.approx(1.0)
