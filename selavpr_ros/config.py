@@ -276,7 +276,7 @@ class GateSettings(_Checked):
     min_probability: float = setting(
         0.99, 'Probability that query and keyframe show the same place, by all views so far, '
         'which a loop closure needs at least; lower closes more loops and sooner, and risks false '
-        'ones', low=0.5, high=1.0, live=True)
+        'ones; above 0.995 hardly any view gets there', low=0.5, high=1.0, live=True)
     min_inlier_share: float = setting(
         0.3, 'Share of the mutual matches that has to fit one movement of the camera, see '
         'verify.geometry; 0 turns this gate off', low=0.0, high=1.0, live=True)

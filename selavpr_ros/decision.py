@@ -50,6 +50,8 @@ NEAREST_FIRST = sorted(range(-PLACE_KEYFRAMES, PLACE_KEYFRAMES + 1), key=abs)
 LEAST_OWN_RATIO = 1.0
 # Of other places that count as hypotheses.
 HYPOTHESIS = 0.05
+# Other places with this share of a place's probability are as likely.
+RIVAL_SHARE = 0.5
 # Looking back costs time: not before the robot is probably somewhere known.
 LOOK_AGAIN_ABOVE = 0.9
 # How fast the probability falls with what a keyframe of the place shows less than the best one.
@@ -251,8 +253,8 @@ class ClosureDecision:
 
     def remember(self, keyframe: KeyframeId, closed_with: KeyframeId) -> None:
         """A new keyframe shows the place of an older one, however far odometry has drifted."""
-        first = self.filter.code(closed_with)
-        self._first_seen[self.filter.code(keyframe)] = self._first_seen.get(first, first)
+        self._first_seen[self.filter.code(keyframe)] = self._first_code(
+            self.filter.code(closed_with))
 
     def kept(self, keyframe_id: KeyframeId) -> None:
         """The newest view became a keyframe."""
@@ -262,13 +264,20 @@ class ClosureDecision:
     @property
     def hypotheses(self) -> int:
         """At how many distinct places the robot may be."""
-        belief, places = self.filter.belief, 0
-        masses = belief.probabilities.copy()
+        states, masses = self._likely(self.filter.belief)
+        places = self._places([self.filter.keyframe_id(code) for code in states.tolist()], states)
+        are_one, found = places.are_one(places), 0
         while len(masses) and masses.max() > 0.0:
-            near = np.abs(belief.codes - belief.codes[masses.argmax()]) <= ELSEWHERE_KEYFRAMES
-            places += bool(masses[near].sum() >= HYPOTHESIS)
+            near = are_one[masses.argmax()]
+            found += bool(masses[near].sum() >= HYPOTHESIS)
             masses[near] = 0.0
-        return places
+        return found
+
+    @staticmethod
+    def _likely(belief: Belief) -> tuple[np.ndarray, np.ndarray]:
+        """Codes and probabilities of the states that matter."""
+        known = belief.probabilities > LEAST_MASS
+        return belief.codes[known], belief.probabilities[known]
 
     def judge(
         self, query: Any, matches: list[Match], is_new_view: bool, gates: GateSettings, *,
@@ -324,7 +333,9 @@ class ClosureDecision:
         scores = np.array([match.score for match in matches])
         best = int(np.where(impossible, -1.0, scores).argmax())
         # A copy of the place, where odometry says the robot is not, is no chance either.
-        peaks = [best, int(np.where(impossible, scores, -1.0).argmax())]
+        peaks = [best]
+        if impossible.any():
+            peaks.append(int(np.where(impossible, scores, -1.0).argmax()))
         places = self._places([match.keyframe.id for match in matches], codes)
         apart = np.asarray(places.are_apart(places.some(peaks)).all(axis=1))
         deviations, known = self.unrelated.standardise(scores, apart)
@@ -371,11 +382,10 @@ class ClosureDecision:
         Keyframes of one place show more or less of the same view: the second is the first one's
         share of what the best of the place has in common with the query.
         """
-        known = belief.probabilities > LEAST_MASS
-        states = belief.codes[known]
+        states, probabilities = self._likely(belief)
         ids = [self.filter.keyframe_id(code) for code in states.tolist()]
         own = self._places([candidate.match.keyframe.id for candidate in candidates], codes)
-        masses = own.are_one(self._places(ids, states)) @ belief.probabilities[known]
+        masses = own.are_one(self._places(ids, states)) @ probabilities
         ratios = np.array([candidate.likelihood_ratio for candidate in candidates])
         masses *= np.minimum(1.0, ratios / LEAST_OWN_RATIO)
         scores = np.array([candidate.match.score for candidate in candidates])
@@ -450,8 +460,8 @@ def _judge_place(
         return Decision.REJECT_DUPLICATE
     if new > 0.5:
         return Decision.REJECT_NEW_PLACE
-    is_likeliest = at_place >= 1.0 - new - at_place
-    return Decision.REJECT_UNSURE if is_likeliest else Decision.REJECT_AMBIGUOUS
+    has_rival = 1.0 - new - at_place >= RIVAL_SHARE * at_place
+    return Decision.REJECT_AMBIGUOUS if has_rival else Decision.REJECT_UNSURE
 
 
 def _fits(match: Match, min_inlier_share: float) -> bool:

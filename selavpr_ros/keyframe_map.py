@@ -244,7 +244,7 @@ class KeyframeMap:
             self._count_session(session_id)
         self._keyframes = list(store.keyframes())
         self._number_rows()
-        with suppress(ValueError):  # damaged: it is learned again
+        with suppress(ValueError, MapError):  # damaged: it is learned again
             self.unrelated = Unrelated.from_json(store.unrelated())
         if self._keyframes:
             self._index = KeyframeIndex(

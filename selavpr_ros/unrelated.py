@@ -19,6 +19,8 @@ import numpy as np
 USUAL_OVERLAP, USUAL_MATCHES, USUAL_SIMILARITY = 0.05, 0.5, 1.5
 # Candidates of a query are neighbours of each other: three of them tell as much as one alone.
 CORRELATED = 3.0
+# No level is lower: a few neighbours that move alike are found in any two images.
+LEAST_LEVEL = 0.002
 # Of candidates elsewhere, those farther above the level than that count as this far.
 COPY_DEVIATIONS = 4.0
 # What is learned holds for so many candidates, and so many queries, before it fades.
@@ -52,7 +54,7 @@ class Spread:
 
     def add(self, sample: float, weight: float, memory: float) -> Spread:
         """With one more sample; what is beyond `memory` fades."""
-        if weight <= 0.0 or not math.isfinite(sample):
+        if not (weight > 0.0 and math.isfinite(weight) and math.isfinite(sample)):
             return self
         kept = min(self.weight, memory)
         share = weight / (kept + weight)
@@ -93,16 +95,23 @@ class Unrelated:
         Returns:
             (K,) deviations above the query's level, and what is known now.
         """
-        # What scores higher is a copy of the place, not chance: it is not what a level is made of.
-        noise = math.sqrt(self.within.mean + self.between.mean)
-        apart = scores[is_elsewhere].clip(max=self.level * (1.0 + COPY_DEVIATIONS * noise))
+        apart = self._without_copies(scores[is_elsewhere])
         count, mean = len(apart), float(apart.mean()) if len(apart) else 0.0
         usual = self.level
         trust = count / CORRELATED / self.within.mean
         level_variance = 1.0 / (1.0 / self.between.mean + trust)
         level = (usual / self.between.mean + trust * mean) * level_variance
+        level = max(level, LEAST_LEVEL)
         deviation = max(math.sqrt(self.within.mean + level_variance), LEAST_DEVIATION)
         return (scores / level - 1.0) / deviation, self._learn(apart, usual, level)
+
+    def _without_copies(self, apart: np.ndarray) -> np.ndarray:
+        """Scores, of which the few that are far higher are copies of the place, not chance."""
+        if not len(apart):
+            return apart
+        noise = math.sqrt(self.within.mean + self.between.mean)
+        return apart.clip(max=max(self.level, float(np.median(apart)))
+                          * (1.0 + COPY_DEVIATIONS * noise))
 
     def _learn(self, apart: np.ndarray, usual: float, level: float) -> Unrelated:
         if len(apart) < 2:
@@ -111,7 +120,7 @@ class Unrelated:
         share = 1.0 / min(self.queries + 1.0, LEVEL_MEMORY)
         variance = float(apart.var(ddof=1)) / level**2
         return replace(
-            self, level=max(usual + share * (mean - usual), 1e-6),
+            self, level=max(usual + share * (mean - usual), LEAST_LEVEL),
             between=self.between.add((mean / usual - 1.0)**2, 1.0, LEVEL_MEMORY),
             within=self.within.add(variance, len(apart) - 1.0, MEMORY), queries=self.queries + 1.0)
 
@@ -127,7 +136,9 @@ class Unrelated:
         mean, spread = self.best.mean, max(math.sqrt(self.best.variance), LEAST_BEST)
         # What is worse than usual says no more than that.
         at = np.maximum(deviations, max(mean, 0.1))
-        same = at * (2.0 / SAME_MEAN)**2 * np.exp(-at * (2.0 / SAME_MEAN))
+        # Beyond its mode the density is held: a better score is never less likely the same place.
+        same = np.minimum(at, SAME_MEAN / 2.0)
+        same = same * (2.0 / SAME_MEAN)**2 * np.exp(-same * (2.0 / SAME_MEAN))
         new = np.exp(-0.5 * ((at - mean) / spread)**2) / (spread * math.sqrt(2.0 * math.pi))
         ratios = ((1.0 - LOST_SHARE) * same + LOST_SHARE * new) / (
             (1.0 - FREAK_SHARE) * new + FREAK_SHARE * same)
@@ -149,18 +160,18 @@ class Unrelated:
     @classmethod
     def from_json(cls, text: str) -> Unrelated:
         """What `to_json` wrote; ValueError if it is nothing of that kind."""
-        content = json.loads(text)
         try:
+            content = json.loads(text)
             spreads = {name: Spread(**{f.name: float(content[name][f.name])
                                        for f in fields(Spread)})
                        for name in ('between', 'within', 'best')}
             found = cls(level=float(content['level']), queries=float(content['queries']),
                         **spreads)
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f'{type(error).__name__}: {error}') from error
         numbers = [found.level, found.queries, *(
             number for spread in spreads.values() for number in asdict(spread).values())]
         if not all(math.isfinite(number) and number >= 0.0 for number in numbers) or not (
-                found.between.mean > 0.0 and found.within.mean > 0.0):
+                found.level > 0.0 and found.between.mean > 0.0 and found.within.mean > 0.0):
             raise ValueError(f'{text} has numbers that cannot be')
         return found
