@@ -42,6 +42,8 @@ ORDER = (
 VIEW_M = 10.0
 # And no higher or lower than a slope makes them: between that and a storey.
 VIEW_HEIGHT_M = 1.0
+# Keyframes so near, and turned by so little, show one place: the field's usual positives.
+PLACE_M, PLACE_RAD = 5.0, math.radians(45.0)
 # Keyframes so near in their order show one place; those farther apart than the second number,
 # another one. In between nobody can tell without poses.
 PLACE_KEYFRAMES, ELSEWHERE_KEYFRAMES = 5, 10
@@ -58,7 +60,7 @@ LOOK_AGAIN_ABOVE = 0.9
 SHARE_EXPONENT = 0.3
 # States with less change no verdict.
 LEAST_MASS = 1e-4
-UNKNOWN = np.full(3, np.nan)
+UNKNOWN, NO_ROTATION = np.full(3, np.nan), np.full(4, np.nan)
 
 
 def name_outcome(decisions: Iterable[Decision]) -> str:
@@ -189,36 +191,37 @@ class _Places:
         codes: (n,) int64, of the keyframe that first showed the place.
         frames: (n,) int64, which frame the position is in.
         positions_m: (n, 3), NaN where unknown.
+        rotations: (n, 4) unit quaternions, NaN where unknown.
     """
 
     codes: np.ndarray
     frames: np.ndarray
     positions_m: np.ndarray
+    rotations: np.ndarray
 
     def some(self, which: Sequence[int]) -> _Places:
         """Those of some indices."""
-        return _Places(self.codes[which], self.frames[which], self.positions_m[which])
+        return _Places(self.codes[which], self.frames[which], self.positions_m[which],
+                       self.rotations[which])
 
-    def distances_m(self, others: _Places) -> np.ndarray:
-        """(n, m) metres, NaN where they are not known in one frame."""
+    def are_near(self, others: _Places) -> np.ndarray:
+        """(n, m) whether poses in one frame say that two show one place; unknown ones do not."""
         gaps_m = self.positions_m[:, None] - others.positions_m
-        same = self.frames[:, None] == others.frames
-        return np.where(same, np.linalg.norm(gaps_m, axis=2), np.nan)
-
-    def heights_m(self, others: _Places) -> np.ndarray:
-        """(n, m) metres one above the other."""
-        return np.abs(self.positions_m[:, None, 2] - others.positions_m[:, 2])
+        cosines = np.abs(self.rotations @ others.rotations.T)  # of half the angle between them
+        return ((self.frames[:, None] == others.frames)
+                & (np.linalg.norm(gaps_m, axis=2) <= PLACE_M)
+                & (np.abs(gaps_m[:, :, 2]) <= 2.0 * VIEW_HEIGHT_M)
+                & (cosines >= math.cos(PLACE_RAD / 2.0)))
 
     def are_one(self, others: _Places) -> np.ndarray:
         """(n, m) whether two show one place."""
-        near = self.distances_m(others) <= VIEW_M  # NaN is not
-        level = self.heights_m(others) <= 2.0 * VIEW_HEIGHT_M
-        return (near & level) | (np.abs(self.codes[:, None] - others.codes) <= PLACE_KEYFRAMES)
+        follow = np.abs(self.codes[:, None] - others.codes) <= PLACE_KEYFRAMES
+        return follow | self.are_near(others)
 
     def are_apart(self, others: _Places) -> np.ndarray:
         """(n, m) whether two are known to show different places."""
         far = np.abs(self.codes[:, None] - others.codes) > ELSEWHERE_KEYFRAMES
-        return far & ~(self.distances_m(others) <= VIEW_M)
+        return far & ~self.are_near(others)
 
 
 @dataclass
@@ -362,10 +365,12 @@ class ClosureDecision:
         frames = [k.map_pose.frame if k and k.map_pose else each.session
                   for each, k in zip(ids, found, strict=True)]
         numbers = [self._frames.setdefault(frame, len(self._frames)) for frame in frames]
-        positions = [_position(k.place if k else None) for k in found]
+        poses = [k.place if k else None for k in found]
         return _Places(np.array([self._first_code(code) for code in codes.tolist()], np.int64),
                        np.array(numbers, np.int64),
-                       np.array(positions, np.float64).reshape(-1, 3))
+                       np.array([_position(pose) for pose in poses]).reshape(-1, 3),
+                       np.array([pose.rotation if pose else NO_ROTATION
+                                 for pose in poses]).reshape(-1, 4))
 
     def _first_code(self, code: int) -> int:
         """Of the keyframe that first showed a place: closures tell, of their neighbours, too."""
