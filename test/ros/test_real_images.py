@@ -5,6 +5,8 @@ of the replay, and they are right.
 from __future__ import annotations
 
 import csv
+import re
+import time
 from pathlib import Path
 
 import cv2
@@ -53,8 +55,13 @@ def arguments(settings):
 
 
 def odometry():
-    """Five poses a second along a circle, none at the stamp of an image."""
-    stamps_ns = [SECOND // 2 + number * SECOND // 5 for number in range(5 * 84)]
+    """Five poses a second along a circle, none at the stamp of an image.
+
+    Four hundred come before the first image: what is sent best effort before both sides have met
+    is lost.
+    """
+    stamps_ns = [*range(SECOND // 10, SECOND // 2, SECOND // 1000),
+                 *(SECOND // 2 + number * SECOND // 5 for number in range(5 * 84))]
     poses = []
     for stamp_ns in stamps_ns:
         angle = 2.0 * np.pi * stamp_ns / SECOND / LAP_S
@@ -71,6 +78,9 @@ def run_live(bag, listener, process):
     def pace(topic, recorded_ns):
         nonlocal sent
         if topic == '/odom':
+            is_heard = any(re.match('odometry received: [1-9]', value)
+                           for value in listener.values('Input'))
+            time.sleep(0.002 if is_heard else 0.1)
             return
         wait_until(lambda: len(listener.candidates) >= sent, f'the answer to image {sent}')
         sent += 1
