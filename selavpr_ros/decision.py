@@ -60,6 +60,10 @@ LOOK_AGAIN_ABOVE = 0.9
 SHARE_EXPONENT = 0.3
 # States with less change no verdict.
 LEAST_MASS = 1e-4
+# What a keyframe looked like is forgotten by so much from view to view.
+LOOK_FADES, LEAST_LOOK = 0.8, 0.01
+# Of those that looked like it less than the best one, this power of their share.
+LOOK_EXPONENT = 4.0
 UNKNOWN, NO_ROTATION = np.full(3, np.nan), np.full(4, np.nan)
 
 
@@ -188,21 +192,29 @@ class _Places:
     """Where some keyframes are, in arrays.
 
     Attributes:
-        codes: (n,) int64, of the keyframe that first showed the place.
+        codes: (n,) int64, of the keyframes.
+        firsts: (n,) int64, of the keyframes that showed their places first.
         frames: (n,) int64, which frame the position is in.
         positions_m: (n, 3), NaN where unknown.
         rotations: (n, 4) unit quaternions, NaN where unknown.
     """
 
     codes: np.ndarray
+    firsts: np.ndarray
     frames: np.ndarray
     positions_m: np.ndarray
     rotations: np.ndarray
 
     def some(self, which: Sequence[int]) -> _Places:
         """Those of some indices."""
-        return _Places(self.codes[which], self.frames[which], self.positions_m[which],
-                       self.rotations[which])
+        return _Places(self.codes[which], self.firsts[which], self.frames[which],
+                       self.positions_m[which], self.rotations[which])
+
+    def keyframes_between(self, others: _Places) -> np.ndarray:
+        """(n, m) how far apart two are in the order of keyframes, of the earlier laps, too."""
+        ways = [np.abs(one[:, None] - other) for one in (self.codes, self.firsts)
+                for other in (others.codes, others.firsts)]
+        return np.asarray(np.minimum.reduce(ways))
 
     def are_near(self, others: _Places) -> np.ndarray:
         """(n, m) whether poses in one frame say that two show one place; unknown ones do not."""
@@ -215,13 +227,11 @@ class _Places:
 
     def are_one(self, others: _Places) -> np.ndarray:
         """(n, m) whether two show one place."""
-        follow = np.abs(self.codes[:, None] - others.codes) <= PLACE_KEYFRAMES
-        return follow | self.are_near(others)
+        return (self.keyframes_between(others) <= PLACE_KEYFRAMES) | self.are_near(others)
 
     def are_apart(self, others: _Places) -> np.ndarray:
         """(n, m) whether two are known to show different places."""
-        far = np.abs(self.codes[:, None] - others.codes) > ELSEWHERE_KEYFRAMES
-        return far & ~self.are_near(others)
+        return (self.keyframes_between(others) > ELSEWHERE_KEYFRAMES) & ~self.are_near(others)
 
 
 @dataclass
@@ -247,12 +257,14 @@ class ClosureDecision:
         self._views: deque[View] = deque()
         self._first_seen: dict[int, int] = {}  # codes
         self._frames: dict[object, int] = {}
+        self._looked: dict[int, float] = {}  # codes
         self._retrieved: dict[KeyframeId, Keyframe] = {}
 
     def reset(self) -> None:
         """Forget where the robot was: a new session begins, or it was carried."""
         self.filter.reset()
         self._views.clear()
+        self._looked.clear()
 
     def remember(self, keyframe: KeyframeId, closed_with: KeyframeId) -> None:
         """A new keyframe shows the place of an older one, however far odometry has drifted."""
@@ -342,13 +354,24 @@ class ClosureDecision:
         places = self._places([match.keyframe.id for match in matches], codes)
         apart = np.asarray(places.are_apart(places.some(peaks)).all(axis=1))
         deviations, known = self.unrelated.standardise(scores, apart)
-        ratios = known.ratios(deviations)
+        looked = np.array([self._looked.get(code, 0.0) for code in codes.tolist()])
+        ratios = known.ratios(deviations, looked * self.filter.stays_new)
+        if is_new_view:
+            shares = (scores / max(float(scores[best]), 1e-9)).clip(max=1.0)**LOOK_EXPONENT
+            self._look(codes, known.looks(deviations) * shares)
         if is_new_view and impossible[best]:
             self.unrelated = known
         elif is_new_view:
-            self.unrelated = known.learn_best(
-                float(deviations[best]), float(ratios[best]), self.filter.belief.new)
+            self.unrelated = known.learn_best(float(deviations[best]), self.filter.belief.new)
         return ratios
+
+    def _look(self, codes: np.ndarray, looks: np.ndarray) -> None:
+        """Remember which keyframes looked most like the view: that they do again tells little."""
+        looked = {code: faded for code, before in self._looked.items()
+                  if (faded := LOOK_FADES * before) > LEAST_LOOK}
+        for code, look in zip(codes.tolist(), looks.tolist(), strict=True):
+            looked[code] = max(look, looked.get(code, 0.0))
+        self._looked = looked
 
     @staticmethod
     def _steps(keyframes: Sequence[Keyframe], moved_m: float) -> float:
@@ -366,7 +389,8 @@ class ClosureDecision:
                   for each, k in zip(ids, found, strict=True)]
         numbers = [self._frames.setdefault(frame, len(self._frames)) for frame in frames]
         poses = [k.place if k else None for k in found]
-        return _Places(np.array([self._first_code(code) for code in codes.tolist()], np.int64),
+        firsts = [self._first_code(code) for code in codes.tolist()]
+        return _Places(codes, np.array(firsts, np.int64),
                        np.array(numbers, np.int64),
                        np.array([_position(pose) for pose in poses]).reshape(-1, 3),
                        np.array([pose.rotation if pose else NO_ROTATION

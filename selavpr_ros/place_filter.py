@@ -17,8 +17,8 @@ import numpy as np
 
 from selavpr_ros.keyframe import KeyframeId, SessionId
 
-# From one view to the next: to come upon any known place, to leave the known way.
-ENTER, LEAVE = 0.1, 0.02
+# From one view to the next: to come upon any known place, to leave the known way, to turn on it.
+ENTER, LEAVE, TURN = 0.1, 0.02, 0.05
 # A map is taken to have so many places at least: a few images are no world.
 LEAST_PLACES = 100
 # Of a keyframe that was not among the candidates.
@@ -26,7 +26,7 @@ MISSED_RATIO = 0.15
 # States with less are forgotten, and no more than so many are kept.
 LEAST_BELIEF, MOST_STATES = 1e-5, 400
 # Keyframes that the robot passes in a view: no more, and how far off that may be.
-MOST_STEPS, STEP_SHARE, STEP_SLACK = 6.0, 0.4, 1.0
+MOST_STEPS, STEP_SHARE, STEP_SLACK = 6.0, 0.4, 0.6
 # A keyframe as a number: the session's above so many bits.
 BITS = 32
 
@@ -36,14 +36,20 @@ class Belief:
     """Where the robot may be.
 
     Attributes:
-        codes: (S,) int64 of keyframes, ascending, see `PlaceFilter.code`.
+        states: (S,) int64, ascending: the code of a keyframe (`PlaceFilter.code`), negative where
+            the robot drives the way of its session backwards.
         probabilities: (S,).
         new: probability of being somewhere new; all of them sum to 1.
     """
 
-    codes: np.ndarray
+    states: np.ndarray
     probabilities: np.ndarray
     new: float
+
+    @property
+    def codes(self) -> np.ndarray:
+        """(S,) int64 of the keyframes."""
+        return np.abs(self.states)
 
 
 NOWHERE = Belief(np.empty(0, np.int64), np.empty(0), 1.0)
@@ -64,18 +70,17 @@ def _kernel(steps: float) -> tuple[np.ndarray, np.ndarray]:
     """Offsets in keyframes and their probabilities, if the robot passed about so many."""
     steps = min(max(steps, 0.0), MOST_STEPS)
     spread = STEP_SHARE * steps + STEP_SLACK
-    reach = math.ceil(steps + 1.5 * spread)
-    offsets = np.arange(-reach, reach + 1)
-    weights = np.exp(-0.5 * ((np.abs(offsets) - steps) / spread)**2)
+    offsets = np.arange(-1, math.ceil(steps + 2.0 * spread) + 1)
+    weights = np.exp(-0.5 * ((offsets - steps) / spread)**2)
     return offsets, weights / weights.sum()
 
 
-def _gather(codes: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Values of the wanted codes, 0 for those that are not there."""
-    if not len(codes):
+def _gather(states: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Values of the wanted states, 0 for those that are not there."""
+    if not len(states):
         return np.zeros(wanted.shape)
-    at = np.searchsorted(codes, wanted).clip(max=len(codes) - 1)
-    return np.where(codes[at] == wanted, values[at], 0.0)
+    at = np.searchsorted(states, wanted).clip(max=len(states) - 1)
+    return np.where(states[at] == wanted, values[at], 0.0)
 
 
 @dataclass
@@ -107,6 +112,12 @@ class PlaceFilter:
         self.belief = NOWHERE
         self._steps.clear()
 
+    @property
+    def stays_new(self) -> float:
+        """Probability that a robot that is somewhere new in the next view was so before it."""
+        new = self.belief.new
+        return new / (new + LEAVE * (1.0 - new))
+
     def update(
         self, codes: np.ndarray, ratios: np.ndarray, comparable: int, steps: float
     ) -> Belief:
@@ -121,26 +132,36 @@ class PlaceFilter:
         """
         offsets, weights = _kernel(steps)
         before = self.belief
-        moved = before.codes[:, None] + offsets
-        came = (1.0 - LEAVE) * before.probabilities[:, None] * weights
-        # A session has no keyframe before its first.
-        exists = (moved - 1) >> BITS == before.codes[:, None] >> BITS
-        moved, came = moved[exists], came[exists]
-        states, where = np.unique(np.concatenate([moved, codes]), return_inverse=True)
+        moved, came = self._move(before, offsets, weights)
+        met, ratios = np.concatenate([codes, -codes]), np.concatenate([ratios, ratios])
+        states, where = np.unique(np.concatenate([moved, met]), return_inverse=True)
         prior = np.bincount(where[: len(moved)], came, len(states)).astype(float)
         entered = np.zeros(len(states))
-        entered[where[len(moved):]] = ENTER / max(comparable, LEAST_PLACES)
+        entered[where[len(moved):]] = 0.5 * ENTER / max(comparable, LEAST_PLACES)
         new = before.new + LEAVE * (1.0 - before.new)
         prior += new * entered
         likelihood = np.full(len(states), MISSED_RATIO)
         likelihood[where[len(moved):]] = ratios
         new *= 1.0 - entered.sum()
         self.belief = self._normalised(states, prior * likelihood, new)
-        kept = np.searchsorted(states, self.belief.codes)
+        kept = np.searchsorted(states, self.belief.states)
         self._steps.append(_Step(self.belief, likelihood[kept], entered[kept], offsets, weights))
         while len(self._steps) > self.look_back + 1:
             self._steps.popleft()
         return self.belief
+
+    @staticmethod
+    def _move(
+        before: Belief, offsets: np.ndarray, weights: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """States that the robot may have come to along its way, and their probabilities."""
+        starts = np.concatenate([before.states, -before.states])[:, None]
+        shares = np.concatenate([(1.0 - TURN) * before.probabilities,
+                                 TURN * before.probabilities])[:, None]
+        moved = starts + offsets
+        # A session has no keyframe before its first.
+        exists = (np.abs(moved) - 1) >> BITS == np.abs(starts) >> BITS
+        return moved[exists], ((1.0 - LEAVE) * shares * weights)[exists]
 
     @staticmethod
     def _normalised(states: np.ndarray, masses: np.ndarray, new: float) -> Belief:
@@ -163,24 +184,27 @@ class PlaceFilter:
             step = self._steps[number]
             belief = step.belief
             if after is None:
-                after = np.ones(len(belief.codes))
+                after = np.ones(len(belief.states))
             masses, new = belief.probabilities * after, belief.new * after_new
             total = float(masses.sum()) + new
-            found.append(Belief(belief.codes, masses / total, new / total))
+            found.append(Belief(belief.states, masses / total, new / total))
             if number:
                 after, after_new = self._before(step, after, after_new,
-                                                self._steps[number - 1].belief.codes)
+                                                self._steps[number - 1].belief.states)
         return found[::-1]
 
     @staticmethod
     def _before(
-        step: _Step, after: np.ndarray, after_new: float, codes: np.ndarray
+        step: _Step, after: np.ndarray, after_new: float, states: np.ndarray
     ) -> tuple[np.ndarray, float]:
         """How well what follows fits each state of the view before, and a new place."""
         values = step.ratios * after
         from_new = float((step.entered * values).sum()) + (
             1.0 - float(step.entered.sum())) * after_new
-        stayed = _gather(step.belief.codes, values, codes[:, None] + step.offsets) @ step.weights
+        ahead, turned = (
+            _gather(step.belief.states, values, starts[:, None] + step.offsets) @ step.weights
+            for starts in (states, -states))
+        stayed = (1.0 - TURN) * ahead + TURN * turned
         fits = (1.0 - LEAVE) * stayed + LEAVE * from_new
         largest = max(float(fits.max(initial=0.0)), from_new, 1e-300)
         return fits / largest, from_new / largest

@@ -211,6 +211,7 @@ class PlaceRecognizer:
         self._behind_ns: int | None = None
         self._travelled_m = 0.0
         self._last_pose: Pose | None = None
+        self._last_pose_ns = 0
         self._last_query: Query | None = None
         self._last_view: Query | None = None
         self._last_apart: Query | None = None
@@ -323,11 +324,16 @@ class PlaceRecognizer:
                 f'the descriptor has length {length:.2g} instead of 1: a uniform image, or '
                 'model.precision overflows (then try fp32)')
         if pose:
-            self._travelled_m += pose.distance_to(self._last_pose or pose)
-            self._last_pose = pose
+            self._travelled_m += self._way_since_last_pose(pose, stamp_ns)
+            self._last_pose, self._last_pose_ns = pose, stamp_ns
         return Query(
             stamp_ns, global_descriptor.cpu().numpy(), None if local is None else local[0],
             pose, self._travelled_m)
+
+    def _way_since_last_pose(self, pose: Pose, stamp_ns: int) -> float:
+        """Metres travelled; where odometry jumped, nobody knows of any."""
+        moved_m = pose.distance_to(self._last_pose or pose)
+        return moved_m if _is_possible(moved_m, stamp_ns - self._last_pose_ns) else 0.0
 
     def _count_old_enough(self, query: Query) -> int:
         """Count the keyframes, from the oldest on, that a query may be compared with."""
@@ -407,8 +413,7 @@ class PlaceRecognizer:
         assert last.pose
         assert query.pose
         moved_m = last.pose.distance_to(query.pose)
-        is_possible = moved_m <= MOST_SPEED * 1e-9 * (query.stamp_ns - last.stamp_ns)
-        return moved_m if is_possible else math.nan
+        return moved_m if _is_possible(moved_m, query.stamp_ns - last.stamp_ns) else math.nan
 
     def _differs(
         self, last: Query, query: Query, min_translation: float, min_rotation: float,
@@ -497,6 +502,11 @@ class PlaceRecognizer:
             keyframe, session, encoded, make_thumbnail(image) if settings.thumbnails else b'',
             self.pose_covariance))
         return keyframe
+
+
+def _is_possible(moved_m: float, duration_ns: int) -> bool:
+    """Tell whether a robot can have gone so far in that time."""
+    return moved_m <= MOST_SPEED * 1e-9 * duration_ns
 
 
 def _moved(

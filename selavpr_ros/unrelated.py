@@ -34,9 +34,11 @@ BEST_MEAN, BEST_DEVIATION, BEST_WEIGHT, LEAST_BEST = 2.9, 1.2, 100.0, 1.0
 # them that look like any other place (something stands before the camera).
 SAME_MEAN, LOST_SHARE = 12.0, 0.15
 # One query in so many at a new place has a best candidate as good as a true one.
-FREAK_SHARE = 0.02
+FREAK_SHARE = 0.04
+# And what looks like a keyframe without being there still does so in the next view.
+FREAK_AGAIN = 0.7
 # One view weighs no more than this, for a place or against it.
-LEAST_RATIO, MOST_RATIO = 0.05, 1.0 / FREAK_SHARE
+LEAST_RATIO, MOST_RATIO = 0.05, (1.0 - LOST_SHARE) / FREAK_SHARE
 
 
 @dataclass(frozen=True)
@@ -124,15 +126,17 @@ class Unrelated:
             between=self.between.add((mean / usual - 1.0)**2, 1.0, LEVEL_MEMORY),
             within=self.within.add(variance, len(apart) - 1.0, MEMORY), queries=self.queries + 1.0)
 
-    def ratios(self, deviations: np.ndarray) -> np.ndarray:
+    def ratios(self, deviations: np.ndarray, looked: np.ndarray | float = 0.0) -> np.ndarray:
         """How much likelier scores are at the same place than somewhere new.
 
         Args:
             deviations: (K,) above the query's level.
+            looked: (K,) how much each looked like the views just before, in [0, 1], see `looks`.
 
         Returns:
             (K,) likelihood ratios in [LEAST_RATIO, MOST_RATIO]; they never fall with the score.
         """
+        freak = FREAK_SHARE + (FREAK_AGAIN - FREAK_SHARE) * looked
         mean, spread = self.best.mean, max(math.sqrt(self.best.variance), LEAST_BEST)
         # What is worse than usual says no more than that.
         at = np.maximum(deviations, max(mean, 0.1))
@@ -141,17 +145,23 @@ class Unrelated:
         same = same * (2.0 / SAME_MEAN)**2 * np.exp(-same * (2.0 / SAME_MEAN))
         new = np.exp(-0.5 * ((at - mean) / spread)**2) / (spread * math.sqrt(2.0 * math.pi))
         ratios = ((1.0 - LOST_SHARE) * same + LOST_SHARE * new) / (
-            (1.0 - FREAK_SHARE) * new + FREAK_SHARE * same)
+            (1.0 - freak) * new + freak * same)
         return np.clip(ratios, LEAST_RATIO, MOST_RATIO)
 
-    def learn_best(self, deviation: float, ratio: float, new: float) -> Unrelated:
-        """Learn from a query that was probably somewhere new.
+    def looks(self, deviations: np.ndarray) -> np.ndarray:
+        """(K,) in [0, 1], how much keyframes look like the place of the query, wherever it is."""
+        return self.ratios(deviations) / MOST_RATIO
+
+    def learn_best(self, deviation: float, new: float) -> Unrelated:
+        """Learn from a query that was probably somewhere new, and looked so.
 
         Args:
-            deviation, ratio: of its best candidate.
+            deviation: of its best candidate.
             new: probability that the query was somewhere new.
         """
-        return replace(self, best=self.best.add(deviation, new / (1.0 + ratio), MEMORY))
+        ratio = float(self.ratios(np.array([deviation]))[0])
+        weight = new * (1.0 - ratio / MOST_RATIO) / (1.0 + ratio)
+        return replace(self, best=self.best.add(deviation, weight, MEMORY))
 
     def to_json(self) -> str:
         """For the map's file."""

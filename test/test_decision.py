@@ -102,6 +102,27 @@ def test_views_in_no_order_are_no_sequence():
         assert not accepted(world.see({number: SAME}))
 
 
+def test_a_scene_that_looks_like_one_keyframe_view_after_view_is_no_revisit():
+    """A hall in the distance, a skyline: the robot moves on, and what it resembles does not."""
+    world = World()
+    for _ in range(30):
+        assert not accepted(world.see({40: 5.0 * ELSEWHERE, 41: 4.0 * ELSEWHERE}))
+
+
+def test_a_scene_that_looks_like_a_few_keyframes_in_no_order_is_no_revisit():
+    world = World()
+    for number in (40, 44, 41, 45, 40, 43, 41, 44, 40, 45, 42, 44, 40):
+        assert not accepted(world.see({number: 5.0 * ELSEWHERE}))
+
+
+def test_the_way_back_and_a_turn_on_it_are_revisits_too():
+    world = World()
+    numbers = [*range(60, 52, -1), *range(53, 61)]
+    verdicts = [world.see({number: SAME}) for number in numbers]
+    assert accepted(verdicts[7])
+    assert accepted(verdicts[-1])
+
+
 def test_places_that_are_as_likely_are_ambiguous():
     world = World()
     for step in range(12):
@@ -336,6 +357,19 @@ def test_laps_that_closures_link_are_one_place():
         verdict = world.see({20 + n: SAME, 60 + n: 0.9 * SAME})
     assert by_keyframe(verdict)[29] is Decision.ACCEPTED
     assert by_keyframe(verdict)[69] is Decision.REJECT_DUPLICATE
+
+
+def test_the_end_of_a_lap_is_no_other_place_than_what_lies_just_before_it():
+    """Keyframes before the first link belong to their own lap, beside it on either side."""
+    world = World()
+    world.decision.remember(KeyframeId(1, 104), KeyframeId(1, 3))
+    numbers = [98, 99, 100, 3, 60]
+    codes = np.array([world.decision.filter.code(KeyframeId(1, n)) for n in numbers])
+    places = world.decision._places([KeyframeId(1, n) for n in numbers], codes)
+    apart = places.are_apart(places)
+    assert not apart[:3, :3].any()
+    assert not apart[1:3, 3].any()
+    assert apart[4, :4].all()
 
 
 def test_keyframes_near_each_other_by_poses_are_one_place():

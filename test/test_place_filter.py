@@ -7,7 +7,7 @@ import pytest
 
 from selavpr_ros import place_filter
 from selavpr_ros.keyframe import KeyframeId
-from selavpr_ros.place_filter import ENTER, LEAVE, MISSED_RATIO, PlaceFilter, _kernel
+from selavpr_ros.place_filter import ENTER, LEAVE, MISSED_RATIO, TURN, PlaceFilter, _kernel
 
 STATES = 120  # keyframes 1 to 60 of two sessions: the robot never comes near the last of either
 SESSION = STATES // 2
@@ -43,55 +43,65 @@ def run(filter_: PlaceFilter, seen) -> list[place_filter.Belief]:
             for numbers, ratios in seen]
 
 
+def driven(offsets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(2 STATES, 2 STATES) motion along the way; the second half drives backwards."""
+    move = np.zeros((2 * STATES, 2 * STATES))
+    for state in range(2 * STATES):
+        for turned, share in ((False, 1.0 - TURN), (True, TURN)):
+            backward = (state >= STATES) != turned
+            for offset, weight in zip(offsets.tolist(), weights.tolist(), strict=True):
+                place = state % STATES + (-offset if backward else offset)
+                if place >= 0 and place // SESSION == state % STATES // SESSION:
+                    move[state, place + STATES * backward] += share * weight
+    return move
+
+
 def dense(seen) -> tuple[np.ndarray, np.ndarray]:
     """Beliefs (views, STATES + 1), forward and smoothed; the last state is somewhere new."""
     steps, forward = [], []
-    belief = np.zeros(STATES + 1)
+    belief = np.zeros(2 * STATES + 1)
     belief[-1] = 1.0
     for retrieved, ratios, passed in seen:
-        offsets, weights = _kernel(passed)
-        move = np.zeros((STATES + 1, STATES + 1))
-        for state in range(STATES):
-            for offset, weight in zip(offsets.tolist(), weights.tolist(), strict=True):
-                if 0 <= state % SESSION + offset < SESSION:
-                    move[state, state + offset] = (1.0 - LEAVE) * weight
-            move[state, -1] = LEAVE
+        both = np.concatenate([retrieved, retrieved + STATES])
+        move = np.zeros((2 * STATES + 1, 2 * STATES + 1))
+        move[:-1, :-1] = (1.0 - LEAVE) * driven(*_kernel(passed))
+        move[:-1, -1] = LEAVE
         move[-1, -1] = 1.0
-        enter = np.eye(STATES + 1)
-        enter[-1, retrieved] = ENTER / max(STATES, place_filter.LEAST_PLACES)
-        enter[-1, -1] = 1.0 - enter[-1, retrieved].sum()
-        likelihood = np.full(STATES + 1, MISSED_RATIO)
-        likelihood[retrieved], likelihood[-1] = ratios, 1.0
+        enter = np.eye(2 * STATES + 1)
+        enter[-1, both] = 0.5 * ENTER / max(STATES, place_filter.LEAST_PLACES)
+        enter[-1, -1] = 1.0 - enter[-1, both].sum()
+        likelihood = np.full(2 * STATES + 1, MISSED_RATIO)
+        likelihood[both], likelihood[-1] = np.concatenate([ratios, ratios]), 1.0
         step = move @ enter * likelihood
         belief = belief @ step
         belief /= belief.sum()
         steps.append(step)
         forward.append(belief)
-    after, smoothed = np.ones(STATES + 1), []
+    after, smoothed = np.ones(2 * STATES + 1), []
     for belief, step in zip(forward[::-1], steps[::-1], strict=True):
         product = belief * after
         smoothed.append(product / product.sum())
         after = step @ after
-    return np.array(forward), np.array(smoothed[::-1])
+    return tuple(np.column_stack([found[:, :STATES] + found[:, STATES:-1], found[:, -1]])
+                 for found in (np.array(forward), np.array(smoothed[::-1])))
 
 
 def spread_out(filter_: PlaceFilter, belief: place_filter.Belief) -> np.ndarray:
-    """(STATES + 1,) probabilities of all states."""
+    """(STATES + 1,) probabilities of all states, both directions together."""
     found = np.zeros(STATES + 1)
     for code, probability in zip(belief.codes.tolist(), belief.probabilities, strict=True):
         keyframe_id = filter_.keyframe_id(code)
-        found[SESSION * (keyframe_id.session_id - 1) + keyframe_id.keyframe_id - 1] = probability
+        found[SESSION * (keyframe_id.session_id - 1) + keyframe_id.keyframe_id - 1] += probability
     found[-1] = belief.new
     return found
 
 
-def test_the_kernel_goes_both_ways_and_sums_to_1():
+def test_the_kernel_goes_ahead_and_sums_to_1():
     for steps in (0.0, 0.4, 1.0, 3.0, 6.0):
         offsets, weights = _kernel(steps)
-        np.testing.assert_array_equal(offsets, -offsets[::-1])
-        np.testing.assert_allclose(weights, weights[::-1])
+        assert offsets[0] == -1
         assert weights.sum() == pytest.approx(1.0)
-        assert abs(offsets[weights.argmax()]) == round(steps)
+        assert offsets[weights.argmax()] == round(steps)
     np.testing.assert_array_equal(_kernel(50.0)[0], _kernel(place_filter.MOST_STEPS)[0])
 
 
@@ -140,11 +150,14 @@ def test_a_first_view_by_hand():
     filter_ = PlaceFilter()
     belief = filter_.update(codes(filter_, [7, 9]), np.array([20.0, 4.0]), 50, 1.0)
     entered = ENTER / 100  # a map of 50 is taken to have 100 places
-    masses = np.array([20.0 * entered, 4.0 * entered, 1.0 - 2.0 * entered])
+    # In either direction alike.
+    masses = np.array([2.0 * entered, 10.0 * entered, 10.0 * entered, 2.0 * entered,
+                       1.0 - 2.0 * entered])
     masses /= masses.sum()
     np.testing.assert_allclose([*belief.probabilities, belief.new], masses)
-    assert [filter_.keyframe_id(code) for code in belief.codes.tolist()] == [
-        KeyframeId(1, 7), KeyframeId(1, 9)]
+    numbers = [filter_.keyframe_id(code).keyframe_id for code in belief.codes.tolist()]
+    assert numbers == [9, 7, 7, 9]
+    assert belief.states[0] < 0 < belief.states[-1]
 
 
 def test_views_in_order_make_it_sure_and_shuffled_ones_do_not():
@@ -177,7 +190,21 @@ def test_nothing_retrieved_is_no_error_and_no_evidence():
 def test_what_is_impossible_gets_nothing():
     filter_ = PlaceFilter()
     belief = run(filter_, [(np.array([7, 9]), np.array([0.0, 10.0]))])[-1]
-    assert [filter_.keyframe_id(code).keyframe_id for code in belief.codes.tolist()] == [9]
+    assert {filter_.keyframe_id(code).keyframe_id for code in belief.codes.tolist()} == {9}
+
+
+def test_a_robot_that_wanders_to_and_fro_makes_it_less_sure_than_one_that_goes_on():
+    on = [(np.array([20 + view]), np.array([10.0])) for view in range(8)]
+    to_and_fro = [(np.array([number]), np.array([10.0]))
+                  for number in (20, 22, 20, 23, 21, 23, 20, 22)]
+    assert run(PlaceFilter(), on)[-1].new < 0.05 < run(PlaceFilter(), to_and_fro)[-1].new
+
+
+def test_most_of_what_is_new_was_so_before_unless_the_robot_left_the_known_way():
+    filter_ = PlaceFilter()
+    assert filter_.stays_new == 1.0
+    run(filter_, [(np.array([20 + view]), np.array([40.0])) for view in range(8)])
+    assert filter_.stays_new < 0.2
 
 
 def test_it_remembers_only_so_many_views_and_states():

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from selavpr_ros.unrelated import (
+    FREAK_AGAIN,
     LEAST_RATIO,
+    LOST_SHARE,
     MOST_RATIO,
     USUAL_MATCHES,
     USUAL_OVERLAP,
@@ -112,7 +114,7 @@ def test_ratios_rise_with_the_score_and_stay_in_bounds():
 def test_ratios_rise_whatever_the_best_of_new_places_were(best):
     found = Unrelated()
     for seed in range(300):
-        found = found.learn_best(best + np.random.default_rng(seed).normal(), 1.0, 1.0)
+        found = found.learn_best(best + np.random.default_rng(seed).normal(), 1.0)
     ratios = found.ratios(np.linspace(-5.0, 60.0, 400))
     assert (np.diff(ratios) >= -1e-9).all()
     assert (ratios >= LEAST_RATIO).all()
@@ -128,7 +130,7 @@ def test_a_network_that_tells_nothing_never_speaks_for_a_place(level, score):
         deviations, found = found.standardise(np.full(20, score), ELSEWHERE)
         ratios = found.ratios(deviations)
         assert (ratios <= 1.0).all()
-        found = found.learn_best(float(deviations[0]), float(ratios[0]), 1.0)
+        found = found.learn_best(float(deviations[0]), 1.0)
 
 
 @pytest.mark.parametrize('scores', [np.zeros(20), np.full(20, 0.3), np.full(20, 1.0)])
@@ -142,13 +144,24 @@ def test_scores_that_are_all_the_same_speak_for_nothing(scores):
 def test_the_best_of_new_places_is_learned_and_a_true_one_is_not():
     found = Unrelated()
     for _ in range(400):
-        found = found.learn_best(5.0, 1.0, 1.0)
+        found = found.learn_best(5.0, 1.0)
     assert found.best.mean > 4.0
     assert found.ratios(np.array([5.0]))[0] < Unrelated().ratios(np.array([5.0]))[0]
     revisit = Unrelated()
     for _ in range(400):
-        revisit = revisit.learn_best(20.0, MOST_RATIO, 0.02)
+        revisit = revisit.learn_best(20.0, 1.0)  # before the filter knows
     assert revisit.best.mean == pytest.approx(Unrelated().best.mean, abs=0.1)
+    assert revisit.best.variance == pytest.approx(Unrelated().best.variance, rel=0.1)
+
+
+def test_what_looked_like_the_view_before_tells_little_when_it_does_again():
+    found = Unrelated()
+    deviations = np.array([20.0, 20.0, 20.0, 0.0])
+    first, half, again, nothing = found.ratios(deviations, np.array([0.0, 0.5, 1.0, 1.0])).tolist()
+    assert first > 10.0 > half > again > 1.0
+    assert again == pytest.approx((1.0 - LOST_SHARE) / FREAK_AGAIN, rel=0.01)
+    assert nothing < 1.0
+    np.testing.assert_allclose(found.looks(deviations), [1.0, 1.0, 1.0, 0.0], atol=0.02)
 
 
 def test_a_spread_has_the_mean_and_variance_of_its_samples():
