@@ -2,7 +2,7 @@
 
   python benchmarks/real.py DATA
   python benchmarks/real.py DATA --only gardens --weights embedded
-  python benchmarks/real.py DATA -o real.md --picture posterior.png
+  python benchmarks/real.py DATA -o real.md --picture posterior.png --curve precision.png
 
 DATA holds gardenspoint, rtabmap_loop, campus_keyframes, tum_fr1_xyz and ie_tower; docs/decision.md
 says what they are. Their images go through the place recogniser as from a bag, two a second unless
@@ -19,6 +19,7 @@ import csv
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,14 @@ from tqdm import tqdm
 from selavpr_ros.config import make_settings
 from selavpr_ros.errors import VprError
 from selavpr_ros.evaluation.baselines import load_untrained
+from selavpr_ros.evaluation.precision import precision_recall
 from selavpr_ros.evaluation.reliability import reliability
 from selavpr_ros.evaluation.truth import list_images
 from selavpr_ros.models import VprModel, load_model
 from selavpr_ros.models.base import Descriptors
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose
+from selavpr_ros.replay.plots import Curve, draw_curves
 from selavpr_ros.replay.records import Run
 from selavpr_ros.text import markdown_table
 
@@ -294,6 +297,24 @@ def draw(result: Result, recording: Recording, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def draw_curve(result: Result, recording: Recording, path: Path) -> None:
+    """Precision over recall: by the probability, and by the mutual matches of single images."""
+    places = {START_NS + round(frame.stamp_s * SECOND): frame.place for frame in recording.frames}
+    queries = [query for query in result.run.queries if query.candidates]
+    revisits = sum(any(recording.is_same(places[query.stamp_ns], places[keyframe.stamp_ns])
+                       for keyframe in result.run.keyframes if keyframe.stamp_ns < query.stamp_ns)
+                   for query in queries)
+    curves = []
+    for field, name, colour in (('probability', 'probability, all views so far', 'C0'),
+                                ('local_matches', 'mutual matches of one image', 'C1')):
+        best = [max(query.candidates, key=attrgetter(field)) for query in queries]
+        are_true = [not recording.is_false(places[query.stamp_ns], places[found.match_stamp_ns])
+                    for query, found in zip(queries, best, strict=True)]
+        scores = [getattr(found, field) for found in best]
+        curves.append(Curve(name, precision_recall(scores, are_true, revisits), colour))
+    draw_curves(curves, recording.name).savefig(path)
+
+
 def main() -> None:
     """Measure, print line by line, write."""
     parser = argparse.ArgumentParser(
@@ -306,6 +327,8 @@ def main() -> None:
     parser.add_argument('-o', '--output', type=Path, metavar='FILE.md')
     parser.add_argument('--picture', type=Path, metavar='FILE.png',
                         help='the probabilities of the first recording')
+    parser.add_argument('--curve', type=Path, metavar='FILE.png',
+                        help='precision over recall of the first recording')
     args = parser.parse_args()
     rows: list[tuple[str, ...]] = [COLUMNS]
     for weights in args.weights:
@@ -318,6 +341,8 @@ def main() -> None:
             print('  '.join(rows[-1]), flush=True)
             if args.picture and len(rows) == 2:
                 draw(result, recording, args.picture)
+            if args.curve and len(rows) == 2:
+                draw_curve(result, recording, args.curve)
             if args.output:
                 args.output.write_text(markdown_table(rows, 2), encoding='utf-8')
 

@@ -459,8 +459,10 @@ class ClosureDecision:
 
     def _look_again(self, gates: GateSettings) -> Iterator[LoopClosure]:
         """Views that have become sure by those after them, the oldest first."""
-        beliefs = self.filter.look_again()[:-1]
         views = list(self._views)[:-1]
+        if all(view.is_settled or not view.candidates for view in views):
+            return
+        beliefs = self.filter.look_again()[:-1]
         for view, belief in zip(views[-len(beliefs):], beliefs[-len(views):], strict=True):
             if view.is_settled or not view.candidates:
                 continue

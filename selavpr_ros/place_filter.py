@@ -24,7 +24,7 @@ LEAST_PLACES = 100
 # Of a keyframe that was not among the candidates.
 MISSED_RATIO = 0.15
 # States with less are forgotten, and no more than so many are kept.
-LEAST_BELIEF, MOST_STATES = 1e-5, 400
+LEAST_BELIEF, MOST_STATES = 1e-7, 200
 # Keyframes that the robot passes in a view: no more, and how far off that may be.
 MOST_STEPS, STEP_SHARE, STEP_SLACK = 6.0, 0.4, 0.6
 # A keyframe as a number: the session's above so many bits.

@@ -225,3 +225,11 @@ def test_keyframes_of_sessions_and_robots_keep_apart():
     assert [filter_.keyframe_id(number) for number in numbers] == ids
     assert numbers[3] == numbers[0] + 1
     assert min(abs(numbers[0] - other) for other in numbers[1:3]) > 10**9
+
+
+def test_a_known_place_is_found_in_a_map_of_a_hundred_thousand_keyframes():
+    filter_ = PlaceFilter()
+    for view in range(12):
+        numbers = np.array([500 + view, 40_000 - 7 * view, 90_000 + 11 * view])
+        belief = filter_.update(codes(filter_, numbers), np.array([15.0, 2.0, 2.0]), 100_000, 1.0)
+    assert belief.new < 0.02
