@@ -92,7 +92,7 @@ def test_the_folder_explains_itself(bag, replay):
     assert settings['model.input_size'] == [96, 128]
     log = (folder / 'log.txt').read_text()
     assert "replay of {'bag': 'two_laps.bag'" in log
-    assert log.count(': loop closure with keyframe 1:') == _metrics(folder)['closures'] >= 5
+    assert log.count(': loop closure with keyframe 1:') == _metrics(folder)['closures'] > 0
     assert 'ended by its end' in log
     assert logging.getLogger('selavpr_ros').handlers == []
 
