@@ -1,9 +1,11 @@
-"""Two wings of a building that look the same: what only odometry and the rivals can tell."""
+"""Two wings that look the same, and an office where floor and lights do, in real images."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
+import cv2
 import pytest
 
 from selavpr_ros.config import make_settings
@@ -72,3 +74,16 @@ def test_odometry_tells_a_new_wing_from_an_old_one_and_rules_out_rivals(model, l
     share = closed[2] / sum(found[2].values())
     print(f'{share:.2f} of the last lap close a loop')
     assert share > 0.6
+
+
+def test_an_office_that_looks_alike_everywhere_closes_nothing(shared: Path):
+    """Real images at default settings: for twenty seconds all resembles two keyframes."""
+    recognizer, closures = PlaceRecognizer(load_model('embedded'), make_settings({})), []
+    files = sorted((shared / 'data/places/pepper_offline/run').glob('*.jpg'))
+    assert len(files) == 130
+    for second, file in enumerate(files):
+        image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+        recognition = recognizer.recognize(image, 10**18 + second * 10**9)
+        closures += [(closure.query.stamp_ns, closure.candidate.match.keyframe.id)
+                     for closure in recognition.loop_closures]
+    assert closures == []
