@@ -250,16 +250,26 @@ def drive(model: Any, recording: Recording) -> Result:
     return Result(run, beliefs)
 
 
+def places_of(recording: Recording) -> dict[int, Any]:
+    """Places of the frames by their stamps in ns."""
+    return {START_NS + round(frame.stamp_s * SECOND): frame.place for frame in recording.frames}
+
+
+def is_revisit(recording: Recording, run: Run, places: dict[int, Any], stamp_ns: int) -> bool:
+    """Whether a query could be closed: an earlier keyframe shows its place."""
+    return any(recording.is_same(places[stamp_ns], places[keyframe.stamp_ns])
+               for keyframe in run.keyframes if keyframe.stamp_ns < stamp_ns)
+
+
 def measure(recording: Recording, run: Run) -> tuple[str, ...]:
     """Cells of the line, but the first two."""
-    places = {START_NS + round(frame.stamp_s * SECOND): frame.place for frame in recording.frames}
-    kept = [keyframe.stamp_ns for keyframe in run.keyframes]
+    places = places_of(recording)
     revisits = closed = false = 0
     offs, probabilities, are_true = [0], [], []
     for query in run.queries:
         here = places[query.stamp_ns]
-        is_revisit = any(recording.is_same(here, places[ns]) for ns in kept if ns < query.stamp_ns)
-        revisits += is_revisit
+        can_close = is_revisit(recording, run, places, query.stamp_ns)
+        revisits += can_close
         for candidate in query.candidates:
             probabilities.append(candidate.probability)
             are_true.append(recording.is_same(here, places[candidate.match_stamp_ns]))
@@ -267,11 +277,11 @@ def measure(recording: Recording, run: Run) -> tuple[str, ...]:
             there = places[query.closure.match_stamp_ns]
             is_false = recording.is_false(here, there)
             false += is_false
-            closed += is_revisit and not is_false
+            closed += can_close and not is_false
             offs.append(recording.off(here, there) if recording.off else 0)
     error = reliability(probabilities, are_true).expected_calibration_error
     share = f'{closed / revisits:.3f} of {revisits}' if revisits else '-'
-    return (str(len(run.queries)), str(len(kept)), share,
+    return (str(len(run.queries)), str(len(run.keyframes)), share,
             str(max(offs)) if recording.off and len(offs) > 1 else '-', str(false), f'{error:.3f}')
 
 
@@ -299,11 +309,9 @@ def draw(result: Result, recording: Recording, path: Path) -> None:
 
 def draw_curve(result: Result, recording: Recording, path: Path) -> None:
     """Precision over recall: by the probability, and by the mutual matches of single images."""
-    places = {START_NS + round(frame.stamp_s * SECOND): frame.place for frame in recording.frames}
+    places = places_of(recording)
     queries = [query for query in result.run.queries if query.candidates]
-    revisits = sum(any(recording.is_same(places[query.stamp_ns], places[keyframe.stamp_ns])
-                       for keyframe in result.run.keyframes if keyframe.stamp_ns < query.stamp_ns)
-                   for query in queries)
+    revisits = sum(is_revisit(recording, result.run, places, query.stamp_ns) for query in queries)
     curves = []
     for field, name, colour in (('probability', 'probability, all views so far', 'C0'),
                                 ('local_matches', 'mutual matches of one image', 'C1')):

@@ -33,9 +33,9 @@ BEST_MEAN, BEST_DEVIATION, BEST_WEIGHT, LEAST_BEST = 2.9, 1.2, 100.0, 1.0
 # Of a candidate of the same place: a gamma density of shape 2 with this mean; and the share of
 # them that look like any other place (something stands before the camera).
 SAME_MEAN, LOST_SHARE = 12.0, 0.15
-# One query in so many at a new place has a best candidate as good as a true one.
+# This share of queries at a new place has a best candidate as good as a true one.
 FREAK_SHARE = 0.04
-# And what looks like a keyframe without being there still does so in the next view.
+# A new place that looked like a keyframe does so again in the next view with this probability.
 FREAK_AGAIN = 0.7
 # One view weighs no more than this, for a place or against it.
 LEAST_RATIO, MOST_RATIO = 0.05, (1.0 - LOST_SHARE) / FREAK_SHARE
