@@ -359,10 +359,8 @@ class ClosureDecision:
         if is_new_view:
             shares = (scores / max(float(scores[best]), 1e-9)).clip(max=1.0)**LOOK_EXPONENT
             self._look(codes, known.looks(deviations) * shares)
-        if is_new_view and impossible[best]:
-            self.unrelated = known
-        elif is_new_view:
-            self.unrelated = known.learn_best(float(deviations[best]), self.filter.belief.new)
+            self.unrelated = known if impossible[best] else known.learn_best(
+                float(deviations[best]), self.filter.belief.new)
         return ratios
 
     def _look(self, codes: np.ndarray, looks: np.ndarray) -> None:
