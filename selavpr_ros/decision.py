@@ -374,10 +374,10 @@ class ClosureDecision:
     @staticmethod
     def _steps(keyframes: Sequence[Keyframe], moved_m: float) -> float:
         """How many keyframes the robot has passed since the last view."""
-        best = keyframes[0] if keyframes else None
-        if best is None or math.isnan(moved_m) or not best.travelled_m > 0.0:
+        best = next((k for k in keyframes if k.id.keyframe_id > 1 and k.travelled_m > 0.0), None)
+        if best is None or math.isnan(moved_m):
             return 1.0
-        return moved_m / (best.travelled_m / best.id.keyframe_id)
+        return moved_m / (best.travelled_m / (best.id.keyframe_id - 1))
 
     # ---- places --------------------------------------------------------------------------------
 
@@ -438,15 +438,14 @@ class ClosureDecision:
         sure = [i for i, c in enumerate(judged) if c.decision is Decision.REJECT_DUPLICATE]
         if sure:
             best = max(sure, key=lambda i: judged[i].match.score)
-            judged[best] = self._judge_best(query, judged[best], gates, is_new_view)
+            winner = replace(judged[best], probability=float(at_place[best]))
+            judged[best] = self._judge_best(query, winner, gates, is_new_view)
         return judged
 
     def _judge_best(
         self, query: Any, candidate: Candidate, gates: GateSettings, is_new_view: bool
     ) -> Candidate:
         """The best candidate of a sure place: what geometry and motion say."""
-        if candidate.probability < gates.min_probability:  # a neighbouring place shows far more
-            return replace(candidate, decision=Decision.REJECT_UNSURE)
         match = self.verify(query, candidate.match)
         decision = Decision.ACCEPTED
         if not _fits(match, gates.min_inlier_share):

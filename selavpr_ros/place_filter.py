@@ -17,8 +17,9 @@ import numpy as np
 
 from selavpr_ros.keyframe import KeyframeId, SessionId
 
-# From one view to the next: to come upon any known place, to leave the known way, to turn on it.
-ENTER, LEAVE, TURN = 0.1, 0.02, 0.05
+# From one view to the next: to come upon any known place, to turn on the known way; and to leave
+# it, for each keyframe that the robot passes.
+ENTER, TURN, LEAVE = 0.1, 0.05, 0.02
 # A map is taken to have so many places at least: a few images are no world.
 LEAST_PLACES = 100
 # Of a keyframe that was not among the candidates.
@@ -64,6 +65,7 @@ class _Step:
     entered: np.ndarray  # (S,) probability of coming upon each from somewhere new
     offsets: np.ndarray  # (O,) keyframes, and their weights, of the motion that led here
     weights: np.ndarray
+    leave: float  # probability of having left the known way by it
 
 
 def _kernel(steps: float) -> tuple[np.ndarray, np.ndarray]:
@@ -132,20 +134,22 @@ class PlaceFilter:
         """
         offsets, weights = _kernel(steps)
         before = self.belief
-        moved, came = self._move(before, offsets, weights)
+        leave = 1.0 - (1.0 - LEAVE)**max(steps, 1.0)
+        moved, came = self._move(before, offsets, (1.0 - leave) * weights)
         met, ratios = np.concatenate([codes, -codes]), np.concatenate([ratios, ratios])
         states, where = np.unique(np.concatenate([moved, met]), return_inverse=True)
         prior = np.bincount(where[: len(moved)], came, len(states)).astype(float)
         entered = np.zeros(len(states))
         entered[where[len(moved):]] = 0.5 * ENTER / max(comparable, LEAST_PLACES)
-        new = before.new + LEAVE * (1.0 - before.new)
+        new = before.new + leave * (1.0 - before.new)
         prior += new * entered
         likelihood = np.full(len(states), MISSED_RATIO)
         likelihood[where[len(moved):]] = ratios
         new *= 1.0 - entered.sum()
         self.belief = self._normalised(states, prior * likelihood, new)
         kept = np.searchsorted(states, self.belief.states)
-        self._steps.append(_Step(self.belief, likelihood[kept], entered[kept], offsets, weights))
+        self._steps.append(_Step(
+            self.belief, likelihood[kept], entered[kept], offsets, weights, leave))
         while len(self._steps) > self.look_back + 1:
             self._steps.popleft()
         return self.belief
@@ -161,7 +165,7 @@ class PlaceFilter:
         moved = starts + offsets
         # A session has no keyframe before its first.
         exists = (np.abs(moved) - 1) >> BITS == np.abs(starts) >> BITS
-        return moved[exists], ((1.0 - LEAVE) * shares * weights)[exists]
+        return moved[exists], (shares * weights)[exists]
 
     @staticmethod
     def _normalised(states: np.ndarray, masses: np.ndarray, new: float) -> Belief:
@@ -205,6 +209,6 @@ class PlaceFilter:
             _gather(step.belief.states, values, starts[:, None] + step.offsets) @ step.weights
             for starts in (states, -states))
         stayed = (1.0 - TURN) * ahead + TURN * turned
-        fits = (1.0 - LEAVE) * stayed + LEAVE * from_new
+        fits = (1.0 - step.leave) * stayed + step.leave * from_new
         largest = max(float(fits.max(initial=0.0)), from_new, 1e-300)
         return fits / largest, from_new / largest

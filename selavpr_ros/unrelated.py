@@ -36,7 +36,7 @@ SAME_MEAN, LOST_SHARE = 12.0, 0.15
 # This share of queries at a new place has a best candidate as good as a true one.
 FREAK_SHARE = 0.04
 # A new place that looked like a keyframe does so again in the next view with this probability.
-FREAK_AGAIN = 0.7
+FREAK_AGAIN = 0.8
 # One view weighs no more than this, for a place or against it.
 LEAST_RATIO, MOST_RATIO = 0.05, (1.0 - LOST_SHARE) / FREAK_SHARE
 

@@ -229,6 +229,25 @@ def test_the_best_of_a_place_is_taken_and_the_others_are_its_duplicates():
     assert chances[25] > chances[26] > chances[24] > 0.5
 
 
+def test_a_sure_place_is_taken_where_a_keyframe_at_its_edge_shows_more():
+    world = World()
+    world.walk(20, 6)
+    verdict = world.see({25: 0.9 * SAME, 26: SAME, 31: 1.1 * SAME})
+    best, = accepted(verdict)
+    assert best.match.keyframe.id.keyframe_id == 26
+    assert best.probability >= GATES.min_probability
+    assert by_keyframe(verdict)[31] in (Decision.REJECT_AMBIGUOUS, Decision.REJECT_UNSURE)
+
+
+def test_the_first_keyframe_of_a_session_tells_no_spacing():
+    world, seen = World(), []
+    update = world.decision.filter.update
+    world.decision.filter.update = lambda *args: seen.append(args[-1]) or update(*args)
+    world.see({1: SAME, 9: ELSEWHERE}, moved_m=2.0, elsewhere=False)
+    world.see({1: SAME}, moved_m=2.0, elsewhere=False)
+    assert seen == [pytest.approx(2.0 / (9.0 / 8.0)), pytest.approx(1.0)]
+
+
 def test_earlier_views_are_published_once_each_in_order():
     world = World()
     told = []

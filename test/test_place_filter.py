@@ -29,7 +29,7 @@ def views(first: int, seed: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
         ratios = random.uniform(0.1, 2.0, len(states))
         ratios[random.random(len(states)) < 0.2] = 0.0  # odometry says no
         ratios[states == first + view] = 30.0
-        found.append((states, ratios, float(random.uniform(0.0, 2.0))))
+        found.append((states, ratios, float(random.uniform(0.0, 4.0))))
     return found
 
 
@@ -64,8 +64,9 @@ def dense(seen) -> tuple[np.ndarray, np.ndarray]:
     for retrieved, ratios, passed in seen:
         both = np.concatenate([retrieved, retrieved + STATES])
         move = np.zeros((2 * STATES + 1, 2 * STATES + 1))
-        move[:-1, :-1] = (1.0 - LEAVE) * driven(*_kernel(passed))
-        move[:-1, -1] = LEAVE
+        stay = (1.0 - LEAVE)**max(passed, 1.0)
+        move[:-1, :-1] = stay * driven(*_kernel(passed))
+        move[:-1, -1] = 1.0 - stay
         move[-1, -1] = 1.0
         enter = np.eye(2 * STATES + 1)
         enter[-1, both] = 0.5 * ENTER / max(STATES, place_filter.LEAST_PLACES)
@@ -108,6 +109,7 @@ def test_the_kernel_goes_ahead_and_sums_to_1():
 @pytest.mark.parametrize(('first', 'seed'), [(0, 0), (10, 1), (60, 2), (70, 3)])
 def test_it_is_the_forward_backward_algorithm(monkeypatch, first, seed):
     monkeypatch.setattr(place_filter, 'LEAST_BELIEF', 0.0)
+    monkeypatch.setattr(place_filter, 'MOST_STATES', 10 * STATES)
     filter_, seen = PlaceFilter(), views(first, seed)
     for state in (0, SESSION):  # the first session's code comes first
         filter_.code(state_id(state))
@@ -178,6 +180,15 @@ def test_a_robot_that_leaves_is_somewhere_new():
     run(filter_, [(np.array([20 + view]), np.array([40.0])) for view in range(6)])
     gone = run(filter_, [(np.array([50]), np.array([0.2]))] * 6)[-1]
     assert gone.new > 0.95
+
+
+def test_a_long_way_that_nobody_saw_says_nothing_of_where_it_began():
+    filter_ = PlaceFilter()
+    before = run(filter_, [(np.array([20 + view]), np.array([40.0])) for view in range(5)])[-1]
+    for _ in range(4):  # it comes out elsewhere
+        filter_.update(codes(filter_, [50]), np.array([0.2]), STATES, 200.0)
+    assert filter_.belief.new > 0.95
+    assert filter_.look_again()[4].new == pytest.approx(before.new, abs=0.01)
 
 
 def test_nothing_retrieved_is_no_error_and_no_evidence():
