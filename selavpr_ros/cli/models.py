@@ -154,10 +154,6 @@ def _describe_footprint(footprint: Footprint) -> Iterator[tuple[str, str]]:
 def _describe_origin(model: VprModel, metadata: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if 'source_sha256' in metadata:
         yield 'converted from', f'{metadata["source_name"]}, SHA-256 {metadata["source_sha256"]}'
-    if model.operating_point:
-        point = model.operating_point
-        yield 'operating point', (f'similarity at least {point.min_similarity:.3f}, local score '
-                                  f'at least {point.min_local_score:.3f}; {point.provenance}')
     if 'training' in metadata:
         yield 'training', _told(metadata['training'])
 

@@ -9,11 +9,11 @@ import torch
 
 from selavpr_ros.config import ModelSettings
 from selavpr_ros.errors import CheckpointError, SettingError
-from selavpr_ros.models.base import Descriptors, OperatingPoint, VprModel
+from selavpr_ros.models.base import Descriptors, VprModel
 from selavpr_ros.models.hog import Hog
 
 __all__ = [
-    'Descriptors', 'OperatingPoint', 'VprModel', 'load_from_settings', 'load_model', 'warm_up']
+    'Descriptors', 'VprModel', 'load_from_settings', 'load_model', 'warm_up']
 
 DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 EMBEDDED = Path(__file__).parents[1] / 'weights' / 'embedded.safetensors'
@@ -80,8 +80,6 @@ def _load_file(
     model.image_size = image_size or tuple(metadata.get('image_size', model.image_size))
     model.resize = metadata.get('resize', model.resize)
     model.local_stride = metadata.get('local_stride', model.local_stride)
-    if 'operating_point' in metadata:
-        model.operating_point = OperatingPoint(**metadata['operating_point'])
     return model
 
 

@@ -19,21 +19,6 @@ def grid_positions(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class OperatingPoint:
-    """The gates that a model was measured with, and where; they are no probabilities.
-
-    Attributes:
-        min_similarity: cosine of the global descriptors.
-        min_local_score: mutual matches / number of local features, in [0, 1].
-        provenance: the data it was measured on.
-    """
-
-    min_similarity: float
-    min_local_score: float
-    provenance: str
-
-
-@dataclass(frozen=True)
 class Descriptors:
     """The two descriptions of a batch of images.
 
@@ -59,7 +44,6 @@ class VprModel(nn.Module):
             makes matching 16 times faster and the map smaller by 4 (SelaVPR only).
         match_similarity: mutual matches count only above this cosine; None counts all.
         model_id: 'name/sha12/preprocess'; descriptors with different ids cannot be compared.
-        operating_point: the gates it was measured with, or None.
     """
 
     family = ''
@@ -70,7 +54,6 @@ class VprModel(nn.Module):
     size_multiple = 14
     local_stride = 1
     match_similarity: float | None = None
-    operating_point: OperatingPoint | None = None
 
     @property
     def model_id(self) -> str:

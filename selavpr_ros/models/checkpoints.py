@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from selavpr_ros.errors import CheckpointError
-from selavpr_ros.models.base import OperatingPoint
 
 StateDict = dict[str, torch.Tensor]
 
@@ -34,9 +32,7 @@ ALLOWED_GLOBALS: list[Any] = [
 METADATA = 'selavpr_ros'
 METADATA_KINDS: dict[str, type] = {
     'num_heads': int, 'image_size': list, 'resize': str, 'local_stride': int,
-    'source_name': str, 'source_sha256': str, 'operating_point': dict}
-
-OPERATING_POINT = {field.name for field in fields(OperatingPoint)}
+    'source_name': str, 'source_sha256': str}
 
 # Where published containers keep the weights, beside optimizers and recalls.
 CONTAINER_KEYS = ('model_state_dict', 'state_dict')
@@ -66,8 +62,6 @@ def _checked(metadata: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f'its metadata say image_size = {sides}')
     if metadata.get('local_stride', 1) < 1:
         raise ValueError(f'its metadata say local_stride = {metadata["local_stride"]}')
-    if 'operating_point' in metadata and {*metadata['operating_point']} != OPERATING_POINT:
-        raise ValueError(f'its metadata say operating_point = {metadata["operating_point"]}')
     return metadata
 
 

@@ -67,7 +67,6 @@ def is_same(model: VprModel, other: VprModel) -> bool:
     mine, others = model.state_dict(), other.state_dict()
     return (
         model.model_id == other.model_id
-        and model.operating_point == other.operating_point
         and model.local_stride == other.local_stride
         and sizes_of(model) == sizes_of(other)
         and all(tensor.dtype == others[name].dtype

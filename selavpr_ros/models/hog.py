@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from selavpr_ros.models.base import Descriptors, OperatingPoint, VprModel, grid_positions
+from selavpr_ros.models.base import Descriptors, VprModel, grid_positions
 from selavpr_ros.preprocess import denormalise
 
 CELL = 8  # pixels
@@ -63,9 +63,6 @@ class Hog(VprModel):
     name = 'hog'
     resize = 'area'
     size_multiple = CELL
-    operating_point = OperatingPoint(
-        min_similarity=0.5, min_local_score=1 / 3,
-        provenance='indoor corridor, two laps (84 images): wrong matches stayed below 0.30')
 
     luma: torch.Tensor
 

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
 
-from selavpr_ros.errors import SettingError
 from selavpr_ros.models import choose_device
 from selavpr_ros.models.base import VprModel
 from selavpr_ros.models.checkpoints import METADATA
@@ -23,7 +21,6 @@ from selavpr_ros.models.families import sizes_of
 from selavpr_ros.training.data import Places
 from selavpr_ros.training.journal import write_curves
 from selavpr_ros.training.methods import METHODS
-from selavpr_ros.training.operating_point import measure_operating_point
 from selavpr_ros.training.recipe import Recipe
 from selavpr_ros.training.sources import Source, find_walks
 from selavpr_ros.training.start import start_model
@@ -49,7 +46,7 @@ def write_weights(model: VprModel, target: Path, told: dict[str, Any], half: boo
     Args:
         model: trained.
         target: path of the file; one that is there is replaced.
-        told: what else the file shall tell, e.g. its operating point; JSON values.
+        told: what else the file shall tell, e.g. how it was trained; JSON values.
         half: store float16.
 
     Raises:
@@ -123,15 +120,7 @@ def train(recipe: Recipe, data: Path, output: Path, device: str = 'auto') -> Tra
 
 
 def description(trainer: Trainer, name: str) -> dict[str, Any]:
-    """What a weights file tells of its making, with the gates measured on the held-out places."""
-    told: dict[str, Any] = {
+    """What a weights file tells of its making."""
+    return {'training': {
         'name': name, 'images': len(trainer.method.places), 'steps': trainer.step,
-        'seed': trainer.recipe.seed, 'recall': trainer.best}
-    model = trainer.method.model
-    if not (isinstance(trainer.validate, Validation) and model.max_local_features):
-        return {'training': told}
-    try:
-        point = measure_operating_point(model, trainer.validate.places)
-    except SettingError:  # no pairs among the held-out images: a training must not end in that
-        return {'training': told}
-    return {'training': told, 'operating_point': asdict(point)}
+        'seed': trainer.recipe.seed, 'recall': trainer.best}}

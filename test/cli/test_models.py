@@ -141,7 +141,6 @@ def test_show_tells_all_of_the_embedded_model(capsys):
     assert told['global descriptor'] == '320 numbers'
     assert told['local features'] == '961 x 128 numbers'
     assert told['bytes per keyframe'].startswith(f'{320 * 6 + 961 * 128 * 2:,} = ')
-    assert 'similarity at least 0.8' in told['operating point']
     assert 'images 9376' in told['training']
     assert len(told['SHA-256']) == 64
     assert told['file'].endswith('embedded.safetensors, 14.9 MB, safetensors')
@@ -210,7 +209,7 @@ def test_numbers_have_to_be_above_zero(capsys):
 
 @pytest.mark.parametrize('told', [
     [], {'num_heads': '4'}, {'image_size': [224]}, {'image_size': ['a', 'b']},
-    {'source_name': 3}, {'operating_point': 0.5}])
+    {'source_name': 3}])
 def test_broken_metadata_are_one_line(told, tmp_path, capsys):
     path = tmp_path / 'strange.safetensors'
     state = tiny_checkpoints.published_state(tiny_checkpoints.make('dinov2_gem'))
@@ -277,7 +276,6 @@ def test_the_embedded_model_keeps_its_precision_and_what_it_tells(tmp_path):
     assert main(['models', 'convert', 'embedded', str(target)]) == 0
     embedded, converted = load_model('embedded'), load_model(target)
     assert converted.model_id == embedded.model_id
-    assert converted.operating_point == embedded.operating_point
     assert metadata(target)['training']['images'] == 9376
     assert target.stat().st_size < 15e6
     assert_same_descriptors(embedded, converted)

@@ -22,12 +22,6 @@ def test_it_loads_without_any_argument():
     assert float(descriptors.global_descriptor.norm()) > 0.999
 
 
-def test_it_says_what_it_was_measured_with():
-    measured = load_model('embedded').operating_point
-    assert 0 < measured.min_local_score < 1
-    assert len(measured.provenance) > 20
-
-
 def test_it_finds_places(shared):
     """A quarter of Gardens Point; all of it is in docs/comparison.md."""
     left, right = (shared / 'data' / 'gardenspoint' / side for side in ('day_left', 'day_right'))

@@ -81,15 +81,13 @@ def test_paths_of_any_kind(checkpoint, tmp_path, monkeypatch):
 
 
 def test_a_file_of_this_package_tells_how_it_is_used(tmp_path):
-    point = {'min_similarity': 0.5, 'min_local_score': 0.1, 'provenance': 'a corridor'}
     told = {'num_heads': HEADS, 'image_size': [112, 154], 'source_name': 'SelaVPR_msls',
-            'source_sha256': 'ab' * 32, 'operating_point': point}
+            'source_sha256': 'ab' * 32}
     path = tmp_path / 'converted.safetensors'
     save_file(make('selavpr').state_dict(), path, {'selavpr_ros': json.dumps(told)})
     model = load_model(path)
     assert model.model_id == 'SelaVPR_msls/abababababab/stretch112x154'
     assert sizes_of(model)['num_heads'] == HEADS
-    assert vars(model.operating_point) == point
     assert load_model(path, image_size=(126, 126)).image_size == (126, 126)
     assert sizes_of(load_model(path, num_heads=8))['num_heads'] == 8
 
@@ -99,10 +97,6 @@ def test_a_file_of_this_package_tells_how_images_are_resized(tmp_path, told, res
     path = tmp_path / 'own.safetensors'
     save_file(make('selavpr').state_dict(), path, {'selavpr_ros': json.dumps(told)})
     assert load_model(path).model_id.endswith(f'/{resize}224x224')
-
-
-def test_published_files_have_no_operating_point(checkpoint):
-    assert load_model(checkpoint('salad'), num_heads=HEADS).operating_point is None
 
 
 # ---- device and precision -----------------------------------------------------------------------
