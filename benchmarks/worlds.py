@@ -10,7 +10,7 @@ import numpy as np
 
 from selavpr_ros.cli.simulate import DAY_NS, SEEDS_BETWEEN, START_SHARE
 from selavpr_ros.pose import Pose
-from selavpr_ros.replay.ground_truth import POSITIVE_RADIUS_M, PoseTruth
+from selavpr_ros.replay.ground_truth import PoseTruth
 from selavpr_ros.simulation import (
     Camera,
     DriveSettings,
@@ -59,13 +59,16 @@ class Part:
                         self.place(frame.true_pose))
 
 
+def _with_storeys_apart(pose: Pose) -> Pose:
+    return Pose(pose.translation_m * (1.0, 1.0, 2.0), pose.rotation)
+
+
 @dataclass(frozen=True)
 class Scenario:
-    """A world and the drives through it; within `radius_m` two of its places are one."""
+    """A world and the drives through it."""
 
     world: World
     parts: Sequence[Part]
-    radius_m: float = POSITIVE_RADIUS_M
 
     def __len__(self) -> int:
         return sum(len(part.trajectory.image_stamps_ns) for part in self.parts)
@@ -76,10 +79,10 @@ class Scenario:
         return len({part.shift_m for part in self.parts}) == 1
 
     def truth(self) -> PoseTruth:
-        """Where each image was taken."""
-        poses = ((stamp_ns, part.place(part.trajectory.true_pose_at(stamp_ns)))
-                 for part in self.parts for stamp_ns in part.trajectory.image_stamps_ns.tolist())
-        return PoseTruth(poses, self.radius_m)
+        """Where each image was taken; heights count twice, or two storeys would be one place."""
+        return PoseTruth((stamp_ns, _with_storeys_apart(part.place(
+            part.trajectory.true_pose_at(stamp_ns))))
+            for part in self.parts for stamp_ns in part.trajectory.image_stamps_ns.tolist())
 
 
 def laps(seed: int, length_m: float, rate_hz: float) -> Scenario:
@@ -103,8 +106,7 @@ def days(seed: int, length_m: float, rate_hz: float) -> Scenario:
 
 
 def _copies(
-    seed: int, length_m: float, rate_hz: float, shifts_m: Sequence[tuple[float, float, float]],
-    radius_m: float = POSITIVE_RADIUS_M,
+    seed: int, length_m: float, rate_hz: float, shifts_m: Sequence[tuple[float, float, float]]
 ) -> Scenario:
     """A lap in each copy of a town, all in one light and one recording."""
     world, parts = World.generate(seed, length_m), []
@@ -112,7 +114,7 @@ def _copies(
         settings = DriveSettings(laps=1, image_rate_hz=rate_hz, start_ns=10**18 + lap * LAP_NS)
         trajectory = drive(world.route, settings, seed + lap)
         parts.append(Part(trajectory, (MORNING,), seed + lap, shift_m=shift_m))
-    return Scenario(world, parts, radius_m)
+    return Scenario(world, parts)
 
 
 def wings(seed: int, length_m: float, rate_hz: float) -> Scenario:
@@ -123,7 +125,7 @@ def wings(seed: int, length_m: float, rate_hz: float) -> Scenario:
 def floors(seed: int, length_m: float, rate_hz: float) -> Scenario:
     """A lap on each of three floors that look alike, and one on the first again."""
     shifts_m = [(0.0, 0.0, floor * STOREY_M) for floor in (0, 1, 2, 0)]
-    return _copies(seed, length_m, rate_hz, shifts_m, radius_m=0.9 * STOREY_M)
+    return _copies(seed, length_m, rate_hz, shifts_m)
 
 
 SCENARIOS: dict[str, Callable[[int, float, float], Scenario]] = {

@@ -50,6 +50,9 @@ PLACE_KEYFRAMES, ELSEWHERE_KEYFRAMES = 5, 10
 NEAREST_FIRST = sorted(range(-PLACE_KEYFRAMES, PLACE_KEYFRAMES + 1), key=abs)
 # Where a view itself speaks against a candidate, its place alone is no reason to accept it.
 LEAST_OWN_RATIO = 1.0
+# Where odometry says the robot is not: so many copies of a place are no chance, if they look like
+# the place (`Unrelated.looks`).
+MOST_COPIES, COPY_LOOKS = 4, 0.5
 # Of other places that count as hypotheses.
 HYPOTHESIS = 0.05
 # Other places with this share of a place's probability are as likely.
@@ -347,12 +350,8 @@ class ClosureDecision:
             return np.empty(0)
         scores = np.array([match.score for match in matches])
         best = int(np.where(impossible, -1.0, scores).argmax())
-        # A copy of the place, where odometry says the robot is not, is no chance either.
-        peaks = [best]
-        if impossible.any():
-            peaks.append(int(np.where(impossible, scores, -1.0).argmax()))
         places = self._places([match.keyframe.id for match in matches], codes)
-        apart = np.asarray(places.are_apart(places.some(peaks)).all(axis=1))
+        apart = self._known_elsewhere(scores, places, best, impossible)
         deviations, known = self.unrelated.standardise(scores, apart)
         looked = np.array([self._looked.get(code, 0.0) for code in codes.tolist()])
         ratios = known.ratios(deviations, looked * self.filter.stays_new)
@@ -362,6 +361,24 @@ class ClosureDecision:
             self.unrelated = known if impossible[best] else known.learn_best(
                 float(deviations[best]), self.filter.belief.new)
         return ratios
+
+    def _known_elsewhere(
+        self, scores: np.ndarray, places: _Places, best: int, impossible: np.ndarray
+    ) -> np.ndarray:
+        """(K,) whether candidates show another place than the best one, by chance alike.
+
+        A copy of the place where odometry says that the robot is not, such as the same corridor on
+        another floor, is elsewhere too, but what it shares with the view is no chance.
+        """
+        apart = places.are_apart(places.some([best]))[:, 0]
+        alone, _ = self.unrelated.standardise(scores, np.zeros(len(scores), bool))
+        looks = self.unrelated.looks(alone)
+        for copies in range(MOST_COPIES):
+            copy = int(np.where(impossible & apart, scores, -1.0).argmax())
+            if not (impossible[copy] and apart[copy]) or (copies and looks[copy] < COPY_LOOKS):
+                break
+            apart = apart & places.are_apart(places.some([copy]))[:, 0]
+        return apart
 
     def _look(self, codes: np.ndarray, looks: np.ndarray) -> None:
         """Remember which keyframes looked most like the view: that they do again tells little."""

@@ -21,6 +21,7 @@ from selavpr_ros.evidence import Match
 from selavpr_ros.geometry import FUNDAMENTAL, Geometry
 from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.pose import Pose
+from selavpr_ros.unrelated import Unrelated
 
 GATES = GateSettings()
 KEYFRAMES = 200
@@ -355,6 +356,28 @@ def test_a_rival_that_odometry_rules_out_is_none():
                             here=here(20.0 + n, 250.0 + n))
     assert by_keyframe(verdict)[27] is Decision.ACCEPTED
     assert by_keyframe(verdict)[127] is Decision.REJECT_ODOMETRY
+
+
+def test_floors_that_look_alike_are_no_chance():
+    """Four storeys of 40 keyframes, the robot in a fifth, then in the first again."""
+    def storeys(number: int) -> Pose:
+        floor, along = divmod(number, 40)
+        return Pose(np.array([along, 0.0, 4.0 * floor]), np.array([0.0, 0.0, 0.0, 1.0]))
+
+    def copies(along: int) -> dict[int, float]:
+        return {along + step + 40 * floor: SAME * (1.0 - 0.2 * abs(step))
+                for floor in range(4) for step in range(-2, 3)}
+
+    world = World(poses=storeys)
+    for n in range(30):
+        world.see(copies(5 + n), moved_m=1.0, elsewhere=False,
+                  here=here(5.0 + n, 205.0 + n, 16.0))
+    assert world.decision.unrelated.level < 2.0 * Unrelated().level
+    for n in range(12):
+        verdict = world.see(copies(5 + n), moved_m=1.0, elsewhere=False,
+                            here=here(5.0 + n, 245.0 + n))
+    best, = accepted(verdict)
+    assert best.match.keyframe.id.keyframe_id == 16
 
 
 def test_other_sessions_have_an_odometry_of_their_own():
