@@ -3,7 +3,7 @@
   python benchmarks/gates.py town.bag --weights embedded -o gates.md
       bags with true poses (`vpr simulate town.bag`), and two buildings with parts that look alike
 
-One more line loosens all of them. A closure is true within 5 m and 45 degrees (3.6 m on floors).
+One more line loosens all of them. A closure is true within 5 m and 45 degrees.
 The buildings are those of worlds.py: two wings, 200 m apart, and three floors, 4 m apart; the last
 lap is where the first one was.
 """

@@ -164,6 +164,7 @@ class KeyframeMap:
         self._last_session_ids: dict[int, int] = {}  # by robot; of forgotten sessions, too
         self._cache = LocalCache(cache_bytes if store is not None else None)
         self._unsaved: dict[KeyframeId, NewKeyframe] = {}
+        self._unsaved_bytes = 0  # kept count of: other threads ask while this one adds
         self._unsaved_poses: dict[KeyframeId, MapPose] = {}
         self._graph_of = 0  # how many keyframes the graph in the store has
         self.store_error = ''
@@ -212,10 +213,6 @@ class KeyframeMap:
     def keyframes_with_local(self) -> int:
         """How many keyframes have local features."""
         return sum(keyframe.has_local for keyframe in self._keyframes)
-
-    @property
-    def _unsaved_bytes(self) -> int:
-        return sum(new.nbytes for new in self._unsaved.values())
 
     @property
     def codec(self) -> str | None:
@@ -311,6 +308,7 @@ class KeyframeMap:
     def _keep_local(self, new: NewKeyframe) -> None:
         if self._store is not None:
             self._unsaved[new.keyframe.id] = new
+            self._unsaved_bytes += new.nbytes
             self.flush()
             if len(self) % GRAPH_KEPT_EVERY == 0:
                 self._keep_graph()
@@ -326,7 +324,7 @@ class KeyframeMap:
         try:
             for keyframe_id in list(self._unsaved):
                 self._store.add([self._unsaved[keyframe_id]])
-                del self._unsaved[keyframe_id]
+                self._forget_unsaved(keyframe_id)
             if self._unsaved_poses:
                 self._store.set_map_poses(self._unsaved_poses)
                 self._unsaved_poses = {}
@@ -334,6 +332,10 @@ class KeyframeMap:
             self.store_error = str(error)
         else:
             self.store_error = ''
+
+    def _forget_unsaved(self, keyframe_id: KeyframeId) -> None:
+        new = self._unsaved.pop(keyframe_id, None)
+        self._unsaved_bytes -= new.nbytes if new else 0
 
     def _keep_graph(self) -> None:
         store, index = self._store, self._index
@@ -425,7 +427,7 @@ class KeyframeMap:
             return
         for keyframe_id in gone:
             self._cache.drop(keyframe_id)
-            self._unsaved.pop(keyframe_id, None)
+            self._forget_unsaved(keyframe_id)
             self._unsaved_poses.pop(keyframe_id, None)
         assert self._index
         self._graph_of = 0

@@ -15,7 +15,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -300,6 +301,38 @@ def test_a_map_closes_when_more_waits_than_the_memory_may_take(tmp_path):
         assert (found.why_closed, found.store_error, found.unsaved) == ('', '', 0)
         assert_complete(found, 7)
         found.close()
+
+
+def test_figures_can_be_asked_for_while_keyframes_wait(tmp_path):
+    """The node's status timer is another thread than the one that adds."""
+    with small_disk(tmp_path / 'disk', 2) as disk, switching_often():
+        found = open_map(disk / 'office.vprmap')
+        found.add(new(1))
+        fill_disk(disk)
+
+        def add() -> None:
+            for number in range(2, 400):
+                found.add(new(number))
+
+        thread = threading.Thread(target=add)
+        thread.start()
+        most = 0
+        while thread.is_alive():
+            most = max(most, found.nbytes, found.unsaved + len(found.why_closed))
+        thread.join()
+        assert found.unsaved == 398
+        assert most >= 390 * new(2).nbytes
+
+
+@contextmanager
+def switching_often() -> Iterator[None]:
+    """Threads take turns a thousand times as often: what can go wrong between two does."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(usual / 1000)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 def test_poses_and_removals_on_a_full_disk(tmp_path):

@@ -241,7 +241,8 @@ def fill_status(
     message.keyframes = len(keyframe_map)
     message.keyframes_with_local = keyframe_map.keyframes_with_local
     message.keyframes_unsaved = keyframe_map.unsaved
-    message.sessions = len({*keyframe_map.sessions, recognizer.session})
+    sessions = keyframe_map.sessions
+    message.sessions = len(sessions) + (recognizer.session not in sessions)
     message.map_path = without_secrets(recognizer.settings.map.path)
     message.map_error = keyframe_map.store_error
     message.keyframes_undelivered = keyframe_map.undelivered
