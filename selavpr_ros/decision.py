@@ -47,6 +47,8 @@ PLACE_M, PLACE_RAD = 5.0, math.radians(45.0)
 # Keyframes so near in their order show one place; those farther apart than the second number,
 # another one. In between nobody can tell without poses.
 PLACE_KEYFRAMES, ELSEWHERE_KEYFRAMES = 5, 10
+# Of a place, keyframes so near to where the sequence leads are the first choice.
+ABOUT_KEYFRAMES = 2.0
 NEAREST_FIRST = sorted(range(-PLACE_KEYFRAMES, PLACE_KEYFRAMES + 1), key=abs)
 # Where a view itself speaks against a candidate, its place alone is no reason to accept it.
 LEAST_OWN_RATIO = 1.0
@@ -454,7 +456,7 @@ class ClosureDecision:
                 candidates, at_place.tolist(), probabilities.tolist(), strict=True)]
         sure = [i for i, c in enumerate(judged) if c.decision is Decision.REJECT_DUPLICATE]
         if sure:
-            best = max(sure, key=lambda i: judged[i].match.score)
+            best = max(sure, key=lambda i: judged[i].match.score * _follows(codes[i], belief))
             winner = replace(judged[best], probability=float(at_place[best]))
             judged[best] = self._judge_best(query, winner, gates, is_new_view)
         return judged
@@ -507,6 +509,12 @@ def _judge_place(
         return Decision.REJECT_NEW_PLACE
     has_rival = 1.0 - new - at_place >= RIVAL_SHARE * at_place
     return Decision.REJECT_AMBIGUOUS if has_rival else Decision.REJECT_UNSURE
+
+
+def _follows(code: int, belief: Belief) -> float:
+    """How well a keyframe fits the sequence: the probability of what lies about it."""
+    away = (belief.codes - code) / ABOUT_KEYFRAMES
+    return float(belief.probabilities @ np.exp(-0.5 * away**2))
 
 
 def _fits(match: Match, min_inlier_share: float) -> bool:

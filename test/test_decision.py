@@ -240,6 +240,13 @@ def test_a_sure_place_is_taken_where_a_keyframe_at_its_edge_shows_more():
     assert by_keyframe(verdict)[31] in (Decision.REJECT_AMBIGUOUS, Decision.REJECT_UNSURE)
 
 
+def test_of_a_place_the_keyframe_that_follows_is_taken():
+    world = World()
+    world.walk(20, 6)
+    best, = accepted(world.see({26: SAME, 30: 1.1 * SAME}))
+    assert best.match.keyframe.id.keyframe_id == 26
+
+
 def test_the_first_keyframe_of_a_session_tells_no_spacing():
     world, seen = World(), []
     update = world.decision.filter.update
