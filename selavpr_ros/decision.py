@@ -456,7 +456,7 @@ class ClosureDecision:
                 candidates, at_place.tolist(), probabilities.tolist(), strict=True)]
         sure = [i for i, c in enumerate(judged) if c.decision is Decision.REJECT_DUPLICATE]
         if sure:
-            best = max(sure, key=lambda i: judged[i].match.score * _follows(codes[i], belief))
+            best = max(sure, key=lambda i: judged[i].match.score * _follows(int(codes[i]), belief))
             winner = replace(judged[best], probability=float(at_place[best]))
             judged[best] = self._judge_best(query, winner, gates, is_new_view)
         return judged

@@ -54,26 +54,49 @@ STAGES = ('preprocess', 'network', 'search', 'local_matching', 'gates')
 
 
 @dataclass(frozen=True)
+class Context:
+    """What belongs to an image besides its pixels, its stamp and the robot's pose.
+
+    Attributes:
+        pose_frame: name of the odometry frame.
+        pose_covariance: (36,) of the pose, or None.
+        camera: of the image, for relative poses; None where it is not known.
+        depth_m: (h, w) float32, for `verify.geometry` pnp: metres along the optical axis, NaN or 0
+            where unknown, over the same field of view; or None.
+    """
+
+    pose_frame: str = 'odom'
+    pose_covariance: np.ndarray | None = None
+    camera: Camera | None = None
+    depth_m: np.ndarray | None = None
+
+
+NO_CONTEXT = Context()
+
+
+@dataclass(frozen=True)
 class Query:
     """The image asked about now.
 
     Attributes:
         stamp_ns: of the image.
+        session: in which it was taken.
         global_descriptor: (D,) float32, a unit vector.
         local_features: (N, d) float32 unit rows, or None.
         pose: of the robot, or None.
         travelled_m: since the session's start, along the known poses.
+        context: what else came with the image.
         size: (height, width) of the image in pixels.
-        depth_m: (h, w) float32 along the optical axis, NaN or 0 where unknown; or None.
     """
 
     stamp_ns: int
+    session: SessionId
     global_descriptor: np.ndarray
     local_features: torch.Tensor | None
     pose: Pose | None
     travelled_m: float
+    context: Context = NO_CONTEXT
     size: tuple[int, int] = (0, 0)
-    depth_m: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -136,9 +159,6 @@ class PlaceRecognizer:
         keyframe_map: to go on with; empty, and in memory alone, if None.
 
     Attributes:
-        pose_frame: odometry frame of the poses.
-        pose_covariance: (36,) of the poses, or None.
-        camera: of the images, for relative poses; None where it is not known.
         hint: where the robot may be; then only keyframes there are candidates.
         only_other_sessions: whether `index.session_filter` is 'inter' for now.
     """
@@ -149,9 +169,6 @@ class PlaceRecognizer:
     ) -> None:
         self.model = model
         self.settings = settings or Settings()
-        self.pose_frame = 'odom'
-        self.pose_covariance: np.ndarray | None = None
-        self.camera: Camera | None = None
         self._positions = model.local_positions()
         self.only_other_sessions = False
         self._relocalizer = Relocalizer()
@@ -242,7 +259,7 @@ class PlaceRecognizer:
     @torch.inference_mode()
     def recognize(
         self, image: np.ndarray, stamp_ns: int, pose: Pose | None = None,
-        depth_m: np.ndarray | None = None,
+        context: Context = NO_CONTEXT,
     ) -> Recognition:
         """Describe an image, compare it with the map, judge the candidates, keep it if it is new.
 
@@ -251,8 +268,7 @@ class PlaceRecognizer:
             stamp_ns: of the image; has to increase. Two in a row that are more than a second
                 back start a session.
             pose: of the robot in the odometry frame, or None.
-            depth_m: (h, w) float32, for `verify.geometry` pnp: metres along the optical axis,
-                NaN or 0 where unknown, over the same field of view.
+            context: what else came with the image.
 
         Raises:
             ImageError: not such an image. StampError: the stamp runs backwards.
@@ -262,8 +278,8 @@ class PlaceRecognizer:
         tensor = preprocess(image, self.model.image_size, self.model.resize)
         self._check_stamp(stamp_ns)
         laps.lap()
-        query = replace(self._describe(tensor, stamp_ns, pose),
-                        size=(image.shape[0], image.shape[1]), depth_m=depth_m)
+        query = replace(self._describe(tensor, stamp_ns, pose), context=context,
+                        size=(image.shape[0], image.shape[1]))
         laps.lap()
         searched = self._count_old_enough(query)
         retrievals = self._retrieve(query.global_descriptor, searched)
@@ -327,8 +343,8 @@ class PlaceRecognizer:
             self._travelled_m += self._way_since_last_pose(pose, stamp_ns)
             self._last_pose, self._last_pose_ns = pose, stamp_ns
         return Query(
-            stamp_ns, global_descriptor.cpu().numpy(), None if local is None else local[0],
-            pose, self._travelled_m)
+            stamp_ns, self.session, global_descriptor.cpu().numpy(),
+            None if local is None else local[0], pose, self._travelled_m)
 
     def _way_since_last_pose(self, pose: Pose, stamp_ns: int) -> float:
         """Metres travelled; where odometry jumped, nobody knows of any."""
@@ -387,7 +403,7 @@ class PlaceRecognizer:
             return match
         return replace(match, geometry=verify(
             match.pairs.pairs, self._positions, query.size, self.settings.verify.geometry,
-            self.camera, query.depth_m))
+            query.context.camera, query.context.depth_m))
 
     def _judge(
         self, query: Query, matches: list[Match], searched: int
@@ -496,11 +512,11 @@ class PlaceRecognizer:
             KeyframeId(self.session_id, self._session_keyframes, self.settings.robot_id),
             query.stamp_ns, query.global_descriptor, query.pose, query.travelled_m,
             has_local=encoded is not None)
-        session = Session(
-            self.session, self._label, query.stamp_ns, self.pose_frame, self.model.model_id)
+        session = Session(self.session, self._label, query.stamp_ns, query.context.pose_frame,
+                          self.model.model_id)
         self.keyframe_map.add(NewKeyframe(
             keyframe, session, encoded, make_thumbnail(image) if settings.thumbnails else b'',
-            self.pose_covariance))
+            query.context.pose_covariance))
         return keyframe
 
 

@@ -89,15 +89,6 @@ def _require_new(recording: Recording, recognizer: PlaceRecognizer) -> None:
                 '--robot-id if another robot recorded it')
 
 
-def _begin_session(recording: Recording, recognizer: PlaceRecognizer, label: str) -> None:
-    from selavpr_ros.keyframe import Session
-
-    bag, sources = recording
-    recognizer.adopt(recognizer.keyframe_map, label)
-    first = next(bag.images(sources.odometry.name), None) if sources.odometry else None
-    recognizer.pose_frame = first[1].header.frame_id if first else Session.frame
-
-
 def _require_room(recognizer: PlaceRecognizer) -> None:
     """End the work when nothing more would be kept."""
     from selavpr_ros.errors import MapError
@@ -175,7 +166,8 @@ def _add_all(
     try:
         for recording in recordings:
             _require_new(recording, recognizer)  # in the bags before, too
-            _begin_session(recording, recognizer, recording[0].name if label is None else label)
+            recognizer.adopt(
+                recognizer.keyframe_map, recording[0].name if label is None else label)
             _add(recording, recognizer, work)
     except (KeyboardInterrupt, VprError) as error:
         return error

@@ -60,6 +60,11 @@ def add_topics(parser: argparse.ArgumentParser) -> None:
     topics.add_argument('--topic', metavar='T', help='images, raw or compressed')
     topics.add_argument('--odom-topic', metavar='T',
                         help="odometry (default: the bag's own; none: without)")
+    topics.add_argument('--camera-info-topic', metavar='T',
+                        help='calibration (default: camera_info beside the images; none: without)')
+    topics.add_argument('--depth-topic', metavar='T',
+                        help="depth images for verify.geometry 'pnp' (default: the raw images "
+                        "with 'depth' in their topic; none: without)")
 
 
 def _add_truth(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +122,8 @@ def topics_from(
     from selavpr_ros.replay.topics import NONE, choose_sources
 
     odometry = NONE if settings.pose_source == 'none' else args.odom_topic
-    return choose_sources(bag, args.topic, odometry, truth)
+    depth = args.depth_topic if settings.verify.geometry == 'pnp' else NONE
+    return choose_sources(bag, args.topic, odometry, truth, args.camera_info_topic, depth)
 
 
 def _sources(args: argparse.Namespace, bag: Bag, settings: Settings) -> Sources:
@@ -150,6 +156,8 @@ def _facts(
         'bag': bag.path.resolve().name,
         'topic': sources.images.name,
         'odometry': sources.odometry and sources.odometry.name,
+        'camera_info': sources.camera_info and sources.camera_info.name,
+        'depth': sources.depth and sources.depth.name,
         'ground_truth': file.name if file else sources.truth and sources.truth.name,
         'model_id': recognizer.model.model_id,
         'reranking': recognizer.why_not_reranked or 'mutual matches',
@@ -179,12 +187,14 @@ def _run_all(queries: Iterable[QueryRecord], run: Run, images: int) -> BaseExcep
 def queries_of(
     bag: Bag, sources: Sources, recognizer: PlaceRecognizer, record: Run
 ) -> Iterator[QueryRecord]:
-    """Replay the images of a bag with its odometry; see `replay`."""
+    """Replay the images of a bag with all that the node would hear; see `replay`."""
+    from selavpr_ros.replay.context import RecordedContext
     from selavpr_ros.replay.pose_track import PoseTrack
     from selavpr_ros.replay.replay import replay
 
     odometry = PoseTrack(bag.poses(sources.odometry.name) if sources.odometry else ())
-    return replay(bag.images(sources.images.name), recognizer, record, odometry)
+    context = RecordedContext(bag, sources, recognizer.settings)
+    return replay(bag.images(sources.images.name), recognizer, record, odometry, context.at)
 
 
 def _process(

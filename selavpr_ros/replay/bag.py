@@ -19,6 +19,7 @@ from selavpr_ros.errors import BagError, PoseError
 from selavpr_ros.pose import Pose
 
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+CAMERA_INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 ODOMETRY_TYPE = 'nav_msgs/msg/Odometry'
 POSE_TYPES = (
     ODOMETRY_TYPE, 'geometry_msgs/msg/PoseStamped', 'geometry_msgs/msg/PoseWithCovarianceStamped')
@@ -130,6 +131,10 @@ class Bag:
         """The topics with raw or compressed images, by name."""
         return [topic for topic in self.topics() if topic.type in IMAGE_TYPES]
 
+    def camera_info_topics(self) -> list[Topic]:
+        """The topics with calibrations of cameras, by name."""
+        return [topic for topic in self.topics() if topic.type == CAMERA_INFO_TYPE]
+
     def pose_topics(self) -> list[Topic]:
         """The topics that tell a pose, by name."""
         return [topic for topic in self.topics() if topic.type in POSE_TYPES]
@@ -140,6 +145,10 @@ class Bag:
         Raises:
             BagError: the bag is damaged from here on.
         """
+        return self.stamped(topic)
+
+    def stamped(self, topic: str) -> Iterator[tuple[int, Any]]:
+        """Header stamp in ns and message of any topic whose messages have a header."""
         for message in self._messages(topic):
             yield stamp_ns(message), message
 

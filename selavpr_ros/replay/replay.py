@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from selavpr_ros.errors import DescriptorError, ImageError, StampError, VprError
 from selavpr_ros.image_decoding import ImageReader
-from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
+from selavpr_ros.place_recognizer import NO_CONTEXT, Context, PlaceRecognizer, Recognition
 from selavpr_ros.replay.pose_track import PoseTrack
 from selavpr_ros.replay.records import QueryRecord, Run
 
@@ -27,9 +27,13 @@ def _log(recognition: Recognition) -> None:
                     match.local_matches)
 
 
+def _no_context(_: int) -> Context:
+    return NO_CONTEXT
+
+
 def replay(
     images: Iterable[tuple[int, Any]], recognizer: PlaceRecognizer, run: Run,
-    odometry: PoseTrack | None = None,
+    odometry: PoseTrack | None = None, context_at: Callable[[int], Context] = _no_context,
 ) -> Iterator[QueryRecord]:
     """Recognise image by image, and record everything in `run`.
 
@@ -38,6 +42,7 @@ def replay(
         recognizer: decides by `is_due` which images are queries, as in the node.
         run: gets every query and keyframe; images that cannot be used are counted there.
         odometry: the recording's poses.
+        context_at: what else the recording tells of the image with a stamp in ns.
 
     Yields:
         Each query when it is done; `run` is up to date then.
@@ -50,7 +55,8 @@ def replay(
         if not recognizer.is_due(stamp_ns, pose):
             continue
         try:
-            recognition = recognizer.recognize(read_image(message), stamp_ns, pose)
+            recognition = recognizer.recognize(
+                read_image(message), stamp_ns, pose, context_at(stamp_ns))
         except (ImageError, StampError, DescriptorError) as error:
             run.skipped[SKIPPED_KINDS[type(error)]] += 1
             logger.warning('image at %d ns skipped: %s', stamp_ns, error)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from selavpr_ros.errors import BagError
-from selavpr_ros.replay.bag import ODOMETRY_TYPE, Bag, Topic
+from selavpr_ros.replay.bag import IMAGE_TYPES, ODOMETRY_TYPE, Bag, Topic
 
 NONE = 'none'
+DEPTH_TYPE = IMAGE_TYPES[0]  # depth is never compressed as a photograph
 TRUTH_TOPIC = '/ground_truth/odom'
 
 
@@ -19,6 +20,8 @@ class Sources:
     images: Topic
     odometry: Topic | None
     truth: Topic | None
+    camera_info: Topic | None = None
+    depth: Topic | None = None
 
 
 def _listed(topics: Sequence[Topic]) -> str:
@@ -97,14 +100,62 @@ def choose_odometry_topic(
     return None
 
 
+def _sibling(images: Topic, name: str) -> str:
+    """A topic beside the images, as camera drivers name them."""
+    base = images.name.removesuffix('/compressed').rpartition('/')[0]
+    return f'{base}/{name}'
+
+
+def choose_camera_info_topic(bag: Bag, images: Topic, asked: str | None = None) -> Topic | None:
+    """Take the asked calibration, else the one beside the images, else the only one.
+
+    Raises:
+        BagError: there is no such topic; the text lists those that there are.
+    """
+    if asked == NONE:
+        return None
+    topics = bag.camera_info_topics()
+    found = _find(topics, asked or _sibling(images, 'camera_info'))
+    if asked and found is None:
+        raise BagError(f'{bag.path} has no camera_info {asked}; its calibrations are: '
+                       f'{_listed(topics)}')
+    return found or (topics[0] if len(topics) == 1 else None)
+
+
+def choose_depth_topic(bag: Bag, images: Topic, asked: str | None = None) -> Topic | None:
+    """Take the asked depth images, else the only raw images with 'depth' in their topic.
+
+    Raises:
+        BagError: there is no such topic, or a choice; the text lists them.
+    """
+    if asked == NONE:
+        return None
+    topics = [topic for topic in bag.image_topics() if topic.type == DEPTH_TYPE]
+    if asked:
+        found = _find(topics, asked)
+        if found is None:
+            raise BagError(f'{bag.path} has no raw images {asked}; those that it has are: '
+                           f'{_listed(topics)}')
+        return found
+    named = [topic for topic in topics if 'depth' in topic.name and topic != images]
+    if len(named) > 1:
+        raise BagError(f'{bag.path} has {len(named)} depth topics, choose one with --depth-topic, '
+                       f'or none: {_listed(named)}')
+    return named[0] if named else None
+
+
 def choose_sources(
-    bag: Bag, images: str | None = None, odometry: str | None = None, truth: str | None = None
+    bag: Bag, images: str | None = None, odometry: str | None = None, truth: str | None = None,
+    camera_info: str | None = None, depth: str | None = NONE,
 ) -> Sources:
-    """Choose all topics of a run; 'none' leaves odometry or ground truth out.
+    """Choose all topics of a run; 'none' leaves any but the images out.
 
     Raises:
         BagError: an asked topic is not there, or there are several to choose from.
     """
     image_topic = choose_image_topic(bag, images)
     truth_topic = choose_truth_topic(bag, truth)
-    return Sources(image_topic, choose_odometry_topic(bag, odometry, truth_topic), truth_topic)
+    return Sources(
+        image_topic, choose_odometry_topic(bag, odometry, truth_topic), truth_topic,
+        choose_camera_info_topic(bag, image_topic, camera_info),
+        choose_depth_topic(bag, image_topic, depth))

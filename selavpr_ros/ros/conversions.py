@@ -53,7 +53,7 @@ class Origin:
         mode: 'mapping' or 'localization'.
         pose_frame: odometry frame.
         map_frame: of what is relocalized in a session that no back-end has moved.
-        covariance: (36,) of the odometry pose.
+        covariance: (36,) of the odometry pose, or None.
         base_to_camera: where the camera sits on the robot, or None.
     """
 
@@ -62,7 +62,7 @@ class Origin:
     mode: str
     pose_frame: str
     map_frame: str
-    covariance: np.ndarray
+    covariance: np.ndarray | None
     base_to_camera: Pose | None = None
 
 

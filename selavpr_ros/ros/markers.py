@@ -10,6 +10,7 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from selavpr_ros.decision import Candidate
+from selavpr_ros.keyframe import SessionId
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose
 from selavpr_ros.ros.conversions import point_message
@@ -26,7 +27,8 @@ class MapMarkers:
     """Collects keyframes (grey), loop closures (green) and each query's rejected best (red).
 
     Each is one marker with the newest points, so a message never grows beyond a bound and a late
-    subscriber gets the whole picture. One thread may add while another takes.
+    subscriber gets the whole picture. The picture is of one session: another one, or another map,
+    has an odometry frame of its own and begins it anew. One thread may add while another takes.
     """
 
     def __init__(self) -> None:
@@ -35,12 +37,23 @@ class MapMarkers:
         self._closures: deque[Point] = deque(maxlen=2 * MAX_CLOSURES)
         self._rejected: deque[Point] = deque(maxlen=2 * MAX_REJECTED)
         self._header = Header()
+        self._session: SessionId | None = None
         self._changed = False
+
+    def _begin(self, session: SessionId) -> None:
+        if session == self._session:
+            return
+        drawn = [self._keyframes, self._closures, self._rejected]
+        self._changed = self._changed or any(drawn)
+        self._session = session
+        for points in drawn:
+            points.clear()
 
     def add(self, recognition: Recognition, header: Header) -> None:
         """Draw the result of a query with a pose; `header` names the poses' frame."""
         pose, candidates = recognition.query.pose, recognition.candidates
         with self._lock:
+            self._begin(recognition.query.session)
             for closure in recognition.loop_closures:
                 self._link(self._closures, closure.query.pose, closure.candidate, header)
             if pose and recognition.keyframe:
@@ -52,14 +65,16 @@ class MapMarkers:
     def _link(
         self, edges: deque[Point], pose: Pose | None, candidate: Candidate, header: Header
     ) -> None:
-        there = candidate.match.keyframe.pose
+        keyframe = candidate.match.keyframe
+        there = keyframe.pose if keyframe.id.session == self._session else None
         if pose and there:
             edges.extend((point_message(pose), point_message(there)))
             self._header, self._changed = header, True
 
-    def take_message(self) -> MarkerArray | None:
-        """The whole picture, or None if it is as before."""
+    def take_message(self, session: SessionId) -> MarkerArray | None:
+        """The whole picture of the running session, or None if it is as before."""
         with self._lock:
+            self._begin(session)
             if not self._changed:
                 return None
             self._changed = False

@@ -25,9 +25,9 @@ from selavpr_ros.image_decoding import ImageReader
 from selavpr_ros.keyframe import SessionId
 from selavpr_ros.map_opening import open_map
 from selavpr_ros.models import load_from_settings, warm_up
-from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
+from selavpr_ros.place_recognizer import PlaceRecognizer, Query, Recognition
 from selavpr_ros.ros import diagnostics, parameters
-from selavpr_ros.ros.camera import DepthInbox, camera_from_info
+from selavpr_ros.ros.camera import CameraInbox
 from selavpr_ros.ros.conversions import Origin, decode_with_fallback, stamp_to_ns
 from selavpr_ros.ros.debug_image import DebugImage
 from selavpr_ros.ros.diagnostics import Subscribed
@@ -55,7 +55,7 @@ class _Configured:
             settings, model.model_id, model.global_dim))
         self.statistics = Statistics()
         self.odometry = OdometryInbox()
-        self.depth = DepthInbox()
+        self.camera = CameraInbox()
         self.located_in: SessionId | None = None
         self.publications = Publications(node, model.model_id)
         self.debug_image = DebugImage(node, self.recognizer, self.lock)
@@ -70,7 +70,7 @@ class _Configured:
         """
         # The calibration is that of the image as it comes, not of a turned one.
         if not self.recognizer.settings.image.rotate_deg:
-            self.recognizer.camera = camera_from_info(message)
+            self.camera.put_info(message)
 
     def free(self) -> None:
         """Take everything off the graph, and close the map."""
@@ -94,10 +94,11 @@ class _Active:
         logger = node.get_logger()
         odometry = configured.odometry if settings.pose_source == 'odom' else None
         self.subscriptions = Subscriptions(
-            node, settings, node.on_image, node.on_odometry, node.on_camera, configured.depth.put)
+            node, settings, node.on_image, node.on_odometry, node.on_camera,
+            configured.camera.put_depth)
         self.worker = InferenceWorker(
             configured.recognizer, configured.read, odometry, configured.statistics,
-            node.publish_result, depth=configured.depth, lock=configured.lock,
+            node.publish_result, camera=configured.camera, lock=configured.lock,
             alive=node.context.ok, log_warning=lambda text: logger.warning(text),
             log_error=lambda text: logger.error(text), show=configured.debug_image.show)
         self.worker.start()
@@ -284,7 +285,7 @@ class VprNode(LifecycleNode):
         """Publish what came out for one image; called by the worker."""
         configured, now_ns = self._configured, self.get_clock().now().nanoseconds
         assert configured
-        origin = self._origin(arrival.message.header)
+        origin = self._origin(arrival.message.header, recognition.query)
         configured.publications.publish(recognition, origin, now_ns)
         configured.relocalize.add(recognition, origin)
         age_ms = (now_ns - arrival.stamp_ns) * 1e-6 if arrival.age_is_plausible else float('nan')
@@ -293,12 +294,12 @@ class VprNode(LifecycleNode):
         self._log_closures(recognition, origin)
         self._log_relocalization(recognition, origin)
 
-    def _origin(self, header: Header) -> Origin:
+    def _origin(self, header: Header, query: Query) -> Origin:
         assert self._configured
-        recognizer, settings = self._configured.recognizer, self._configured.recognizer.settings
+        settings, context = self._configured.recognizer.settings, query.context
         return Origin(
-            header, recognizer.session, settings.map.mode, recognizer.pose_frame,
-            settings.frames.map, self._configured.odometry.covariance, settings.frames.camera)
+            header, query.session, settings.map.mode, context.pose_frame, settings.frames.map,
+            context.pose_covariance, settings.frames.camera)
 
     def _log_closures(self, recognition: Recognition, origin: Origin) -> None:
         for closure in recognition.loop_closures:
@@ -345,7 +346,7 @@ class VprNode(LifecycleNode):
             seen = self._configured.statistics.snapshot()
             diagnostics.fill_status(status, self._configured.recognizer, seen)
             array.status = self._diagnose(self._configured, seen)
-            self._configured.publications.publish_markers()
+            self._configured.publications.publish_markers(self._configured.recognizer.session)
         else:
             array.status = [diagnostics.unconfigured_status(self.last_error)]
         for diagnostic in array.status:

@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image
 
 from selavpr_ros.config import ImageSettings, Settings
 from selavpr_ros.image_decoding import ImageReader
-from selavpr_ros.ros.camera import DepthInbox
+from selavpr_ros.ros.camera import CameraInbox
 from selavpr_ros.ros.conversions import decode_with_fallback, ns_to_stamp, stamp_to_ns
 from selavpr_ros.ros.statistics import Statistics
 from selavpr_ros.ros.worker import Arrival, InferenceWorker
@@ -31,7 +31,7 @@ class _Finish:
         return True
 
     def recognize(
-        self, image: np.ndarray, stamp_ns: int, pose: Any = None, depth_m: Any = None
+        self, image: np.ndarray, stamp_ns: int, pose: Any = None, context: Any = None
     ) -> None:
         self.time_s = time.perf_counter()
         self.arrived.set()
@@ -53,7 +53,7 @@ def measure_overheads_ms(height: int = 480, width: int = 640, count: int = 100) 
     finish = _Finish()
     worker = InferenceWorker(
         finish, ImageReader(ImageSettings(), decode_with_fallback),  # type: ignore[arg-type]
-        None, Statistics(), lambda *result: None, depth=DepthInbox(), lock=threading.Lock(),
+        None, Statistics(), lambda *result: None, camera=CameraInbox(), lock=threading.Lock(),
         log_warning=lambda text: None, log_error=lambda text: None)
     worker.start()
     times_ms = []

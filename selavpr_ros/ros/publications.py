@@ -10,6 +10,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray, Relocalization
+from selavpr_ros.keyframe import SessionId
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.ros.conversions import (
     Origin,
@@ -68,9 +69,9 @@ class Publications:
             self._poses.publish(
                 PoseWithCovarianceStamped(header=message.header, pose=message.pose))
 
-    def publish_markers(self) -> None:
-        """Send the map's picture if it changed."""
-        message = self._map_markers.take_message()
+    def publish_markers(self, session: SessionId) -> None:
+        """Send the running session's picture if it changed."""
+        message = self._map_markers.take_message(session)
         if message:
             self._markers.publish(message)
 

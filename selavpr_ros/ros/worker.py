@@ -7,15 +7,15 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from selavpr_ros.errors import VprError
-from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
+from selavpr_ros.place_recognizer import Context, PlaceRecognizer, Recognition
 from selavpr_ros.pose import TIME_JUMP_NS, Pose
-from selavpr_ros.ros.camera import DepthInbox
+from selavpr_ros.ros.camera import CameraInbox
 from selavpr_ros.ros.mailbox import Mailbox
 from selavpr_ros.ros.odometry import OdometryInbox
 from selavpr_ros.ros.statistics import INTERNAL_ERROR, Statistics, error_kind
@@ -64,7 +64,7 @@ class InferenceWorker:
         read: image message -> (H,W,3) uint8 RGB, or ImageError.
         odometry: where the poses come from; None for images without poses.
         statistics: counts everything.
-        depth: depth images, where geometry wants them.
+        camera: its calibration and depth images, where geometry wants them.
         publish: called with each result, in this thread.
         show: called after it, with the image, too; never raises.
         lock: held while the recognizer works, and by whoever else changes it or its map.
@@ -75,7 +75,7 @@ class InferenceWorker:
     def __init__(
         self, recognizer: PlaceRecognizer, read: Callable[[Any], np.ndarray],
         odometry: OdometryInbox | None, statistics: Statistics, publish: Publish, *,
-        depth: DepthInbox, lock: threading.Lock,
+        camera: CameraInbox, lock: threading.Lock,
         log_warning: Callable[[str], Any], log_error: Callable[[str], Any],
         alive: Callable[[], bool] = lambda: True, show: Show | None = None,
     ) -> None:
@@ -84,7 +84,7 @@ class InferenceWorker:
         self._odometry = odometry
         self._statistics = statistics
         self._publish, self._show = publish, show
-        self._depth = depth
+        self._camera = camera
         self._lock = lock
         self._log_warning, self._log_error = log_warning, log_error
         self._alive = alive
@@ -151,18 +151,19 @@ class InferenceWorker:
             self._statistics.count('not_due')
             return
         image = self._read(arrival.message)
-        depth_m = self._depth.find(stamp_ns)
+        context = self._context(stamp_ns)
         with self._lock:
-            self._tell_of_odometry()
-            recognition = self._recognizer.recognize(image, stamp_ns, pose, depth_m)
+            recognition = self._recognizer.recognize(image, stamp_ns, pose, context)
         self._publish(arrival, recognition)
         if self._show:
             self._show(arrival, recognition, image)
 
-    def _tell_of_odometry(self) -> None:
-        if self._odometry and self._odometry.frame_id:
-            self._recognizer.pose_frame = self._odometry.frame_id
-            self._recognizer.pose_covariance = self._odometry.covariance
+    def _context(self, stamp_ns: int) -> Context:
+        context = Context(camera=self._camera.camera, depth_m=self._camera.depth_at(stamp_ns))
+        if not (self._odometry and self._odometry.frame_id):
+            return context
+        return replace(context, pose_frame=self._odometry.frame_id,
+                       pose_covariance=self._odometry.covariance)
 
     def _find_pose(self, stamp_ns: int) -> Pose | None:
         last_ns, self._last_ns = self._last_ns, stamp_ns

@@ -1,4 +1,4 @@
-"""CameraInfo and depth images as cameras send them."""
+"""CameraInfo and depth images over DDS."""
 
 from __future__ import annotations
 
@@ -11,16 +11,8 @@ from live import SECOND, raw_message, wait_until
 from sensor_msgs.msg import CameraInfo, Image
 
 from selavpr_msgs.msg import VprStatus
-from selavpr_ros.errors import ImageError
-from selavpr_ros.ros.camera import DepthInbox, camera_from_info, depth_in_metres
+from selavpr_ros.ros.camera import CameraInbox
 from selavpr_ros.ros.conversions import ns_to_stamp
-
-K = [400.0, 0.0, 320.0, 0.0, 410.0, 240.0, 0.0, 0.0, 1.0]
-
-
-def _info(**values) -> CameraInfo:
-    return CameraInfo(**{'k': K, 'd': [0.1] * 5, 'distortion_model': 'plumb_bob', 'width': 640,
-                         'height': 480, **values})
 
 
 def _depth(values: np.ndarray, encoding: str, stamp_ns: int = 0, **changes) -> Image:
@@ -31,61 +23,13 @@ def _depth(values: np.ndarray, encoding: str, stamp_ns: int = 0, **changes) -> I
     return message
 
 
-def test_a_pinhole_camera():
-    camera = camera_from_info(_info())
-    assert camera.matrix.tolist() == [K[:3], K[3:6], K[6:]]
-    assert (camera.size, camera.is_fisheye, camera.focal_px) == ((480, 640), False, 405.0)
-    assert len(camera.distortion) == 5
-
-
-@pytest.mark.parametrize(('given', 'kept'), [([], [0.0] * 4), ([1.0, 2.0, 3.0, 4.0, 5.0],
-                                                            [1.0, 2.0, 3.0, 4.0])])
-def test_a_fisheye_has_four_numbers(given, kept):
-    camera = camera_from_info(_info(distortion_model='equidistant', d=given))
-    assert camera.is_fisheye
-    assert camera.distortion.tolist() == kept
-
-
-def test_a_camera_that_nobody_calibrated_is_none():
-    assert camera_from_info(_info(k=[0.0] * 9)) is None
-
-
-def test_an_unknown_lens_is_refused():
-    with pytest.raises(ImageError, match="the distortion model 'mirror': rectify the images"):
-        camera_from_info(_info(distortion_model='mirror'))
-
-
-def test_depth_in_metres_and_in_millimetres():
-    metres = np.array([[1.5, np.nan], [0.0, 20.0]], np.float32)
-    assert np.array_equal(depth_in_metres(_depth(metres, '32FC1')), metres, equal_nan=True)
-    millimetres = _depth(np.array([[1500, 0]], np.uint16), '16UC1')
-    assert depth_in_metres(millimetres) == pytest.approx(np.array([[1.5, 0.0]]))
-    big = _depth(np.array([[1500]], '>u2'), '16UC1', is_bigendian=1)
-    assert depth_in_metres(big) == pytest.approx(np.array([[1.5]]))
-
-
-def test_padded_rows():
-    message = _depth(np.array([[1000, 2000, 9, 9], [3000, 4000, 9, 9]], np.uint16), '16UC1')
-    message.width = 2
-    assert depth_in_metres(message) == pytest.approx(np.array([[1.0, 2.0], [3.0, 4.0]]))
-
-
-def test_what_is_no_depth_is_refused():
-    with pytest.raises(ImageError, match="depth has the encoding 'rgb8', not 32FC1 or 16UC1"):
-        depth_in_metres(_depth(np.zeros((2, 2), np.uint16), 'rgb8'))
-    short = _depth(np.zeros((2, 2), np.uint16), '16UC1')
-    short.height = 3
-    with pytest.raises(ImageError, match='depth of 2x3 pixels has 8 bytes in rows of 4'):
-        depth_in_metres(short)
-
-
 def test_depth_is_found_by_the_stamp_of_its_image():
-    inbox = DepthInbox()
-    assert inbox.find(SECOND) is None
+    inbox = CameraInbox()
+    assert inbox.depth_at(SECOND) is None
     for second in (1, 2):
-        inbox.put(_depth(np.full((1, 1), second, np.float32), '32FC1', second * SECOND))
-    assert inbox.find(2 * SECOND + 5_000_000).tolist() == [[2.0]]
-    assert inbox.find(SECOND + SECOND // 2) is None
+        inbox.put_depth(_depth(np.full((1, 1), second, np.float32), '32FC1', second * SECOND))
+    assert inbox.depth_at(2 * SECOND + 5_000_000).tolist() == [[2.0]]
+    assert inbox.depth_at(SECOND + SECOND // 2) is None
 
 
 def _place_from(depth_m: float) -> np.ndarray:
@@ -107,7 +51,7 @@ def test_depth_tells_how_far_the_robot_is_from_the_keyframe(listener, eager):
     info = CameraInfo(k=[250.0, 0.0, 160.0, 0.0, 250.0, 120.0, 0.0, 0.0, 1.0], width=320,
                       height=240, distortion_model='plumb_bob', d=[0.0] * 5)
     listener.insist(lambda: listener.send('/camera_info', info),
-                    lambda: node.recognizer.camera, 'the camera')
+                    lambda: node._configured.camera.camera, 'the camera')
     for second, depth_m in ((1, 5.0), (2, 4.5)):
         depth = np.full((240, 320), depth_m, np.float32)
         listener.send('/depth', _depth(depth, '32FC1', second * SECOND))

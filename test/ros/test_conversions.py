@@ -31,7 +31,8 @@ def recognition(match_session=1, *, kept=True):
     found = keyframe(match_session, 1, Pose.planar(3.0, 4.0, math.pi / 2))
     match = Match(found, 2, 0.75, 600, 0.6)
     accepted = Candidate(match, Decision.ACCEPTED, probability=0.995, likelihood_ratio=40.0)
-    query = Query(9 * SECOND + 5, np.zeros(4, np.float32), None, None, 0.0)
+    query = Query(
+        9 * SECOND + 5, SessionId(2, robot_id=3), np.zeros(4, np.float32), None, None, 0.0)
     new = keyframe(2, 9) if kept else None
     return Recognition(query, [accepted], accepted, [], new, searched=1, reranked=True,
                        stage_ms=(1.0, 2.0, 3.0, 4.0, 5.0))

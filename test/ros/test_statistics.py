@@ -7,7 +7,7 @@ from live import SECOND  # noqa: F401  skips without ROS
 from selavpr_ros.decision import Candidate, Decision
 from selavpr_ros.errors import DescriptorError, ImageError, PoseError, StampError
 from selavpr_ros.evidence import Match
-from selavpr_ros.keyframe import Keyframe, KeyframeId
+from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.place_recognizer import Query, Recognition
 from selavpr_ros.pose import Pose
 from selavpr_ros.ros.statistics import (
@@ -68,7 +68,7 @@ def test_times_and_counts_of_queries():
     for _ in range(3):
         statistics.image_received(0.2)
         clock.now_s += 0.5
-    query = Query(1, np.zeros(4, np.float32), None, None, 0.0)
+    query = Query(1, SessionId(1), np.zeros(4, np.float32), None, None, 0.0)
     accepted = candidates(Decision.ACCEPTED)
     kept = keyframe(Pose.planar(0.0, 0.0, 0.0))
     for found, closure, new, latency_ms, age_ms in (

@@ -11,7 +11,7 @@ from live import SECOND, wait_until
 from selavpr_ros.config import Settings, make_settings
 from selavpr_ros.errors import ImageError
 from selavpr_ros.pose import Pose
-from selavpr_ros.ros.camera import DepthInbox
+from selavpr_ros.ros.camera import CameraInbox
 from selavpr_ros.ros.statistics import Statistics
 from selavpr_ros.ros.worker import Arrival, InferenceWorker
 
@@ -61,7 +61,7 @@ def bench():
             self.worker = InferenceWorker(
                 self.recognizer, self.read, self.odometry, self.statistics,
                 lambda arrival, recognition: self.done.append(arrival.stamp_ns),
-                depth=DepthInbox(), lock=threading.Lock(), log_warning=self.warnings.append,
+                camera=CameraInbox(), lock=threading.Lock(), log_warning=self.warnings.append,
                 log_error=self.errors.append, alive=lambda: self.alive)
             self.worker.start()
 
