@@ -72,6 +72,16 @@ class _Configured:
         if not self.recognizer.settings.image.rotate_deg:
             self.camera.put_info(message)
 
+    def write_what_waits(self) -> None:
+        """Write keyframes that a full disk left waiting, though no image comes to do so."""
+        if self.recognizer.keyframe_map.unsaved and not self.lock.locked():
+            # It may take long, and must not hold up the executor.
+            threading.Thread(target=self._flush, name='vpr flush', daemon=True).start()
+
+    def _flush(self) -> None:
+        with self.lock:
+            self.recognizer.keyframe_map.flush()
+
     def free(self) -> None:
         """Take everything off the graph, and close the map."""
         self.relocalize.destroy()
@@ -346,6 +356,7 @@ class VprNode(LifecycleNode):
             seen = self._configured.statistics.snapshot()
             diagnostics.fill_status(status, self._configured.recognizer, seen)
             array.status = self._diagnose(self._configured, seen)
+            self._configured.write_what_waits()
             self._configured.publications.publish_markers(self._configured.recognizer.session)
         else:
             array.status = [diagnostics.unconfigured_status(self.last_error)]

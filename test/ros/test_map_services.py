@@ -200,9 +200,10 @@ def test_on_a_full_disk_the_node_goes_on_and_says_so(listener, eager, tmp_path):
         send_places(listener, [5], first_s=30)
         assert listener.candidates[-1].matches[0].match.keyframe_id == 5
 
-        ballast.unlink()
-        send_places(listener, [6], first_s=40)
+        ballast.unlink()  # the robot stands, and no image comes
         wait_until(lambda: listener.status.map_error == '', 'the file to be written')
-        assert listener.status.keyframes_unsaved == 0
+        wait_until(lambda: listener.counted('keyframes_unsaved') == 0, 'all of them to be kept')
+        assert stored(disk / 'map.vprmap') == [f'1:{n}' for n in range(1, 7)]
+        send_places(listener, [6], first_s=40)
         assert stored(disk / 'map.vprmap') == [f'1:{n}' for n in range(1, 8)]
         clean_up(node)
