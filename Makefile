@@ -16,8 +16,8 @@ test: setup  ## run all tests; ARGS='-k matching' goes to pytest
 demo: setup  ## drive a robot through a simulated world, or play BAG=path, into the real node
 	$(IN_ENV) vpr demo $(if $(BAG),--bag '$(BAG)') $(ARGS)
 
-lint: setup  ## run ruff and mypy
-	$(IN_ENV) python -m ruff check && python -m mypy
+lint: setup  ## run ruff, mypy and import-linter
+	$(IN_ENV) python -m ruff check && python -m mypy && lint-imports
 
 clean:  ## remove what was built and cached, but not .venv
 	rm -rf build install log *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -55,7 +55,7 @@ setup(
             'gtsam==4.2; python_version < "3.11"', 'numpy<2; python_version < "3.11"'],
         # A shared map in Milvus; python-dotenv because pymilvus imports what it does not ask for.
         'milvus': ['milvus-lite>=3.2.2,<4', 'pymilvus>=3.0.2,<4', 'python-dotenv>=1.2.4'],
-        'test': ['mypy', 'pytest', 'pytest-rerunfailures', 'pytest-xdist',
+        'test': ['import-linter>=2.0', 'mypy', 'pytest', 'pytest-rerunfailures', 'pytest-xdist',
                  'ruff', 'scikit-learn>=1.3', 'types-PyYAML'],
         'train': ['pytorch-metric-learning>=2.4', 'tensorboard>=2.14'],
     },

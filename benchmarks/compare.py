@@ -37,9 +37,9 @@ from selavpr_ros.evaluation.baselines import (
 )
 from selavpr_ros.evaluation.recall import GLOBAL, RECALL_AT, RERANKED, TOP_K, Evaluation, evaluate
 from selavpr_ros.evaluation.report import describe_set
+from selavpr_ros.evaluation.run_report import versions
 from selavpr_ros.evaluation.truth import EvaluationSet, read_frames, read_pairs, read_positions
 from selavpr_ros.models import VprModel, choose_device, load_model
-from selavpr_ros.replay.report import versions
 from selavpr_ros.text import markdown_table
 
 ROOT = Path(__file__).parents[1]

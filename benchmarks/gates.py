@@ -20,15 +20,15 @@ import torch
 from tqdm import tqdm
 from worlds import SCENARIOS
 
-from selavpr_ros.config import Settings, make_settings
 from selavpr_ros.models import VprModel, load_model
 from selavpr_ros.models.base import Descriptors
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose
-from selavpr_ros.replay.bag import Bag
-from selavpr_ros.replay.ground_truth import PoseTruth
-from selavpr_ros.replay.pose_track import PoseTrack
-from selavpr_ros.replay.topics import choose_sources
+from selavpr_ros.recordings.bag import Bag
+from selavpr_ros.recordings.ground_truth import PoseTruth
+from selavpr_ros.recordings.pose_track import PoseTrack
+from selavpr_ros.recordings.topics import choose_sources
+from selavpr_ros.settings import Settings, make_settings
 from selavpr_ros.text import markdown_table
 
 LOOSE: dict[str, dict[str, Any]] = {
@@ -76,7 +76,7 @@ class Remembering(torch.nn.Module):
 
 def read_bag(path: Path, settings: Settings) -> Recording:
     """The images that the node would ask about, at its rate."""
-    from selavpr_ros.image_decoding import ImageReader
+    from selavpr_ros.images.decoding import ImageReader
 
     read, frames, last_ns = ImageReader(settings.image), [], 0
     with Bag(path) as bag:

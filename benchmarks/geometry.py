@@ -21,8 +21,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from selavpr_ros.geometry import FUNDAMENTAL, PNP, Camera, RelativePose, verify
-from selavpr_ros.models.measure import median_ms
+from selavpr_ros.evaluation.measure import median_ms
+from selavpr_ros.images.camera import Camera
+from selavpr_ros.matching.geometry import FUNDAMENTAL, PNP, RelativePose, verify
 from selavpr_ros.simulation import Camera as TownCamera
 from selavpr_ros.simulation import World, depth_map
 

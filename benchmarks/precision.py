@@ -23,10 +23,10 @@ import torch
 from tqdm import tqdm
 
 from selavpr_ros.errors import SettingError, VprError
-from selavpr_ros.matching import count_mutual_matches, rank_by_matches
+from selavpr_ros.evaluation.measure import build_planned, plan
+from selavpr_ros.images.preprocess import preprocess
+from selavpr_ros.matching.mutual import count_mutual_matches, rank_by_matches
 from selavpr_ros.models import VprModel, load_model
-from selavpr_ros.models.measure import build_planned, plan
-from selavpr_ros.preprocess import preprocess
 
 PRECISIONS = ('fp16', 'bf16')
 COLUMNS = ('computed in', 'ms', '1-cos median', '1-cos max', 'matches median', 'matches max',

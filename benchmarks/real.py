@@ -28,18 +28,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from selavpr_ros.config import make_settings
 from selavpr_ros.errors import VprError
 from selavpr_ros.evaluation.baselines import load_untrained
 from selavpr_ros.evaluation.precision import precision_recall
 from selavpr_ros.evaluation.reliability import reliability
+from selavpr_ros.evaluation.run_plots import Curve, draw_curves
 from selavpr_ros.evaluation.truth import list_images
 from selavpr_ros.models import VprModel, load_model
 from selavpr_ros.models.base import Descriptors
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose
-from selavpr_ros.replay.plots import Curve, draw_curves
-from selavpr_ros.replay.records import Run
+from selavpr_ros.recordings.records import Run
+from selavpr_ros.settings import make_settings
 from selavpr_ros.text import markdown_table
 
 COLUMNS = ('recording', 'weights', 'queries', 'keyframes', 'closed', 'off', 'false',

@@ -28,13 +28,13 @@ from worlds import SCENARIOS, Scenario
 
 from selavpr_ros.backend.offline import optimise_runs
 from selavpr_ros.cli.simulate import positive
-from selavpr_ros.config import make_settings
 from selavpr_ros.errors import VprError
+from selavpr_ros.evaluation.closure_metrics import judge
 from selavpr_ros.models import VprModel, load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
-from selavpr_ros.replay.ground_truth import PoseTruth
-from selavpr_ros.replay.metrics import judge
-from selavpr_ros.replay.records import Run
+from selavpr_ros.recordings.ground_truth import PoseTruth
+from selavpr_ros.recordings.records import Run
+from selavpr_ros.settings import make_settings
 
 COLUMNS = ('seed', 'queries', 'true', 'false', 'revisits closed', 'odometry', 'optimised',
            'with added')

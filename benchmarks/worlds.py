@@ -10,7 +10,7 @@ import numpy as np
 
 from selavpr_ros.cli.simulate import DAY_NS, SEEDS_BETWEEN, START_SHARE
 from selavpr_ros.pose import Pose
-from selavpr_ros.replay.ground_truth import PoseTruth
+from selavpr_ros.recordings.ground_truth import PoseTruth
 from selavpr_ros.simulation import (
     Camera,
     DriveSettings,

@@ -63,7 +63,7 @@ def extract(image: np.ndarray) -> np.ndarray:
         raise RuntimeError(f'selavpr_ros has no model: {_reason}')
     import torch
 
-    from selavpr_ros.preprocess import preprocess
+    from selavpr_ros.images.preprocess import preprocess
 
     pixels = image.view(np.uint8)
     rgb = pixels[:, :, ::-1] if pixels.shape[2] == 3 else pixels.repeat(3, axis=2)

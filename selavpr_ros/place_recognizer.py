@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from selavpr_ros.config import Settings
-from selavpr_ros.decision import (
+from selavpr_ros.decision.closures import (
     Candidate,
     ClosureDecision,
     Decision,
@@ -19,24 +19,26 @@ from selavpr_ros.decision import (
     Verdict,
     Whereabouts,
 )
-from selavpr_ros.errors import DescriptorError, StampError
-from selavpr_ros.evidence import Match, overlap_of, rerank
-from selavpr_ros.geometry import Camera, verify
-from selavpr_ros.keyframe import Hint, Keyframe, KeyframeId, NewKeyframe, Session, SessionId
-from selavpr_ros.keyframe_index import Rows
-from selavpr_ros.keyframe_map import REJECT_NEW, KeyframeMap, Retrieval
-from selavpr_ros.local_codec import NONE, encode
-from selavpr_ros.matching import mutual_matches
-from selavpr_ros.models import VprModel
-from selavpr_ros.pose import TIME_JUMP_NS, Pose
-from selavpr_ros.preprocess import make_thumbnail, preprocess
-from selavpr_ros.relocalization import Relocalization, Relocalizer
-from selavpr_ros.unrelated import (
+from selavpr_ros.decision.relocalization import Relocalization, Relocalizer
+from selavpr_ros.decision.unrelated import (
     USUAL_MATCHES,
     USUAL_OVERLAP,
     USUAL_SIMILARITY,
     Unrelated,
 )
+from selavpr_ros.errors import DescriptorError, StampError
+from selavpr_ros.images.camera import Camera
+from selavpr_ros.images.preprocess import make_thumbnail, preprocess
+from selavpr_ros.maps.keyframe import Hint, Keyframe, KeyframeId, NewKeyframe, Session, SessionId
+from selavpr_ros.maps.keyframe_index import Rows
+from selavpr_ros.maps.keyframe_map import REJECT_NEW, KeyframeMap, Retrieval
+from selavpr_ros.maps.local_codec import NONE, encode
+from selavpr_ros.matching.evidence import Match, overlap_of, rerank
+from selavpr_ros.matching.geometry import verify
+from selavpr_ros.matching.mutual import mutual_matches
+from selavpr_ros.models import VprModel
+from selavpr_ros.pose import TIME_JUMP_NS, Pose
+from selavpr_ros.settings import Settings
 
 # A robot that hardly moves knows where it is all the same.
 RECOGNISED = (Decision.ACCEPTED, Decision.REJECT_STATIONARY)
@@ -181,7 +183,7 @@ class PlaceRecognizer:
         # What it remembers are keyframes of the map.
         self._decision = ClosureDecision(
             keyframe_map.find, self._verify,
-            keyframe_map.unrelated or Unrelated(level=self._usual_level))
+            self._what_was_learned(keyframe_map.unrelated))
         self.hint: Hint | None = None
         self.session_id = 0
         self.start_session(label)
@@ -194,6 +196,12 @@ class PlaceRecognizer:
         if not self.settings.verify.enabled:
             return 'verify.enabled is off'
         return 'map.local_codec is none' if self.codec == NONE else ''
+
+    def _what_was_learned(self, text: str) -> Unrelated:
+        """What a map tells of unrelated images; without it, or if it is damaged, a guess."""
+        with suppress(ValueError):
+            return Unrelated.from_json(text)
+        return Unrelated(level=self._usual_level)
 
     @property
     def _usual_level(self) -> float:
@@ -297,7 +305,7 @@ class PlaceRecognizer:
             self._decision.remember(keyframe.id, recognised.keyframe.id)
         if keyframe and is_new_view:
             self._decision.kept(keyframe.id)
-        self.keyframe_map.unrelated = self._decision.unrelated
+        self.keyframe_map.unrelated = self._decision.unrelated.to_json()
         self._last_query = query
         return Recognition(
             query, candidates, closure, verdict.earlier, keyframe, searched,

@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import laps
+import numpy as np
 import pytest
 import torch
+
+from selavpr_ros.models import load_from_settings
+from selavpr_ros.place_recognizer import PlaceRecognizer
+from selavpr_ros.pose import Pose
+from selavpr_ros.settings import make_settings
 
 SHARED = Path(__file__).parents[2] / 'shared'
 
@@ -26,3 +33,28 @@ def shared() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return SHARED
+
+
+# ---- two laps -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='session')
+def images() -> list[tuple[int, np.ndarray]]:
+    return laps.images()
+
+
+@pytest.fixture(scope='session')
+def true_poses() -> list[tuple[int, Pose]]:
+    return laps.true_poses()
+
+
+@pytest.fixture
+def make_recognizer():
+    """A recogniser for the two laps; other settings by name, with __ for the dot."""
+
+    def make(**changes: object) -> PlaceRecognizer:
+        named = {name.replace('__', '.'): value for name, value in changes.items()}
+        settings = make_settings({**laps.SETTINGS, **named})
+        return PlaceRecognizer(load_from_settings(settings.model), settings)
+
+    return make

@@ -60,7 +60,8 @@ try:
     from visualization_msgs.msg import MarkerArray
 
     from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray, VprStatus
-    from selavpr_ros import place_filter, place_recognizer
+    from selavpr_ros import place_recognizer
+    from selavpr_ros.decision import place_filter
     from selavpr_ros.ros.conversions import ns_to_stamp, stamp_to_ns
     from selavpr_ros.ros.node import VprNode
 except ImportError as error:

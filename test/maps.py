@@ -17,11 +17,18 @@ import numpy as np
 import pytest
 import torch
 
-from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, NewKeyframe, Session, SessionId
-from selavpr_ros.keyframe_map import KeyframeStore
-from selavpr_ros.local_codec import FLOAT16, EncodedFeatures, encode
-from selavpr_ros.map_file import MapFile
-from selavpr_ros.map_schema import new_manifest
+from selavpr_ros.maps.keyframe import (
+    Keyframe,
+    KeyframeId,
+    MapPose,
+    NewKeyframe,
+    Session,
+    SessionId,
+)
+from selavpr_ros.maps.keyframe_map import KeyframeStore
+from selavpr_ros.maps.local_codec import FLOAT16, EncodedFeatures, encode
+from selavpr_ros.maps.map_file import MapFile
+from selavpr_ros.maps.schema import new_manifest
 from selavpr_ros.pose import Pose
 
 SECOND_NS = 1_000_000_000

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from selavpr_ros.images.preprocess import normalise
 from selavpr_ros.models import load_model
 from selavpr_ros.models.base import Descriptors, VprModel
-from selavpr_ros.preprocess import normalise
 
 GLOBAL_ATOL, LOCAL_ATOL = 2e-6, 1e-5
 # A tensor counts as inert when nothing moves by more. Measured: what is inert moves a descriptor

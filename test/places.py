@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 import torch
 
+from selavpr_ros.images.preprocess import denormalise
 from selavpr_ros.models.base import Descriptors, VprModel
-from selavpr_ros.preprocess import denormalise
 from selavpr_ros.training.data import Places, Rules, Walk
 
 SIZE = (14, 14)

@@ -56,7 +56,7 @@ def computed(family: str) -> dict[str, np.ndarray]:
     """What the code gives now for a small network of a family."""
     from tiny_checkpoints import make
 
-    from selavpr_ros.preprocess import normalise
+    from selavpr_ros.images.preprocess import normalise
 
     images = normalise(torch.cat([image(*SIZES[family], seed) for seed in (0, 1)]))
     model = make(family)

@@ -8,11 +8,11 @@ from pathlib import Path
 import cv2
 import pytest
 
-from selavpr_ros.config import make_settings
-from selavpr_ros.decision import name_outcome
+from selavpr_ros.decision.closures import name_outcome
 from selavpr_ros.models import load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose
+from selavpr_ros.settings import make_settings
 from selavpr_ros.simulation import Camera, DriveSettings, World, drive, take_images
 from selavpr_ros.simulation.light import MORNING
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from selavpr_ros.config import describe
+from selavpr_ros.settings import describe
 
 ROOT = Path(__file__).parents[1]
 LAUNCH_FILE = ROOT / 'launch/vpr.launch.py'

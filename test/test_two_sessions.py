@@ -7,12 +7,12 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from selavpr_ros.config import make_settings
-from selavpr_ros.keyframe import MapPose
-from selavpr_ros.map_opening import open_map
+from selavpr_ros.maps.keyframe import MapPose
+from selavpr_ros.maps.opening import open_map
 from selavpr_ros.models import load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose
+from selavpr_ros.settings import make_settings
 from selavpr_ros.simulation import Camera, DriveSettings, World, drive, take_images
 from selavpr_ros.simulation.light import EVENING, MORNING
 

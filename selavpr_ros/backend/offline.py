@@ -10,11 +10,11 @@ import numpy as np
 
 from selavpr_ros.backend.pose_graph import Closure, Node, PoseGraph, Poses
 from selavpr_ros.backend.trajectory_error import MIN_POSES, align, rmse
-from selavpr_ros.keyframe import SessionId
+from selavpr_ros.maps.keyframe import SessionId
 from selavpr_ros.pose import Pose
-from selavpr_ros.replay.ground_truth import GroundTruth
-from selavpr_ros.replay.pose_track import PoseTrack
-from selavpr_ros.replay.records import QueryRecord, Run
+from selavpr_ros.recordings.ground_truth import GroundTruth
+from selavpr_ros.recordings.pose_track import PoseTrack
+from selavpr_ros.recordings.records import QueryRecord, Run
 
 
 def session_borders(nodes: Sequence[Node]) -> list[int]:

@@ -22,11 +22,11 @@ from typing import Any
 
 import numpy as np
 
-from selavpr_ros.config import RelocalizationSettings
+from selavpr_ros.decision.relocalization import AGREEMENT_SIGMAS
 from selavpr_ros.errors import BackendError
-from selavpr_ros.keyframe import SessionId
+from selavpr_ros.maps.keyframe import SessionId
 from selavpr_ros.pose import Pose, compose, relative_pose
-from selavpr_ros.relocalization import AGREEMENT_SIGMAS
+from selavpr_ros.settings import RelocalizationSettings
 
 # What wheel odometry is good for, over a metre. Its variance grows with the way, so that it does
 # not matter how many nodes lie on it; a radian of turning on the spot counts as a metre.

@@ -31,8 +31,8 @@ from selavpr_ros.errors import SettingError
 
 if TYPE_CHECKING:
     from selavpr_ros.evaluation.map_costs import Plan
+    from selavpr_ros.evaluation.measure import Cost
     from selavpr_ros.evaluation.truth import EvaluationSet
-    from selavpr_ros.models.measure import Cost
 
 LEAST_SIZE = 100  # keyframes: 20 are looked for, and as many are too recent
 MAP_FOLDER = Path('results/map')
@@ -100,8 +100,8 @@ def measure_forward(weights: list[str], device: str, precision: str) -> Iterator
     """Forward pass of one image, the descriptors brought to the CPU."""
     import torch
 
+    from selavpr_ros.evaluation.measure import describe, median_ms
     from selavpr_ros.models import load_model
-    from selavpr_ros.models.measure import describe, median_ms
 
     for name in weights:
         model = load_model(name, device=device, dtype=precision)
@@ -126,9 +126,9 @@ def measure_matching(candidates: int, device: str) -> Row:
     """SelaVPR's 61 x 61 grid of 128 numbers; noisy copies of the query as candidates."""
     import torch
 
-    from selavpr_ros.matching import count_mutual_matches
+    from selavpr_ros.evaluation.measure import alike_features, median_ms
+    from selavpr_ros.matching.mutual import count_mutual_matches
     from selavpr_ros.models import choose_device
-    from selavpr_ros.models.measure import alike_features, median_ms
 
     query, matches = alike_features(candidates, 3721, 128)
     query, matches = query.to(choose_device(device)), matches.to(choose_device(device))
@@ -143,8 +143,8 @@ def measure_search(keyframes: int) -> Row:
     """A query in a map of 1024 numbers a keyframe, against numpy over all of them."""
     import numpy as np
 
-    from selavpr_ros.keyframe_index import KeyframeIndex
-    from selavpr_ros.models.measure import median_ms
+    from selavpr_ros.evaluation.measure import median_ms
+    from selavpr_ros.maps.keyframe_index import KeyframeIndex
 
     rows = np.random.default_rng(0).standard_normal((keyframes, 1024)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -168,7 +168,7 @@ def measure_node() -> Iterator[Row]:
 
 def measure_starts() -> Iterator[Row]:
     """Fresh interpreters, without the time that Python itself takes."""
-    from selavpr_ros.models.measure import median_ms
+    from selavpr_ros.evaluation.measure import median_ms
 
     def started_ms(*command: str) -> float:
         return median_ms(lambda: subprocess.run(
@@ -212,7 +212,7 @@ def print_systems(args: argparse.Namespace) -> None:
     """Print the table of systems row by row; one network at a time is in memory."""
     from tqdm import tqdm
 
-    from selavpr_ros.models.measure import measure_cost, plan
+    from selavpr_ros.evaluation.measure import measure_cost, plan
 
     def show(cells: Sequence[str]) -> None:
         tqdm.write(format_cells(cells, args.markdown))
@@ -264,7 +264,7 @@ def print_map(args: argparse.Namespace) -> None:
         write_costs,
     )
     from selavpr_ros.evaluation.map_costs_results import MapCosts
-    from selavpr_ros.replay.report import make_folder, versions
+    from selavpr_ros.evaluation.run_report import make_folder, versions
 
     plan, costs = plan_map(args), MapCosts()
     folder = make_folder(args.output or MAP_FOLDER, args.overwrite)

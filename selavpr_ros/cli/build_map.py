@@ -35,12 +35,12 @@ from selavpr_ros.cli.replay import (
 from selavpr_ros.text import size
 
 if TYPE_CHECKING:
-    from selavpr_ros.config import Settings
-    from selavpr_ros.keyframe import KeyframeId
-    from selavpr_ros.keyframe_map import KeyframeMap
+    from selavpr_ros.maps.keyframe import KeyframeId
+    from selavpr_ros.maps.keyframe_map import KeyframeMap
     from selavpr_ros.place_recognizer import PlaceRecognizer
-    from selavpr_ros.replay.bag import Bag
-    from selavpr_ros.replay.topics import Sources
+    from selavpr_ros.recordings.bag import Bag
+    from selavpr_ros.recordings.topics import Sources
+    from selavpr_ros.settings import Settings
 
 Recording = tuple['Bag', 'Sources']
 
@@ -92,7 +92,7 @@ def _require_new(recording: Recording, recognizer: PlaceRecognizer) -> None:
 def _require_room(recognizer: PlaceRecognizer) -> None:
     """End the work when nothing more would be kept."""
     from selavpr_ros.errors import MapError
-    from selavpr_ros.keyframe_map import REJECT_NEW
+    from selavpr_ros.maps.keyframe_map import REJECT_NEW
 
     keyframe_map, settings = recognizer.keyframe_map, recognizer.settings.map
     if keyframe_map.unsaved:
@@ -136,7 +136,7 @@ def _add(recording: Recording, recognizer: PlaceRecognizer, work: _Work) -> None
     """Replay a bag into the map."""
     from tqdm import tqdm
 
-    from selavpr_ros.replay.records import Run
+    from selavpr_ros.recordings.records import Run
 
     bag, sources = recording
     bag.skipped.clear()  # they are read again
@@ -176,10 +176,10 @@ def _add_all(
 
 def run(args: argparse.Namespace) -> None:
     """Open everything, replay, print what the map has now."""
-    from selavpr_ros.map_opening import open_map
+    from selavpr_ros.maps.opening import open_map
     from selavpr_ros.models import load_from_settings, warm_up
     from selavpr_ros.place_recognizer import PlaceRecognizer
-    from selavpr_ros.replay.bag import Bag
+    from selavpr_ros.recordings.bag import Bag
 
     settings = _settings(args)
     with ExitStack() as opened:

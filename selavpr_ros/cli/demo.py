@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from selavpr_ros.replay.ground_truth import PoseTruth
-    from selavpr_ros.replay.records import Run
-    from selavpr_ros.replay.topics import Sources
+    from selavpr_ros.recordings.ground_truth import PoseTruth
+    from selavpr_ros.recordings.records import Run
+    from selavpr_ros.recordings.topics import Sources
     from selavpr_ros.ros.live_run import LiveRun
 
 PAIRS = 4
@@ -109,8 +109,8 @@ def _pair_images(
     bags: Sequence[tuple[Path, str]], live: LiveRun
 ) -> list[tuple[Any, np.ndarray, np.ndarray]]:
     """Some of the queries with a loop closure, spread over the run, and both their images."""
-    from selavpr_ros.image_decoding import decode
-    from selavpr_ros.replay.bag import Bag
+    from selavpr_ros.images.decoding import decode
+    from selavpr_ros.recordings.bag import Bag
 
     closed = [query for query in live.records.queries if query.closure]
     chosen = closed[len(closed) // (2 * PAIRS):: max(1, len(closed) // PAIRS)][:PAIRS]
@@ -142,7 +142,7 @@ def _relocalized(live: LiveRun) -> str:
 
 
 def _truth(poses: Sequence[Any]) -> PoseTruth | None:
-    from selavpr_ros.replay.ground_truth import PoseTruth
+    from selavpr_ros.recordings.ground_truth import PoseTruth
 
     return PoseTruth(poses) if poses else None
 
@@ -150,9 +150,9 @@ def _truth(poses: Sequence[Any]) -> PoseTruth | None:
 def run(args: argparse.Namespace) -> None:
     """Simulate, play, listen; then table and picture of every day."""
     from selavpr_ros.cli.replay import trajectory_rows
-    from selavpr_ros.replay.bag import Bag
-    from selavpr_ros.replay.pose_track import PoseTrack
-    from selavpr_ros.replay.topics import choose_sources
+    from selavpr_ros.recordings.bag import Bag
+    from selavpr_ros.recordings.pose_track import PoseTrack
+    from selavpr_ros.recordings.topics import choose_sources
 
     with _bags(args) as paths:
         is_one = len(paths) == 1
@@ -183,12 +183,12 @@ def _report(
     more: Sequence[tuple[str, str]],
 ) -> str:
     """Write the tables and the picture of a day; returns what to print."""
-    from selavpr_ros.replay import report
-    from selavpr_ros.replay.metrics import summarise
-    from selavpr_ros.replay.plots import draw_report
+    from selavpr_ros.evaluation import run_report
+    from selavpr_ros.evaluation.closure_metrics import summarise
+    from selavpr_ros.evaluation.run_plots import draw_report
 
     truth = _truth(poses)
     draw_report(live.records, truth, _pair_images(bags, live)).savefig(folder / 'report.png')
-    report.write_tables(folder, live.records, truth)
-    table = report.format_table(summarise(live.records, truth), more)
+    run_report.write_tables(folder, live.records, truth)
+    table = run_report.format_table(summarise(live.records, truth), more)
     return f'{table}\n\npicture: {folder / "report.png"}'

@@ -39,8 +39,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selavpr_ros.cli import add_output, positive
-from selavpr_ros.config import Settings
 from selavpr_ros.errors import SettingError
+from selavpr_ros.settings import Settings
 
 if TYPE_CHECKING:
     from selavpr_ros.evaluation.recall import Evaluation
@@ -84,7 +84,7 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 
 def _add_truth(parser: argparse.ArgumentParser) -> None:
     from selavpr_ros.evaluation import truth
-    from selavpr_ros.replay.ground_truth import POSITIVE_HEADING_RAD, POSITIVE_RADIUS_M
+    from selavpr_ros.recordings.ground_truth import POSITIVE_HEADING_RAD, POSITIVE_RADIUS_M
 
     group = parser.add_argument_group('what counts as the same place')
     group.add_argument('--tolerance', type=_at_least(0), metavar='N',
@@ -175,7 +175,7 @@ def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Eva
 
 def _facts(args: argparse.Namespace) -> dict[str, Any]:
     """What the results were made with."""
-    from selavpr_ros.replay.report import versions
+    from selavpr_ros.evaluation.run_report import versions
 
     def plain(value: Any) -> Any:
         if isinstance(value, list):
@@ -196,7 +196,7 @@ def run(args: argparse.Namespace) -> None:
         format_table,
         write_results,
     )
-    from selavpr_ros.replay.report import make_folder
+    from selavpr_ros.evaluation.run_report import make_folder
 
     asked = _read_set(args)
     # All models before the first question: a wrong path shall not show up after an hour.

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from selavpr_ros.keyframe import KeyframeId, SessionId
-    from selavpr_ros.map_file import MapFile
-    from selavpr_ros.map_schema import SessionSummary
+    from selavpr_ros.maps.keyframe import KeyframeId, SessionId
+    from selavpr_ros.maps.map_file import MapFile
+    from selavpr_ros.maps.schema import SessionSummary
 
 SECOND_NS = 1_000_000_000
 HEADS = ('id', 'robot', 'label', 'start (UTC)', 'duration', 'frame', 'keyframes', 'with pose',
@@ -84,8 +84,8 @@ def _facts(file: MapFile, path: Path) -> dict[str, Any]:
 
 def _shared_facts(text: str) -> dict[str, Any]:
     """The same of a shared map, as far as its server can tell."""
-    from selavpr_ros.fleet.milvus_connection import Address
-    from selavpr_ros.fleet.milvus_store import open_existing
+    from selavpr_ros.maps.fleet.milvus_connection import Address
+    from selavpr_ros.maps.fleet.milvus_store import open_existing
 
     with closing(open_existing(Address.parse(text))) as store:
         return {
@@ -260,8 +260,8 @@ def _save(figure: Figure, path: Path) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read the map, print, draw."""
     from selavpr_ros.errors import MapError
-    from selavpr_ros.fleet.milvus_connection import is_address
-    from selavpr_ros.map_file import MapFile
+    from selavpr_ros.maps.fleet.milvus_connection import is_address
+    from selavpr_ros.maps.map_file import MapFile
 
     if is_address(args.map):
         if args.thumbnails:

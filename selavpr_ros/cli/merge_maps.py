@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from selavpr_ros.text import size, table
 
 if TYPE_CHECKING:
-    from selavpr_ros.map_merge import MergedSession
+    from selavpr_ros.maps.merge import MergedSession
 
 CODECS = ('float16', 'int8', 'binary', 'none')
 # Before, the bar would stand above a refusal.
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _merge(args: argparse.Namespace) -> list[MergedSession]:
     from tqdm import tqdm
 
-    from selavpr_ros.map_merge import merge_maps
+    from selavpr_ros.maps.merge import merge_maps
 
     with tqdm(unit='keyframe', delay=BAR_AFTER_S) as bar:
         def on_progress(done: int, total: int) -> None:

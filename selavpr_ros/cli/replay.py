@@ -31,14 +31,14 @@ from typing import TYPE_CHECKING, Any
 from selavpr_ros.cli import add_output, positive
 
 if TYPE_CHECKING:
-    from selavpr_ros.config import Settings
+    from selavpr_ros.evaluation.run_page import Example
     from selavpr_ros.place_recognizer import PlaceRecognizer
-    from selavpr_ros.replay.bag import Bag, Topic
-    from selavpr_ros.replay.ground_truth import PoseTruth
-    from selavpr_ros.replay.page import Example
-    from selavpr_ros.replay.pose_track import PoseTrack
-    from selavpr_ros.replay.records import QueryRecord, Run
-    from selavpr_ros.replay.topics import Sources
+    from selavpr_ros.recordings.bag import Bag, Topic
+    from selavpr_ros.recordings.ground_truth import PoseTruth
+    from selavpr_ros.recordings.pose_track import PoseTrack
+    from selavpr_ros.recordings.records import QueryRecord, Run
+    from selavpr_ros.recordings.topics import Sources
+    from selavpr_ros.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def settings_from(
     args: argparse.Namespace, overrides: Mapping[str, Any] | None = None
 ) -> Settings:
     """The settings that the options name; `overrides`, by dotted name, win over all of them."""
-    from selavpr_ros.replay.params import collect_settings
+    from selavpr_ros.recordings.params import collect_settings
 
     shortcuts = {
         'model.weights': args.weights, 'model.device': args.device, **(overrides or {})}
@@ -104,7 +104,7 @@ def settings_from(
 
 
 def _output_folder(args: argparse.Namespace, bag: Bag) -> Path:
-    from selavpr_ros.replay.report import make_folder
+    from selavpr_ros.evaluation.run_report import make_folder
 
     default = Path('vpr_results') / f'{bag.name}_{datetime.now():%Y%m%d_%H%M%S}'
     return make_folder(args.output or default, args.overwrite)
@@ -119,7 +119,7 @@ def topics_from(
     args: argparse.Namespace, bag: Bag, settings: Settings, truth: str | None = None
 ) -> Sources:
     """The topics that the options and the settings name, else those that the bag has."""
-    from selavpr_ros.replay.topics import NONE, choose_sources
+    from selavpr_ros.recordings.topics import NONE, choose_sources
 
     odometry = NONE if settings.pose_source == 'none' else args.odom_topic
     depth = args.depth_topic if settings.verify.geometry == 'pnp' else NONE
@@ -127,13 +127,13 @@ def topics_from(
 
 
 def _sources(args: argparse.Namespace, bag: Bag, settings: Settings) -> Sources:
-    from selavpr_ros.replay.topics import NONE
+    from selavpr_ros.recordings.topics import NONE
 
     return topics_from(args, bag, settings, NONE if _truth_file(args) else args.ground_truth)
 
 
 def _read_truth(args: argparse.Namespace, bag: Bag, topic: Topic | None) -> PoseTruth | None:
-    from selavpr_ros.replay.ground_truth import PoseTruth, read_tum
+    from selavpr_ros.recordings.ground_truth import PoseTruth, read_tum
 
     file = _truth_file(args)
     if file:
@@ -149,7 +149,7 @@ def _facts(
     args: argparse.Namespace, bag: Bag, sources: Sources, recognizer: PlaceRecognizer
 ) -> dict[str, Any]:
     """What the results were made from and with."""
-    from selavpr_ros.replay.report import versions
+    from selavpr_ros.evaluation.run_report import versions
 
     file = _truth_file(args)
     return {
@@ -188,9 +188,9 @@ def queries_of(
     bag: Bag, sources: Sources, recognizer: PlaceRecognizer, record: Run
 ) -> Iterator[QueryRecord]:
     """Replay the images of a bag with all that the node would hear; see `replay`."""
-    from selavpr_ros.replay.context import RecordedContext
-    from selavpr_ros.replay.pose_track import PoseTrack
-    from selavpr_ros.replay.replay import replay
+    from selavpr_ros.recordings.context import RecordedContext
+    from selavpr_ros.recordings.pose_track import PoseTrack
+    from selavpr_ros.recordings.replay import replay
 
     odometry = PoseTrack(bag.poses(sources.odometry.name) if sources.odometry else ())
     context = RecordedContext(bag, sources, recognizer.settings)
@@ -202,7 +202,7 @@ def _process(
 ) -> tuple[Run, BaseException | None]:
     """Replay the images; the second value is what ended it early."""
     from selavpr_ros.models import warm_up
-    from selavpr_ros.replay.records import Run
+    from selavpr_ros.recordings.records import Run
 
     warm_up(recognizer.model, recognizer.settings.model.warmup_iters)
     record = Run()
@@ -243,7 +243,7 @@ def _photos(
     bag: Bag, sources: Sources, settings: Settings, examples: Mapping[str, Iterable[Example]]
 ) -> dict[int, str]:
     """The images of the examples: the bag is read again, for most images are not kept."""
-    from selavpr_ros.replay.page import read_photos
+    from selavpr_ros.evaluation.run_page import read_photos
 
     stamps_ns = {ns for shown in examples.values() for example in shown
                  for ns in example.stamps_ns}
@@ -252,11 +252,11 @@ def _photos(
 
 def run(args: argparse.Namespace) -> None:
     """Replay the bag, write the folder, print the table."""
+    from selavpr_ros.evaluation import run_page, run_report
+    from selavpr_ros.evaluation.closure_metrics import summarise
     from selavpr_ros.models import load_from_settings
     from selavpr_ros.place_recognizer import PlaceRecognizer
-    from selavpr_ros.replay import page, report
-    from selavpr_ros.replay.bag import Bag
-    from selavpr_ros.replay.metrics import summarise
+    from selavpr_ros.recordings.bag import Bag
 
     settings = settings_from(args)
     with Bag(args.bag) as bag:
@@ -265,19 +265,19 @@ def run(args: argparse.Namespace) -> None:
         recognizer = PlaceRecognizer(load_from_settings(settings.model), settings)
         facts = _facts(args, bag, sources, recognizer)
         folder = _output_folder(args, bag)
-        with report.log_to(folder / 'log.txt'):
+        with run_report.log_to(folder / 'log.txt'):
             logger.info('replay of %s', facts)
-            report.write_settings(folder / 'settings.yaml', settings, facts)
+            run_report.write_settings(folder / 'settings.yaml', settings, facts)
             record, stopped_by = _process(bag, sources, recognizer)
             metrics = summarise(record, truth)
-            report.write_results(folder, record, metrics, truth, facts)
-            examples = page.choose_examples(record, truth)
+            run_report.write_results(folder, record, metrics, truth, facts)
+            examples = run_page.choose_examples(record, truth)
             gain = list(trajectory_rows(folder, [record], truth))
-            page.write_page(
+            run_page.write_page(
                 folder, record, metrics, truth, facts, settings,
                 _photos(bag, sources, settings, examples), examples, more=gain,
                 pictures=list(folder.glob(TRAJECTORIES)))
-            table = report.format_table(metrics, [*_remarks(recognizer), *gain])
+            table = run_report.format_table(metrics, [*_remarks(recognizer), *gain])
             logger.info('ended by %s\n%s', repr(stopped_by) if stopped_by else 'its end', table)
     print(f'{table}\n\nresults: {folder}')
     if stopped_by:

@@ -15,11 +15,11 @@ from tqdm import tqdm
 from selavpr_ros.errors import CheckpointError
 from selavpr_ros.evaluation.recall import TOP_K, Evaluation, Ranking, read_image, retrieve
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
+from selavpr_ros.images.preprocess import denormalise
 from selavpr_ros.models import VprModel, read_model
 from selavpr_ros.models.base import Descriptors
 from selavpr_ros.models.families import sizes_of
 from selavpr_ros.models.hog import LUMA
-from selavpr_ros.preprocess import denormalise
 
 PATCH = 8  # pixels
 # Added to the deviation of a patch, in grey levels: a patch without texture stays one.

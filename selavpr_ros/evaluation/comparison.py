@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selavpr_ros.errors import FolderError
-from selavpr_ros.replay.params import read_params
+from selavpr_ros.recordings.params import read_params
 from selavpr_ros.text import Row, flatten, size
 
 METRICS = 'metrics.json'

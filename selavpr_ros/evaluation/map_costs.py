@@ -34,18 +34,26 @@ from selavpr_ros.evaluation.map_costs_results import (
     ProcessMemory,
     SizeCosts,
 )
+from selavpr_ros.evaluation.measure import alike_features
 from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, evaluate_codecs
 from selavpr_ros.evaluation.truth import EvaluationSet
-from selavpr_ros.keyframe import Keyframe, KeyframeId, NewKeyframe, Session, SessionId
-from selavpr_ros.keyframe_index import AUTO, FLAT, HNSW, IVF, KINDS, KeyframeIndex, Rows
-from selavpr_ros.keyframe_map import KeyframeMap
-from selavpr_ros.local_codec import BINARY, CODECS, FLOAT16, INT8, NONE, EncodedFeatures, encode
-from selavpr_ros.map_file import MapFile
-from selavpr_ros.map_schema import new_manifest
-from selavpr_ros.matching import count_encoded_matches
+from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, NewKeyframe, Session, SessionId
+from selavpr_ros.maps.keyframe_index import AUTO, FLAT, HNSW, IVF, KINDS, KeyframeIndex, Rows
+from selavpr_ros.maps.keyframe_map import KeyframeMap
+from selavpr_ros.maps.local_codec import (
+    BINARY,
+    CODECS,
+    FLOAT16,
+    INT8,
+    NONE,
+    EncodedFeatures,
+    encode,
+)
+from selavpr_ros.maps.map_file import MapFile
+from selavpr_ros.maps.schema import new_manifest
+from selavpr_ros.matching.mutual import count_encoded_matches
 from selavpr_ros.models import VprModel, load_model
 from selavpr_ros.models.footprint import Footprint, measure_footprint
-from selavpr_ros.models.measure import alike_features
 from selavpr_ros.pose import Pose
 
 SELAVPR = Footprint(1024, 3721, 128, False)

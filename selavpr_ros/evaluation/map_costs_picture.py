@@ -18,8 +18,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from selavpr_ros.evaluation.map_costs import CACHE_BYTES
 from selavpr_ros.evaluation.map_costs_results import TARGETS, CodecRecall, MapCosts, SizeCosts
-from selavpr_ros.keyframe_index import AUTO, FLAT, HNSW, IVF
-from selavpr_ros.local_codec import BINARY, FLOAT16, INT8, NONE
+from selavpr_ros.maps.keyframe_index import AUTO, FLAT, HNSW, IVF
+from selavpr_ros.maps.local_codec import BINARY, FLOAT16, INT8, NONE
 from selavpr_ros.text import Row, markdown_table
 
 COLOURS = {FLAT: '#2c7bb6', HNSW: '#1a9641', IVF: '#e08214', AUTO: '#404040'}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from selavpr_ros.local_codec import BINARY, INT8
+from selavpr_ros.maps.local_codec import BINARY, INT8
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from selavpr_ros.config import Settings
 from selavpr_ros.errors import DescriptorError, ImageError, SettingError
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
-from selavpr_ros.evidence import Match, rerank
-from selavpr_ros.keyframe import Keyframe, KeyframeId
-from selavpr_ros.local_codec import FLOAT16, EncodedFeatures, encode
+from selavpr_ros.images.preprocess import preprocess
+from selavpr_ros.maps.keyframe import Keyframe, KeyframeId
+from selavpr_ros.maps.local_codec import FLOAT16, EncodedFeatures, encode
+from selavpr_ros.matching.evidence import Match, rerank
 from selavpr_ros.models import VprModel
-from selavpr_ros.preprocess import preprocess
+from selavpr_ros.settings import Settings
 
 TOP_K = Settings().index.top_k  # as many as the node re-ranks
 RECALL_AT = (1, 5, 10)

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from selavpr_ros.evaluation.closure_metrics import Latency
 from selavpr_ros.evaluation.picture import draw_hits_and_misses, draw_precision_recall
 from selavpr_ros.evaluation.precision import judge_scores
 from selavpr_ros.evaluation.recall import RECALL_AT, Evaluation
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
-from selavpr_ros.replay.metrics import Latency
 from selavpr_ros.text import Row, markdown_table, size, table
 
 # ---- the table ----------------------------------------------------------------------------------

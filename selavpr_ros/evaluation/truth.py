@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from selavpr_ros.errors import GroundTruthError
-from selavpr_ros.replay.ground_truth import POSITIVE_HEADING_RAD, POSITIVE_RADIUS_M
+from selavpr_ros.recordings.ground_truth import POSITIVE_HEADING_RAD, POSITIVE_RADIUS_M
 
 TOLERANCE = 2  # frames; two walks along one way are never in step to the frame
 EXCLUDED = 10  # images; a camera's last images show the query's place without any recognition

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from selavpr_ros.config import ModelSettings
 from selavpr_ros.errors import CheckpointError, SettingError
 from selavpr_ros.models.base import Descriptors, VprModel
 from selavpr_ros.models.hog import Hog
+from selavpr_ros.settings import ModelSettings
 
 __all__ = [
     'Descriptors', 'VprModel', 'load_from_settings', 'load_model', 'warm_up']

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval
 
+from selavpr_ros.images.preprocess import denormalise
 from selavpr_ros.models.backbone import patch_grid
-from selavpr_ros.preprocess import denormalise
 
 NETWORK = 'tf_efficientnet_lite0'
 FIRST = 2  # of the stages that are looked at: 28x28, 14x14, 14x14 and 7x7 cells at 224 pixels

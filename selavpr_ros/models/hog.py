@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from selavpr_ros.images.preprocess import denormalise
 from selavpr_ros.models.base import Descriptors, VprModel, grid_positions
-from selavpr_ros.preprocess import denormalise
 
 CELL = 8  # pixels
 BLOCK = 4  # cells a side of a local feature

@@ -8,8 +8,7 @@ from collections import deque
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 
-from selavpr_ros.camera_messages import camera_from_info, nearest_depth
-from selavpr_ros.geometry import Camera
+from selavpr_ros.images.camera import Camera, camera_from_info, nearest_depth
 from selavpr_ros.ros.conversions import stamp_to_ns
 
 KEPT = 30  # depth images, about a second

@@ -24,13 +24,13 @@ from selavpr_msgs.msg import KeyframeId as KeyframeIdMessage
 from selavpr_msgs.msg import LoopClosure as LoopClosureMessage
 from selavpr_msgs.msg import PlaceMatch, PlaceMatchArray
 from selavpr_msgs.msg import Relocalization as RelocalizationMessage
-from selavpr_ros.decision import Candidate, LoopClosure
-from selavpr_ros.geometry import RelativePose
-from selavpr_ros.image_decoding import KNOWN_ENCODINGS, decode
-from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
+from selavpr_ros.decision.closures import Candidate, LoopClosure
+from selavpr_ros.decision.relocalization import Relocalization
+from selavpr_ros.images.decoding import KNOWN_ENCODINGS, decode
+from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
+from selavpr_ros.matching.geometry import RelativePose
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose
-from selavpr_ros.relocalization import Relocalization
 
 MODES = {'mapping': PlaceMatchArray.MAPPING, 'localization': PlaceMatchArray.LOCALIZATION}
 NANOSECONDS = 1_000_000_000
@@ -90,7 +90,7 @@ def pose_from_message(message: PoseMessage) -> Pose:
 
 
 def decode_with_fallback(message: Any, encoding_override: str = '') -> np.ndarray:
-    """`image_decoding.decode`; encodings that it does not know are tried with cv_bridge.
+    """`images.decoding.decode`; encodings that it does not know are tried with cv_bridge.
 
     Raises:
         ImageError: neither can decode it.

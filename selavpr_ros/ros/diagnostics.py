@@ -11,8 +11,8 @@ import torch
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from selavpr_msgs.msg import VprStatus
-from selavpr_ros.fleet.milvus_connection import without_secrets
-from selavpr_ros.keyframe_map import REJECT_NEW
+from selavpr_ros.maps.fleet.milvus_connection import without_secrets
+from selavpr_ros.maps.keyframe_map import REJECT_NEW
 from selavpr_ros.models import VprModel
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.ros.conversions import MODES

@@ -20,9 +20,9 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray, Relocalization, VprStatus
-from selavpr_ros.decision import Decision
+from selavpr_ros.decision.closures import Decision
 from selavpr_ros.errors import NodeError
-from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
+from selavpr_ros.recordings.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
 from selavpr_ros.ros.bag_player import play
 from selavpr_ros.ros.conversions import id_from_message, pose_from_message, stamp_to_ns
 from selavpr_ros.ros.publications import reliable

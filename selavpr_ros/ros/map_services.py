@@ -29,11 +29,10 @@ from selavpr_msgs.srv import (
     SetMode,
     StartSession,
 )
-from selavpr_ros.config import replace_setting
 from selavpr_ros.errors import MapError, PoseError, VprError
-from selavpr_ros.fleet.milvus_connection import is_address, without_secrets
-from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose
-from selavpr_ros.map_opening import open_map
+from selavpr_ros.maps.fleet.milvus_connection import is_address, without_secrets
+from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, MapPose
+from selavpr_ros.maps.opening import open_map
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.ros.conversions import (
     MODES,
@@ -42,6 +41,7 @@ from selavpr_ros.ros.conversions import (
     ns_to_stamp,
     pose_from_message,
 )
+from selavpr_ros.settings import replace_setting
 
 MAX_LABEL = 1000
 

@@ -19,11 +19,10 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from selavpr_msgs.msg import VprStatus
-from selavpr_ros.config import Settings
 from selavpr_ros.errors import ImageError, PoseError, SettingError, VprError
-from selavpr_ros.image_decoding import ImageReader
-from selavpr_ros.keyframe import SessionId
-from selavpr_ros.map_opening import open_map
+from selavpr_ros.images.decoding import ImageReader
+from selavpr_ros.maps.keyframe import SessionId
+from selavpr_ros.maps.opening import open_map
 from selavpr_ros.models import load_from_settings, warm_up
 from selavpr_ros.place_recognizer import PlaceRecognizer, Query, Recognition
 from selavpr_ros.ros import diagnostics, parameters
@@ -38,6 +37,7 @@ from selavpr_ros.ros.relocalize_server import RelocalizeServer
 from selavpr_ros.ros.statistics import Snapshot, Statistics, error_kind
 from selavpr_ros.ros.subscriptions import Subscriptions
 from selavpr_ros.ros.worker import Arrival, InferenceWorker, milliseconds_since
+from selavpr_ros.settings import Settings
 
 DISCOVERY_MS = 900.0
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE

@@ -11,12 +11,12 @@ import numpy as np
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 
-from selavpr_ros.config import ImageSettings, Settings
-from selavpr_ros.image_decoding import ImageReader
+from selavpr_ros.images.decoding import ImageReader
 from selavpr_ros.ros.camera import CameraInbox
 from selavpr_ros.ros.conversions import decode_with_fallback, ns_to_stamp, stamp_to_ns
 from selavpr_ros.ros.statistics import Statistics
 from selavpr_ros.ros.worker import Arrival, InferenceWorker
+from selavpr_ros.settings import ImageSettings, Settings
 
 
 class _Finish:

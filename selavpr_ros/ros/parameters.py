@@ -11,8 +11,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from selavpr_ros.config import NO_LIMIT, SettingInfo, Settings, Value, describe, make_settings
 from selavpr_ros.errors import SettingError
+from selavpr_ros.settings import NO_LIMIT, SettingInfo, Settings, Value, describe, make_settings
 
 # Not ours, but every node may have them.
 FOREIGN = ('use_sim_time', 'qos_overrides', 'start_type_description_service')
@@ -139,7 +139,7 @@ def to_yaml() -> str:
     """All parameters with their defaults, for `config/vpr.yaml`."""
     lines = [
         '# Every parameter of vpr_node with its default. Those marked "live" can be set while the',
-        '# node runs, the others only while it is unconfigured. Made from selavpr_ros/config.py.',
+        '# node runs, the others only while it is unconfigured. Made from settings.py.',
         '/**:', '  ros__parameters:', *_yaml_lines(AUTOSTART, 4)]
     group = ''
     for info in describe():

@@ -10,7 +10,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray, Relocalization
-from selavpr_ros.keyframe import SessionId
+from selavpr_ros.maps.keyframe import SessionId
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.ros.conversions import (
     Origin,

@@ -16,7 +16,7 @@ from std_srvs.srv import Trigger
 
 from selavpr_msgs.action import Relocalize
 from selavpr_msgs.msg import Relocalization
-from selavpr_ros.keyframe import Hint
+from selavpr_ros.maps.keyframe import Hint
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.ros.conversions import Origin, match_message, relocalization_message
 

@@ -11,8 +11,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from selavpr_ros.config import Settings
 from selavpr_ros.ros.diagnostics import Publisher, Subscribed
+from selavpr_ros.settings import Settings
 
 ODOMETRY_DEPTH = 50
 CAMERA_DEPTH = 5

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from selavpr_ros.errors import SettingError
-from selavpr_ros.preprocess import preprocess
+from selavpr_ros.images.preprocess import preprocess
 
 ReadImage = Callable[[], np.ndarray]
 FAR = 1 << 62  # frames between images of different walks

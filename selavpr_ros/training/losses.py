@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from selavpr_ros.errors import SettingError
-from selavpr_ros.matching import mutual_matches
+from selavpr_ros.matching.mutual import mutual_matches
 from selavpr_ros.models.base import Descriptors
 
 # ---- from scratch -------------------------------------------------------------------------------

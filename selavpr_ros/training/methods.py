@@ -13,13 +13,13 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 
 from selavpr_ros.errors import SettingError
+from selavpr_ros.images.preprocess import denormalise, normalise
 from selavpr_ros.models import DTYPES
 from selavpr_ros.models.base import Descriptors, VprModel
 from selavpr_ros.models.conv_stem import ConvStem
 from selavpr_ros.models.cricavpr import CricaVPR
 from selavpr_ros.models.fol import FoL
 from selavpr_ros.models.selavpr import SelaVPR
-from selavpr_ros.preprocess import denormalise, normalise
 from selavpr_ros.training.data import Places
 from selavpr_ros.training.describe import describe
 from selavpr_ros.training.fol_losses import FOL_WEIGHTS, fol_terms

@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from selavpr_ros.errors import ImageError, SettingError
 from selavpr_ros.evaluation.truth import POSE_COLUMNS, SUFFIXES, read_table
-from selavpr_ros.image_decoding import decode
+from selavpr_ros.images.decoding import decode
 from selavpr_ros.pose import Pose
-from selavpr_ros.replay.bag import Bag, Topic
-from selavpr_ros.replay.pose_track import PoseTrack
-from selavpr_ros.replay.topics import (
+from selavpr_ros.recordings.bag import Bag, Topic
+from selavpr_ros.recordings.pose_track import PoseTrack
+from selavpr_ros.recordings.topics import (
     choose_image_topic,
     choose_odometry_topic,
     choose_truth_topic,

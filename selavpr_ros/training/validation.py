@@ -9,9 +9,9 @@ from torch.nn import functional
 from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
-from selavpr_ros.matching import count_mutual_matches, rank_by_matches
+from selavpr_ros.images.preprocess import denormalise, normalise
+from selavpr_ros.matching.mutual import count_mutual_matches, rank_by_matches
 from selavpr_ros.models.base import VprModel
-from selavpr_ros.preprocess import denormalise, normalise
 from selavpr_ros.training.data import Places
 from selavpr_ros.training.describe import describe
 from selavpr_ros.training.views import random_homographies, relight, warp

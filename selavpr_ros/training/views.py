@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from selavpr_ros.preprocess import denormalise, normalise
+from selavpr_ros.images.preprocess import denormalise, normalise
 
 
 def _four_point_homographies(source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

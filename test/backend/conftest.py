@@ -9,7 +9,7 @@ import pytest
 
 from selavpr_ros.backend.pose_graph import Closure, Node
 from selavpr_ros.backend.trajectory_error import trajectory_error
-from selavpr_ros.keyframe import SessionId
+from selavpr_ros.maps.keyframe import SessionId
 from selavpr_ros.pose import Pose, compose, relative_pose
 
 SIDE = 20  # nodes on a side of the square, 1 m apart

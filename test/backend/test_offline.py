@@ -7,12 +7,12 @@ import pytest
 from selavpr_ros.backend.offline import optimise_runs
 from selavpr_ros.backend.picture import draw_trajectories
 from selavpr_ros.backend.pose_graph import Closure
-from selavpr_ros.decision import Decision
-from selavpr_ros.keyframe import KeyframeId
+from selavpr_ros.decision.closures import Decision
+from selavpr_ros.maps.keyframe import KeyframeId
 from selavpr_ros.pose import Pose
-from selavpr_ros.replay.ground_truth import PoseTruth
-from selavpr_ros.replay.pose_track import PoseTrack
-from selavpr_ros.replay.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
+from selavpr_ros.recordings.ground_truth import PoseTruth
+from selavpr_ros.recordings.pose_track import PoseTrack
+from selavpr_ros.recordings.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
 
 pytest.importorskip('gtsam', reason='needs gtsam: pip install gtsam')
 

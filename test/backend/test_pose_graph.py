@@ -11,7 +11,7 @@ import pytest
 from selavpr_ros.backend import pose_graph
 from selavpr_ros.backend.pose_graph import Closure, Node, PoseGraph
 from selavpr_ros.errors import BackendError
-from selavpr_ros.keyframe import SessionId
+from selavpr_ros.maps.keyframe import SessionId
 from selavpr_ros.pose import Pose, compose
 
 pytest.importorskip('gtsam', reason='needs gtsam: pip install gtsam')

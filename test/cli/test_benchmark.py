@@ -30,8 +30,8 @@ from selavpr_ros.cli.benchmark import (
 from selavpr_ros.cli.main import main
 from selavpr_ros.errors import GroundTruthError, SettingError
 from selavpr_ros.evaluation.map_costs import Plan
+from selavpr_ros.evaluation.measure import Cost, measure_cost, median_ms, plan
 from selavpr_ros.models.footprint import Footprint
-from selavpr_ros.models.measure import Cost, measure_cost, median_ms, plan
 from selavpr_ros.models.random_values import build_random
 from selavpr_ros.systems import SYSTEMS
 

@@ -25,13 +25,13 @@ from bags import (
 )
 
 from selavpr_ros.cli.main import main
-from selavpr_ros.config import make_settings
 from selavpr_ros.errors import MapError
-from selavpr_ros.keyframe_map import KeyframeMap
-from selavpr_ros.map_file import MapFile
+from selavpr_ros.maps.keyframe_map import KeyframeMap
+from selavpr_ros.maps.map_file import MapFile
 from selavpr_ros.models import load_from_settings
 from selavpr_ros.place_recognizer import PlaceRecognizer
-from selavpr_ros.replay.bag import Bag
+from selavpr_ros.recordings.bag import Bag
+from selavpr_ros.settings import make_settings
 
 LATER_NS = 1000 * laps.SECOND_NS
 SETTINGS = laps.SETTINGS

@@ -21,14 +21,21 @@ from maps import MODEL, make_keyframe
 
 from selavpr_ros.cli import map_info
 from selavpr_ros.cli.main import main
-from selavpr_ros.fleet.milvus_connection import Address
-from selavpr_ros.fleet.milvus_store import MilvusStore
-from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, NewKeyframe, Session, SessionId
-from selavpr_ros.local_codec import encode
-from selavpr_ros.map_file import MapFile
-from selavpr_ros.map_schema import Manifest
+from selavpr_ros.images.preprocess import make_thumbnail
+from selavpr_ros.maps.fleet.milvus_connection import Address
+from selavpr_ros.maps.fleet.milvus_store import MilvusStore
+from selavpr_ros.maps.keyframe import (
+    Keyframe,
+    KeyframeId,
+    MapPose,
+    NewKeyframe,
+    Session,
+    SessionId,
+)
+from selavpr_ros.maps.local_codec import encode
+from selavpr_ros.maps.map_file import MapFile
+from selavpr_ros.maps.schema import Manifest
 from selavpr_ros.pose import Pose
-from selavpr_ros.preprocess import make_thumbnail
 
 SECOND = 1_000_000_000
 MANIFEST = Manifest('0123456789abcdef', 'hog/1/area96x128', 'int8', 'a test', laps.START_NS)

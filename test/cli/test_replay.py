@@ -24,8 +24,8 @@ from bags import (
 
 import selavpr_ros.cli.replay
 from selavpr_ros.cli.main import main
-from selavpr_ros.replay.bag import Bag
-from selavpr_ros.replay.ground_truth import PoseTruth
+from selavpr_ros.recordings.bag import Bag
+from selavpr_ros.recordings.ground_truth import PoseTruth
 
 FILES = [
     'candidates.csv', 'keyframes.csv', 'log.txt', 'metrics.json', 'precision_recall.png',

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from selavpr_ros.images.preprocess import denormalise
 from selavpr_ros.models.base import Descriptors, VprModel
-from selavpr_ros.preprocess import denormalise
 
 LOCAL = 8  # local features of an image
 

@@ -16,8 +16,8 @@ from selavpr_ros.evaluation.baselines import (
 )
 from selavpr_ros.evaluation.recall import evaluate
 from selavpr_ros.evaluation.truth import EvaluationSet, read_pairs
+from selavpr_ros.images.preprocess import preprocess
 from selavpr_ros.models import load_model
-from selavpr_ros.preprocess import preprocess
 
 
 def texture(place: int, shift: int = 0, gain: float = 1.0) -> np.ndarray:

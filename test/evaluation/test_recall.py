@@ -21,7 +21,7 @@ from selavpr_ros.evaluation.recall import (
     retrieve,
 )
 from selavpr_ros.evaluation.truth import EvaluationSet, read_pairs
-from selavpr_ros.local_codec import encode
+from selavpr_ros.maps.local_codec import encode
 from selavpr_ros.models import load_model
 
 

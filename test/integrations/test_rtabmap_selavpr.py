@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from selavpr_ros.errors import ImageError
+from selavpr_ros.images.preprocess import preprocess
 from selavpr_ros.models import load_model
-from selavpr_ros.preprocess import preprocess
 
 FILE = Path(__file__).parents[2] / 'integrations/rtabmap_selavpr.py'
 HOST = Path(__file__).with_name('rtabmap_host.cpp')

@@ -7,10 +7,10 @@ import timm
 import torch
 from models_support import pictures
 
+from selavpr_ros.images.preprocess import normalise
 from selavpr_ros.models.conv_stem import CHANNELS, NETWORK, ConvStem, Scale, fuse, unit
 from selavpr_ros.models.families import build_model, sizes_of
 from selavpr_ros.models.selavpr import SelaVPR
-from selavpr_ros.preprocess import normalise
 
 WIDTH = 24
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from selavpr_ros.images.preprocess import preprocess
 from selavpr_ros.models import load_model
 from selavpr_ros.models.selavpr import SelaVPR
-from selavpr_ros.preprocess import preprocess
 from selavpr_ros.training.sources import read_image
 
 

@@ -9,7 +9,7 @@ from tiny_checkpoints import make
 from torch.nn import functional
 
 from selavpr_ros.errors import ImageError
-from selavpr_ros.matching import count_mutual_matches
+from selavpr_ros.matching.mutual import count_mutual_matches
 from selavpr_ros.models import fol
 from selavpr_ros.models.backbone import patch_grid
 from selavpr_ros.models.fol import (

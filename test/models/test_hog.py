@@ -6,9 +6,9 @@ import pytest
 import torch
 from models_support import assert_positions_are_true
 
+from selavpr_ros.images.preprocess import normalise
 from selavpr_ros.models import load_model
 from selavpr_ros.models.hog import hysteresis, orientation_cells
-from selavpr_ros.preprocess import normalise
 
 
 def test_shapes_and_unit_rows():

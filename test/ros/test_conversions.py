@@ -9,14 +9,14 @@ from live import SECOND, place, raw_message
 from std_msgs.msg import Header
 
 from selavpr_msgs.msg import PlaceMatch, PlaceMatchArray
-from selavpr_ros.decision import Candidate, Decision, LoopClosure
+from selavpr_ros.decision.closures import Candidate, Decision, LoopClosure
+from selavpr_ros.decision.relocalization import Relocalization
 from selavpr_ros.errors import ImageError
-from selavpr_ros.evidence import Match
-from selavpr_ros.geometry import Geometry, RelativePose
-from selavpr_ros.keyframe import Keyframe, KeyframeId, MapPose, SessionId
+from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, MapPose, SessionId
+from selavpr_ros.matching.evidence import Match
+from selavpr_ros.matching.geometry import Geometry, RelativePose
 from selavpr_ros.place_recognizer import Query, Recognition
 from selavpr_ros.pose import Pose
-from selavpr_ros.relocalization import Relocalization
 from selavpr_ros.ros import conversions
 from selavpr_ros.ros.conversions import Origin
 

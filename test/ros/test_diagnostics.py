@@ -4,8 +4,7 @@ import pytest
 import tiny_checkpoints
 from live import place
 
-from selavpr_ros.config import make_settings
-from selavpr_ros.decision import ORDER
+from selavpr_ros.decision.closures import ORDER
 from selavpr_ros.models import load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.ros.diagnostics import (
@@ -23,6 +22,7 @@ from selavpr_ros.ros.diagnostics import (
     unconfigured_status,
 )
 from selavpr_ros.ros.statistics import Failures, Snapshot
+from selavpr_ros.settings import make_settings
 
 NAN = float('nan')
 IMAGE = 'sensor_msgs/msg/Image'

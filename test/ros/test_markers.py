@@ -3,9 +3,9 @@ from live import SECOND
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from selavpr_ros.decision import Candidate, Decision
-from selavpr_ros.evidence import Match
-from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
+from selavpr_ros.decision.closures import Candidate, Decision
+from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
+from selavpr_ros.matching.evidence import Match
 from selavpr_ros.place_recognizer import Query, Recognition
 from selavpr_ros.pose import Pose
 from selavpr_ros.ros.markers import MAX_REJECTED, MapMarkers

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from selavpr_ros.decision import Candidate, Decision
-from selavpr_ros.evidence import Match
-from selavpr_ros.geometry import Geometry
-from selavpr_ros.keyframe import Keyframe, KeyframeId
-from selavpr_ros.matching import LocalMatches
+from selavpr_ros.decision.closures import Candidate, Decision
+from selavpr_ros.maps.keyframe import Keyframe, KeyframeId
+from selavpr_ros.matching.evidence import Match
+from selavpr_ros.matching.geometry import Geometry
+from selavpr_ros.matching.mutual import LocalMatches
 from selavpr_ros.ros.match_picture import (
     DARK,
     FACTS,

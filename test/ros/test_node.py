@@ -23,7 +23,7 @@ from live import (
 from visualization_msgs.msg import Marker
 
 from selavpr_msgs.msg import PlaceMatch, PlaceMatchArray, VprStatus
-from selavpr_ros.unrelated import USUAL_OVERLAP
+from selavpr_ros.decision.unrelated import USUAL_OVERLAP
 
 
 def test_every_query_is_answered_and_a_revisit_is_a_loop_closure(listener, eager):

@@ -5,9 +5,9 @@ import yaml
 from live import LiveNode  # noqa: F401  skips without ROS
 from rclpy.parameter import Parameter
 
-from selavpr_ros.config import SettingInfo, Settings, describe
 from selavpr_ros.errors import SettingError
 from selavpr_ros.ros.parameters import change, make_descriptor, to_yaml
+from selavpr_ros.settings import SettingInfo, Settings, describe
 
 YAML = Path(__file__).parents[2] / 'config' / 'vpr.yaml'
 

@@ -16,15 +16,15 @@ from bags import COMPRESSED_TOPIC, IMAGE_TOPIC, write_image_bag
 from live import SECOND, TIMEOUT_S, stamp_of, wait_until
 
 from selavpr_msgs.msg import VprStatus
-from selavpr_ros.config import make_settings
 from selavpr_ros.models import load_from_settings
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose
-from selavpr_ros.replay.bag import Bag
-from selavpr_ros.replay.pose_track import PoseTrack
-from selavpr_ros.replay.records import Run
-from selavpr_ros.replay.replay import replay
+from selavpr_ros.recordings.bag import Bag
+from selavpr_ros.recordings.pose_track import PoseTrack
+from selavpr_ros.recordings.records import Run
+from selavpr_ros.recordings.replay import replay
 from selavpr_ros.ros.bag_player import play
+from selavpr_ros.settings import make_settings
 
 # The stamps are made up: frame n at second n. All else that decides is as a user has it.
 SETTINGS = {'pose_timeout': 5.0, 'qos.image_reliability': 'reliable'}

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from live import SECOND  # noqa: F401  skips without ROS
 
-from selavpr_ros.decision import Candidate, Decision
+from selavpr_ros.decision.closures import Candidate, Decision
 from selavpr_ros.errors import DescriptorError, ImageError, PoseError, StampError
-from selavpr_ros.evidence import Match
-from selavpr_ros.keyframe import Keyframe, KeyframeId, SessionId
+from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
+from selavpr_ros.matching.evidence import Match
 from selavpr_ros.place_recognizer import Query, Recognition
 from selavpr_ros.pose import Pose
 from selavpr_ros.ros.statistics import (

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from live import SECOND, wait_until
 
-from selavpr_ros.config import Settings, make_settings
 from selavpr_ros.errors import ImageError
 from selavpr_ros.pose import Pose
 from selavpr_ros.ros.camera import CameraInbox
 from selavpr_ros.ros.statistics import Statistics
 from selavpr_ros.ros.worker import Arrival, InferenceWorker
+from selavpr_ros.settings import Settings, make_settings
 
 
 class Recognizer:

@@ -6,7 +6,7 @@ import pytest
 
 from selavpr_ros.cli import simulate
 from selavpr_ros.errors import BagError, VprError
-from selavpr_ros.replay.bag import Bag
+from selavpr_ros.recordings.bag import Bag
 
 
 def parse(*words):

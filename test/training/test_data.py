@@ -9,7 +9,7 @@ import torch
 from places import along, make_places, walk
 
 from selavpr_ros.errors import ImageError, SettingError
-from selavpr_ros.preprocess import denormalise
+from selavpr_ros.images.preprocess import denormalise
 from selavpr_ros.training.data import Places, Rules, Walk
 from selavpr_ros.training.sources import read_image
 

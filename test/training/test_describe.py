@@ -4,7 +4,7 @@ from places import Colours, make_places, walk
 from tiny_checkpoints import make
 from torch.utils.data import Subset
 
-from selavpr_ros.preprocess import denormalise
+from selavpr_ros.images.preprocess import denormalise
 from selavpr_ros.training.describe import BATCH, describe
 
 RAINBOW = [(n, 255 - n, 40) for n in range(BATCH + 5)]

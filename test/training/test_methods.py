@@ -10,7 +10,7 @@ from tiny_checkpoints import IMAGE_SIZES, make
 from torch.nn import functional
 
 from selavpr_ros.errors import SettingError
-from selavpr_ros.preprocess import denormalise
+from selavpr_ros.images.preprocess import denormalise
 from selavpr_ros.training import methods
 from selavpr_ros.training.fol_losses import FOL_WEIGHTS
 from selavpr_ros.training.losses import selavpr_terms

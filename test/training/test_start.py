@@ -6,10 +6,10 @@ import torch
 from tiny_checkpoints import make, write
 
 from selavpr_ros.errors import CheckpointError, SettingError
+from selavpr_ros.images.preprocess import normalise
 from selavpr_ros.models import load_model
 from selavpr_ros.models.conv_stem import NETWORK
 from selavpr_ros.models.families import FAMILIES
-from selavpr_ros.preprocess import normalise
 from selavpr_ros.training.recipe import Recipe
 from selavpr_ros.training.start import HEADS, count_parameters, freeze, start_model
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from selavpr_ros.preprocess import denormalise, normalise
+from selavpr_ros.images.preprocess import denormalise, normalise
 from selavpr_ros.training.views import (
     pixel_grid,
     randaugment,

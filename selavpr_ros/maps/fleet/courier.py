@@ -1,0 +1,194 @@
+"""What brings the keyframes of a robot to the map that it shares, and asks that map."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from selavpr_ros.errors import MapError, UnreachableError
+from selavpr_ros.maps.fleet.deliveries import Deliveries, count_undelivered
+from selavpr_ros.maps.fleet.milvus_store import MilvusStore
+from selavpr_ros.maps.keyframe import NewKeyframe
+from selavpr_ros.maps.map_file import MapFile
+
+T = TypeVar('T')
+
+# After a failure; twice as long after each further one.
+RETRY_S = 1.0
+LONGEST_RETRY_S = 60.0
+# Of a parcel, which is one request and marked as a whole: a bad link gets it through in time.
+PARCEL_BYTES = 1_500_000
+KEYFRAMES_AT_ONCE = 64
+POSES_AT_ONCE = 1000
+# What is left then is delivered by the next start.
+CLOSING_S = 5.0
+
+
+class Courier:
+    """Tells a shared map, in the background, what is new in the own one.
+
+    Nothing is lost and nothing is there twice: what is waiting is in the file until the server
+    has acknowledged it, and telling it twice is telling it once.
+
+    Args:
+        file: of the own map.
+        connect: opens the shared map; MapError if that does not work now.
+
+    Raises:
+        MapError: the server refuses the map. One that does not answer is tried again later.
+
+    Attributes:
+        error: why the last attempt failed; empty if it did not.
+    """
+
+    def __init__(self, file: MapFile, connect: Callable[[], MilvusStore]) -> None:
+        self._file, self._connect = file, connect
+        self._deliveries: Deliveries | None = None
+        self._store: MilvusStore | None = None
+        self._failures = self._unanswered = 0  # in a row: rounds of delivery, and questions
+        self._is_reachable = False
+        self._news, self._stopped = threading.Event(), threading.Event()
+        self.error = ''
+        try:
+            self._open()
+        except UnreachableError as error:
+            self._fail(error)
+        self._news.set()
+        self._thread = threading.Thread(target=self._run, name='vpr courier', daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is news."""
+        self._news.set()
+
+    def ask(self, question: Callable[[MilvusStore], T], otherwise: T) -> T:
+        """What the server answers; `otherwise` where it does not, or did not a moment ago."""
+        store = self._store
+        if store is None or not self._is_reachable:
+            return otherwise
+        try:
+            answer = question(store)
+        except MapError as error:
+            self._unanswered += 1
+            self._fail(error)
+            return otherwise
+        self._unanswered = 0
+        return answer
+
+    def close(self) -> None:
+        """Deliver what can be delivered soon, and let go of the server."""
+        until_s = time.monotonic() + CLOSING_S
+        with suppress(MapError):
+            while (not self.error and count_undelivered(self._file)
+                   and time.monotonic() < until_s):
+                time.sleep(0.02)
+        self._stopped.set()
+        self._news.set()
+        # A request may wait longer for its answer; it is made again by the next start.
+        self._thread.join(max(until_s - time.monotonic(), 0.1))
+        self._disconnect()
+
+    def _fail(self, error: MapError) -> None:
+        self.error = str(error)
+        # What it refuses to keep is no reason not to ask.
+        self._is_reachable = self._is_reachable and not isinstance(error, UnreachableError)
+        self._news.set()
+
+    # ---- the thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            if self.error:
+                failures = max(self._failures, self._unanswered, 1)
+                self._stopped.wait(min(RETRY_S * 2.0**(failures - 1), LONGEST_RETRY_S))
+            else:
+                self._news.wait()
+            self._news.clear()
+            if not self._stopped.is_set():
+                self._try()
+
+    def _try(self) -> None:
+        try:
+            if not self._is_reachable:
+                self._disconnect()
+                self._open()
+            elif self.error and self._store:  # somebody may have deleted what was there
+                self._store.reopen()
+                self._deliveries = Deliveries(self._file, self._store.uuid)
+            self._deliver()
+        except MapError as error:
+            self._failures += 1
+            self._fail(error)
+        except Exception as error:  # else it would deliver nothing any more, and not say so
+            self._failures += 1
+            self._fail(MapError(f'internal error, please report it: {error!r}'))
+        else:
+            self._failures, self.error = 0, ''
+
+    def _open(self) -> None:
+        self._store = self._connect()
+        self._deliveries = Deliveries(self._file, self._store.uuid)
+        self._is_reachable = True
+
+    def _disconnect(self) -> None:
+        store, self._store = self._store, None
+        if store:
+            store.close()
+
+    def _deliver(self) -> None:
+        store, waiting = self._store, self._deliveries
+        if store is None or waiting is None:
+            return
+        # Before new ones: an id may be used again.
+        while not self._stopped.is_set() and (gone := waiting.recalled(POSES_AT_ONCE)):
+            store.remove(gone)
+            waiting.mark_recalled(gone)
+        refusals = self._deliver_new(store, waiting)
+        while not self._stopped.is_set() and (poses := waiting.moved(POSES_AT_ONCE)):
+            store.set_map_poses(poses)
+            waiting.mark_moved(poses.items())
+        if refusals:
+            raise refusals[0]
+
+    def _deliver_new(self, store: MilvusStore, waiting: Deliveries) -> list[MapError]:
+        """Send all keyframes that wait; returns what the server said of those it refused."""
+        refusals: list[MapError] = []
+        after = 0
+        while not self._stopped.is_set() and (parcel := self._pack(waiting, after)):
+            after = max(parcel)
+            try:
+                self._send(store, waiting, list(parcel.values()))
+            except UnreachableError:
+                raise
+            except MapError:  # one of them, at least: the others shall arrive
+                for new in parcel.values():
+                    try:
+                        self._send(store, waiting, [new])
+                    except UnreachableError:
+                        raise
+                    except MapError as error:
+                        refusals.append(error)
+        return refusals
+
+    def _pack(self, waiting: Deliveries, after: int) -> dict[int, NewKeyframe]:
+        """The next keyframes that wait, by their numbers in the file, as many as fit."""
+        parcel: dict[int, NewKeyframe] = {}
+        nbytes = 0
+        for number, keyframe_id in waiting.new(KEYFRAMES_AT_ONCE, after).items():
+            new = self._file.whole(keyframe_id)
+            if new is None:  # forgotten in the meantime
+                continue
+            nbytes += new.nbytes
+            if parcel and nbytes > PARCEL_BYTES:
+                break
+            parcel[number] = new
+        return parcel
+
+    def _send(
+        self, store: MilvusStore, waiting: Deliveries, parcel: Sequence[NewKeyframe]
+    ) -> None:
+        store.upsert(parcel)
+        waiting.mark_new(new.keyframe for new in parcel)

@@ -1,0 +1,99 @@
+"""From settings to an open map."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from selavpr_ros.errors import MapError
+from selavpr_ros.maps.fleet.milvus_connection import Address, is_address
+from selavpr_ros.maps.fleet.milvus_store import MilvusStore
+from selavpr_ros.maps.fleet.shared_map import SharedMap
+from selavpr_ros.maps.keyframe_map import KeyframeMap
+from selavpr_ros.maps.map_file import MapFile
+from selavpr_ros.maps.schema import new_manifest
+from selavpr_ros.settings import Settings
+
+
+def open_map(
+    settings: Settings, model_id: str, global_dim: int = 0, *,
+    allow_model_mismatch: bool = False,
+) -> KeyframeMap:
+    """Open the map that the settings `map.*` name; without `map.path` a temporary one.
+
+    Args:
+        settings: `map.*`, `index.*` and `robot_id`.
+        model_id: of the model that will ask, see `VprModel.model_id`.
+        global_dim: length of its global descriptors; only a shared map wants to know.
+        allow_model_mismatch: take a map of another model, for who knows that its descriptors
+            can be compared all the same.
+
+    Raises:
+        MapError: the file cannot be opened, or is of another model; the server of a shared map
+            refuses it. One that does not answer is waited for in the background.
+    """
+    if is_address(settings.map.path):
+        return _open_shared(settings, model_id, global_dim)
+    path = Path(settings.map.path).expanduser() if settings.map.path else None
+    file = _open_file(path, settings, model_id, 'map.path', allow_model_mismatch)
+    return _closing_on_error(file, lambda: KeyframeMap(file, **_options(settings)))
+
+
+def _open_file(
+    path: Path | None, settings: Settings, model_id: str, setting: str, allow_mismatch: bool
+) -> MapFile:
+    manifest = new_manifest(model_id, settings.map.local_codec)
+    file = MapFile(path, manifest, read_only=settings.map.read_only)
+    if file.manifest.model_id != model_id and not allow_mismatch:
+        file.close()
+        raise MapError(
+            f'{path}: its descriptors are of model {file.manifest.model_id}, those of '
+            f'{model_id} cannot be compared with them: set model.weights to that model, or '
+            f'{setting} to a new file')
+    return file
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    return {'index': settings.index.type, 'cache_bytes': settings.map.local_cache_mib << 20}
+
+
+def _closing_on_error(file: MapFile, make: Callable[[], KeyframeMap]) -> KeyframeMap:
+    try:
+        return make()
+    except BaseException:
+        file.close()
+        raise
+
+
+def own_path(settings: Settings) -> Path:
+    """The file of the keyframes of a robot that shares its map."""
+    if settings.map.own_path:
+        return Path(settings.map.own_path).expanduser()
+    home = os.environ.get('ROS_HOME') or '~/.ros'
+    return Path(home).expanduser() / f'selavpr/robot_{settings.robot_id}.vprmap'
+
+
+def _open_shared(settings: Settings, model_id: str, global_dim: int) -> KeyframeMap:
+    address = Address.parse(settings.map.path)
+    if settings.robot_id == 0:
+        raise MapError('a shared map needs to know its robots apart: set robot_id to a number '
+                       'from 1 on that no other robot has')
+    if settings.map.read_only:
+        raise MapError('map.read_only is for files: use map.mode localization to keep no '
+                       'keyframes in a shared map')
+    path = own_path(settings)
+    if not settings.map.own_path:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise MapError(f'{path}: its folder cannot be made ({error}): set map.own_path to a '
+                           'file where there is room') from error
+    file = _open_file(path, settings, model_id, 'map.own_path', allow_mismatch=False)
+    connect = partial(
+        MilvusStore, address, model_id=model_id, dim=global_dim, codec=file.codec,
+        timeout_s=settings.map.server_timeout)
+    return _closing_on_error(file, lambda: SharedMap(
+        file, connect, fetch_s=settings.map.server_timeout, **_options(settings)))

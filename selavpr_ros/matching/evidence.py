@@ -1,0 +1,138 @@
+"""Stage 4: what speaks for a candidate, before anybody decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from selavpr_ros.maps.keyframe import Keyframe
+from selavpr_ros.maps.local_codec import EncodedFeatures
+from selavpr_ros.matching.mutual import NO_MATCHES, LocalMatches, match_encoded
+from selavpr_ros.models.base import VprModel
+
+if TYPE_CHECKING:
+    from selavpr_ros.matching.geometry import Geometry
+
+CELLS = 4  # a side of the grid that `spread` looks at
+MOST_APART = 1.5  # cells that the moves of neighbours differ by, if they belong together
+
+
+@dataclass(frozen=True)
+class Match:
+    """A retrieved keyframe with its evidence.
+
+    Attributes:
+        keyframe: of the map.
+        rank_global: order by similarity, 0 first.
+        similarity: cosine of the global descriptors.
+        local_matches: mutual nearest neighbours; 0 where local features are not compared.
+        local_score: local_matches / the most that the model can have, in [0, 1]; NaN where
+            local features are not compared.
+        mean_similarity: mean cosine of the mutual matches; NaN without any.
+        spread: how evenly the mutual matches lie over the query image, in [0, 1]: 0 is in one
+            cell of 4 x 4, 1 the same number in all; NaN where they are no grid, or none.
+        overlap: how much of the view both have in common, in [0, 1] (`overlap_of`); NaN where
+            the mutual matches are no grid.
+        geometry: whether the mutual matches fit one movement; None where nobody looked.
+        pairs: the mutual matches.
+    """
+
+    keyframe: Keyframe
+    rank_global: int
+    similarity: float
+    local_matches: int
+    local_score: float
+    mean_similarity: float = math.nan
+    spread: float = math.nan
+    overlap: float = math.nan
+    geometry: Geometry | None = None
+    pairs: LocalMatches = NO_MATCHES
+
+    @property
+    def score(self) -> float:
+        """What speaks most for the same place, not negative: overlap, where it is known; else the
+        share of mutual matches; else similarity, counted from -1.
+        """
+        if math.isnan(self.local_score):
+            return max(0.0, 1.0 + self.similarity)
+        return self.local_score if math.isnan(self.overlap) else self.overlap
+
+    def with_pairs(self, pairs: LocalMatches, most: int, positions: np.ndarray | None) -> Match:
+        """The same candidate, its local features compared.
+
+        Args:
+            pairs: mutual matches with it.
+            most: local features that an image can have.
+            positions: (N, 2) of both images' local features, or None where they are no grid.
+        """
+        return replace(
+            self, pairs=pairs, local_matches=len(pairs), local_score=len(pairs) / most,
+            mean_similarity=float(pairs.similarity.mean()) if len(pairs) else math.nan,
+            spread=math.nan if positions is None else spread_of(positions[pairs.pairs[:, 0]]),
+            overlap=math.nan if positions is None else overlap_of(pairs.pairs, positions))
+
+
+def rerank(
+    matches: Sequence[Match], query: torch.Tensor, features: Sequence[EncodedFeatures | None],
+    model: VprModel,
+) -> list[Match]:
+    """Compare local features, and order candidates by their mutual matches.
+
+    Args:
+        matches: K candidates by similarity; the more similar one wins a tie.
+        query: (N, d) float32 unit rows.
+        features: K local features as the map keeps them; None has none.
+        model: whose they are.
+    """
+    most, positions = model.max_local_features, model.local_positions()
+    found = match_encoded(query, features, model.match_similarity)
+    compared = [match.with_pairs(pairs, most, positions)
+                for match, pairs in zip(matches, found, strict=True)]
+    return sorted(compared, key=lambda match: -match.local_matches)
+
+
+def _neighbours(rows: int, columns: int) -> int:
+    """How many pairs of neighbours a grid has, diagonal ones included."""
+    return rows * (columns - 1) + (rows - 1) * columns + 2 * (rows - 1) * (columns - 1)
+
+
+def overlap_of(pairs: np.ndarray, positions: np.ndarray) -> float:
+    """How much of the view two images have in common, by mutual matches that move together.
+
+    Where both show one surface, neighbouring features of the one match neighbours in the other;
+    what matches by chance lands anywhere (Bian et al., "GMS: Grid-based motion statistics", CVPR
+    2017). Counted are neighbours on the grid, 8 around each feature, whose matches lie apart as
+    they do, give or take a cell and a half: so far scale and perspective may change.
+
+    Args:
+        pairs: (P, 2) indices of features of the one image and of the other.
+        positions: (N, 2) of the features in row-major order, see `VprModel.local_positions`.
+
+    Returns:
+        In [0, 1]: 1 is an image with itself.
+    """
+    columns = int(np.searchsorted(positions[:, 1], positions[0, 1], side='right'))
+    rows, most = len(positions) // columns, _neighbours(len(positions) // columns, columns)
+    (query_y, match_y), (query_x, match_x) = (pairs // columns).T, (pairs % columns).T
+    moves = np.full((rows + 2, columns + 2, 2), np.nan, np.float32)
+    moves[query_y + 1, query_x + 1] = np.stack([match_y - query_y, match_x - query_x], axis=1)
+    inner, together = moves[1:-1, 1:-1], 0
+    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
+        beside = moves[1 + down: 1 + down + rows, 1 + right: 1 + right + columns]
+        together += int((np.abs(beside - inner).max(axis=2) <= MOST_APART).sum())
+    return together / most if most else 0.0
+
+
+def spread_of(positions: np.ndarray) -> float:
+    """Entropy of points (P, 2) in [0, 1] over a grid of cells, as a share of the highest one."""
+    if not len(positions):
+        return math.nan
+    cells = (positions * CELLS).astype(int).clip(0, CELLS - 1)
+    counts = np.bincount(CELLS * cells[:, 1] + cells[:, 0])
+    shares = counts[counts > 0] / len(positions)
+    return float(-(shares * np.log(shares)).sum() / math.log(CELLS * CELLS))

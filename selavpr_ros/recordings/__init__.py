@@ -1,0 +1,1 @@
+"""Bags with their poses and their truth, read without ROS, and replayed."""

@@ -1,0 +1,66 @@
+"""What a bag tells of its images besides pixels and poses, as the node hears it live."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from selavpr_ros.errors import ImageError
+from selavpr_ros.images.camera import DEPTH_SYNC_NS, Camera, camera_from_info, nearest_depth
+from selavpr_ros.place_recognizer import NO_CONTEXT, Context
+from selavpr_ros.recordings.bag import Bag
+from selavpr_ros.recordings.topics import Sources
+from selavpr_ros.settings import Settings
+
+KEPT = 30  # depth images, about a second
+
+logger = logging.getLogger(__name__)
+
+
+class RecordedContext:
+    """The calibration of a bag's camera, its depth images and the name of its odometry frame.
+
+    Args:
+        bag: open, and read along with the images.
+        sources: its topics; depth is read with `verify.geometry` pnp alone.
+        settings: of the recogniser.
+    """
+
+    def __init__(self, bag: Bag, sources: Sources, settings: Settings) -> None:
+        odometry = next(bag.stamped(sources.odometry.name), None) if sources.odometry else None
+        told = odometry[1].header.frame_id if odometry else ''
+        self._frame = told or NO_CONTEXT.pose_frame
+        self._camera = _read_camera(bag, sources, settings)
+        wants_depth = sources.depth and settings.verify.geometry == 'pnp'
+        self._coming: Iterator[tuple[int, Any]] = (
+            bag.stamped(sources.depth.name) if sources.depth and wants_depth else iter(()))
+        self._depth: deque[tuple[int, Any]] = deque(maxlen=KEPT)
+
+    def at(self, stamp_ns: int) -> Context:
+        """Context of the image with this stamp; stamps increase.
+
+        Raises:
+            ImageError: its depth image cannot be decoded.
+        """
+        while not self._depth or self._depth[-1][0] <= stamp_ns + DEPTH_SYNC_NS:
+            stamped = next(self._coming, None)
+            if stamped is None:
+                break
+            self._depth.append(stamped)
+        return Context(pose_frame=self._frame, camera=self._camera,
+                       depth_m=nearest_depth(self._depth, stamp_ns))
+
+
+def _read_camera(bag: Bag, sources: Sources, settings: Settings) -> Camera | None:
+    # The calibration is that of the image as it comes, not of a turned one.
+    if (sources.camera_info is None or settings.image.rotate_deg
+            or settings.verify.geometry == 'none'):
+        return None
+    first = next(bag.stamped(sources.camera_info.name), None)
+    try:
+        return camera_from_info(first[1]) if first else None
+    except ImageError as error:
+        logger.warning('%s is not used: %s', sources.camera_info.name, error)
+        return None

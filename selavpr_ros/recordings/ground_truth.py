@@ -1,0 +1,124 @@
+"""Which images show the same place: from true poses, or from pairs that people have marked."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+
+from selavpr_ros.errors import GroundTruthError, PoseError
+from selavpr_ros.pose import Pose
+from selavpr_ros.recordings.pose_track import PoseTrack, StampedPose
+
+POSITIVE_RADIUS_M = 5.0
+# A camera that looks elsewhere sees another place: beyond this, most of the picture is new.
+POSITIVE_HEADING_RAD = math.radians(45.0)
+# True poses are made afterwards, often one an image only.
+MAX_GAP_S = 1.0
+
+
+class GroundTruth(ABC):
+    """Tells of two images, known by their stamps, whether they show the same place."""
+
+    description = ''
+
+    @abstractmethod
+    def same_places(self, query_ns: int, match_stamps_ns: Sequence[int]) -> list[bool | None]:
+        """Judge one query against many images; None where the truth does not tell."""
+
+    def is_same_place(self, query_ns: int, match_ns: int) -> bool | None:
+        """Judge one pair; None where the truth does not tell."""
+        return self.same_places(query_ns, [match_ns])[0]
+
+    def pose_at(self, stamp_ns: int) -> Pose | None:
+        """The true pose of the robot, or None where it is not known."""
+        return None
+
+
+class PoseTruth(GroundTruth):
+    """The same place: positions within a radius, and orientations within an angle.
+
+    Args:
+        poses: stamps in ns and true poses, all in one frame.
+        radius_m: of the field's usual definition of a positive.
+        heading_rad: largest angle between the two orientations; pi turns this off.
+    """
+
+    def __init__(
+        self, poses: Iterable[StampedPose], radius_m: float = POSITIVE_RADIUS_M,
+        heading_rad: float = POSITIVE_HEADING_RAD,
+    ) -> None:
+        self._track = PoseTrack(poses, max_gap_s=MAX_GAP_S)
+        self._rows: dict[int, np.ndarray] = {}
+        self.radius_m, self.heading_rad = radius_m, heading_rad
+        self.description = f'within {radius_m:g} m and {math.degrees(heading_rad):.0f} deg'
+
+    def pose_at(self, stamp_ns: int) -> Pose | None:
+        return self._track.at(stamp_ns)
+
+    def same_places(self, query_ns: int, match_stamps_ns: Sequence[int]) -> list[bool | None]:
+        query = self._row(query_ns)
+        matches = np.array([self._row(ns) for ns in match_stamps_ns]).reshape(-1, len(query))
+        distances = np.linalg.norm(matches[:, :3] - query[:3], axis=1)
+        # q and -q are one rotation, and the angle between quaternions is half the rotation's.
+        cosines = np.minimum(np.abs(matches[:, 3:] @ query[3:]), 1.0)
+        near = (distances <= self.radius_m) & (2.0 * np.arccos(cosines) <= self.heading_rad)
+        known = ~np.isnan(distances)
+        return [bool(n) if k else None for n, k in zip(near, known, strict=True)]
+
+    def _row(self, stamp_ns: int) -> np.ndarray:
+        """(7,) position and quaternion, kept for the next time; NaN where unknown."""
+        row = self._rows.get(stamp_ns)
+        if row is None:
+            pose = self.pose_at(stamp_ns)
+            row = np.full(7, np.nan) if pose is None else np.concatenate(
+                [pose.translation_m, pose.rotation])
+            self._rows[stamp_ns] = row
+        return row
+
+
+class PairTruth(GroundTruth):
+    """The same place: pairs of stamps in ns, in either order; every other pair is not."""
+
+    description = 'marked pairs'
+
+    def __init__(self, pairs_ns: Iterable[tuple[int, int]]) -> None:
+        self._pairs = {frozenset(pair) for pair in pairs_ns}
+
+    def same_places(self, query_ns: int, match_stamps_ns: Sequence[int]) -> list[bool | None]:
+        return [frozenset((query_ns, match_ns)) in self._pairs for match_ns in match_stamps_ns]
+
+
+def _tum_pose(line: str) -> StampedPose:
+    stamp, *numbers = line.replace(',', ' ').split()
+    if len(numbers) != 7:
+        raise ValueError(f'{1 + len(numbers)} numbers')
+    values = np.array([float(number) for number in numbers])
+    return int(Decimal(stamp) * 1_000_000_000), Pose(values[:3], values[3:])
+
+
+def read_tum(path: Path) -> list[StampedPose]:
+    """Read a trajectory in TUM's format: lines of `stamp_s x y z qx qy qz qw`, # for comments.
+
+    Raises:
+        GroundTruthError: the file cannot be read, or a line is not of that form.
+    """
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise GroundTruthError(f'{path} cannot be read: {error}') from error
+    poses = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.startswith('#'):
+            continue
+        try:
+            poses.append(_tum_pose(line))
+        except (ValueError, ArithmeticError, PoseError) as error:
+            raise GroundTruthError(
+                f'{path}, line {number}: {error}; TUM\'s format is "stamp_s x y z qx qy qz qw"'
+            ) from error
+    return poses

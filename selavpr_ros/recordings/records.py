@@ -1,0 +1,143 @@
+"""What a run leaves behind, as plain records.
+
+A replay fills them from the PlaceRecognizer (`Run.add`), a listener on the node's topics from
+messages; metrics, tables and pictures are made from them alone.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from selavpr_ros.decision.closures import Candidate, Decision
+from selavpr_ros.maps.keyframe import KeyframeId
+from selavpr_ros.place_recognizer import Recognition
+from selavpr_ros.pose import Pose
+
+
+@dataclass(frozen=True)
+class KeyframeRecord:
+    """A keyframe of the map; `pose` in the odometry frame, or None."""
+
+    id: KeyframeId
+    stamp_ns: int
+    pose: Pose | None = None
+
+
+@dataclass(frozen=True)
+class CandidateRecord:
+    """One judged candidate of a query; the fields are those of Match and Candidate."""
+
+    match_id: KeyframeId
+    match_stamp_ns: int
+    similarity: float
+    local_matches: int
+    local_score: float
+    decision: Decision
+    odometry_ratio: float = math.nan
+    mean_similarity: float = math.nan
+    spread: float = math.nan
+    overlap: float = math.nan
+    likelihood_ratio: float = math.nan
+    inliers: int = 0
+    reprojection_rmse: float = math.nan
+    probability: float = math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class QueryRecord:
+    """One processed image.
+
+    Attributes:
+        stamp_ns: of the image.
+        candidates: best first.
+        keyframe_id: of the keyframe it became, or None.
+        pose: in the odometry frame, or None.
+        searched: how many keyframes, from the oldest on, it was compared with; None if unknown.
+        stage_ms: milliseconds of each of place_recognizer.STAGES; empty if unknown.
+        global_descriptor: (D,) float32, or None.
+    """
+
+    stamp_ns: int
+    candidates: tuple[CandidateRecord, ...]
+    keyframe_id: KeyframeId | None = None
+    pose: Pose | None = None
+    searched: int | None = None
+    stage_ms: tuple[float, ...] = ()
+    global_descriptor: np.ndarray | None = None
+
+    @property
+    def closure(self) -> CandidateRecord | None:
+        """The accepted candidate, or None."""
+        accepted = (c for c in self.candidates if c.decision is Decision.ACCEPTED)
+        return next(accepted, None)
+
+
+def _candidate_record(candidate: Candidate) -> CandidateRecord:
+    match = candidate.match
+    return CandidateRecord(
+        match.keyframe.id, match.keyframe.stamp_ns, match.similarity, match.local_matches,
+        match.local_score, candidate.decision, candidate.odometry_ratio, match.mean_similarity,
+        match.spread, match.overlap, candidate.likelihood_ratio,
+        match.geometry.count if match.geometry else 0,
+        match.geometry.rmse_px if match.geometry else math.nan, candidate.probability)
+
+
+@dataclass
+class Run:
+    """Everything that one run has told.
+
+    Attributes:
+        model_id: of the model.
+        queries, keyframes: in the order of time.
+        images: how many came in; most are no queries, because of `query.max_rate`.
+        skipped: images and other messages that could not be used, by reason.
+        map_nbytes: bytes of the keyframe map.
+        knows_poses: whether the poses of all queries were told; the node tells those of its
+            keyframes alone.
+    """
+
+    model_id: str = ''
+    queries: list[QueryRecord] = field(default_factory=list)
+    keyframes: list[KeyframeRecord] = field(default_factory=list)
+    images: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    map_nbytes: int = 0
+    knows_poses: bool = True
+
+    def add(self, recognition: Recognition) -> QueryRecord:
+        """Record what the PlaceRecognizer found for one image."""
+        query, keyframe = recognition.query, recognition.keyframe
+        if keyframe:
+            self.keyframes.append(KeyframeRecord(keyframe.id, keyframe.stamp_ns, keyframe.pose))
+        record = QueryRecord(
+            query.stamp_ns, tuple(map(_candidate_record, recognition.candidates)),
+            keyframe.id if keyframe else None, query.pose, recognition.searched,
+            recognition.stage_ms,
+            query.global_descriptor)
+        self.queries.append(record)
+        for earlier in recognition.earlier:
+            self.replace_candidates(
+                earlier.query.stamp_ns, map(_candidate_record, earlier.candidates))
+        return record
+
+    def candidates_of(self, stamp_ns: int) -> tuple[CandidateRecord, ...]:
+        """The candidates of a query; none of an unknown one."""
+        at = self._find(stamp_ns)
+        return () if at is None else self.queries[at].candidates
+
+    def replace_candidates(self, stamp_ns: int, candidates: Iterable[CandidateRecord]) -> None:
+        """Later views changed the candidates of a query; an unknown one is left alone."""
+        at = self._find(stamp_ns)
+        if at is not None:
+            self.queries[at] = replace(self.queries[at], candidates=tuple(candidates))
+
+    def _find(self, stamp_ns: int) -> int | None:
+        at = bisect_left(self.queries, stamp_ns, key=lambda query: query.stamp_ns)
+        known = at < len(self.queries) and self.queries[at].stamp_ns == stamp_ns
+        return at if known else None

@@ -1,1 +1,0 @@
-"""A bag through the same PlaceRecognizer as the live node: results, metrics, plots."""

@@ -1,0 +1,145 @@
+"""What replay knows beside the images: calibration, depth, the odometry's frame."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from bags import (
+    COMPRESSED_TOPIC,
+    IMAGE_TOPIC,
+    STORE,
+    TYPES,
+    header,
+    image_message,
+    odometry_message,
+    write_bag,
+)
+
+from selavpr_ros.errors import BagError, ImageError
+from selavpr_ros.pose import Pose
+from selavpr_ros.recordings.bag import Bag
+from selavpr_ros.recordings.context import RecordedContext
+from selavpr_ros.recordings.topics import NONE, choose_sources
+from selavpr_ros.settings import make_settings
+
+SECOND = 1_000_000_000
+PIXELS = np.zeros((4, 6, 3), np.uint8)
+PNP = make_settings({'verify.geometry': 'pnp'})
+INFO, DEPTH = '/camera/camera_info', '/camera/aligned_depth_to_color/image_raw'
+assert STORE
+
+
+def info_message(focal_px: float = 300.0, model: str = 'plumb_bob', frame: str = 'camera'):
+    roi = TYPES['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+    matrix = np.array([focal_px, 0.0, 3.0, 0.0, focal_px, 2.0, 0.0, 0.0, 1.0])
+    return TYPES['sensor_msgs/msg/CameraInfo'](
+        header(SECOND, frame), 4, 6, model, np.zeros(5), matrix, np.eye(3).ravel(), np.zeros(12),
+        0, 0, roi)
+
+
+def depth_message(stamp_ns: int, depth_m: float, encoding: str = '32FC1'):
+    values = np.full((4, 6), depth_m, np.float32)
+    return TYPES['sensor_msgs/msg/Image'](
+        header(stamp_ns), 4, 6, encoding, 0, 24, values.view(np.uint8).reshape(-1))
+
+
+def images(*seconds: int):
+    return [(s * SECOND, image_message(s * SECOND, PIXELS)) for s in seconds]
+
+
+def context_of(path, settings=PNP, **asked):
+    with Bag(path) as bag:
+        depth = asked.pop('depth', None) if settings is PNP else NONE
+        sources = choose_sources(bag, IMAGE_TOPIC, depth=depth, **asked)
+        context = RecordedContext(bag, sources, settings)
+        return [context.at(s * SECOND) for s in (1, 2, 3)]
+
+
+def test_the_camera_beside_the_images(tmp_path):
+    path = write_bag(tmp_path / 'a.bag', {
+        IMAGE_TOPIC: images(1, 2, 3), INFO: [(SECOND, info_message(300.0))],
+        '/other/camera_info': [(SECOND, info_message(7.0))]})
+    first, *_ = context_of(path, make_settings({}))
+    assert first.camera.focal_px == 300.0
+    assert first.camera.size == (4, 6)
+    assert first.depth_m is None
+    other, *_ = context_of(path, camera_info='/other/camera_info')
+    assert other.camera.focal_px == 7.0
+    assert context_of(path, camera_info=NONE)[0].camera is None
+
+
+def test_compressed_images_have_the_same_camera(tmp_path):
+    path = write_bag(tmp_path / 'a.bag', {
+        COMPRESSED_TOPIC: images(1), INFO: [(SECOND, info_message())],
+        '/other/camera_info': [(SECOND, info_message())]})
+    with Bag(path) as bag:
+        assert choose_sources(bag).camera_info.name == INFO
+
+
+def test_the_only_camera_wherever_it_is(tmp_path):
+    path = write_bag(tmp_path / 'a.bag', {
+        IMAGE_TOPIC: images(1), '/somewhere/info': [(SECOND, info_message())]})
+    assert context_of(path)[0].camera
+
+
+def test_a_camera_that_is_asked_for_has_to_be_there(tmp_path):
+    path = write_bag(tmp_path / 'a.bag', {
+        IMAGE_TOPIC: images(1), INFO: [(SECOND, info_message())]})
+    with pytest.raises(BagError, match='has no camera_info /no; its calibrations are: '
+                                       '/camera/camera_info'):
+        context_of(path, camera_info='/no')
+    with pytest.raises(BagError, match='has no raw images /no; those that it has'):
+        context_of(path, depth='/no')
+
+
+@pytest.mark.parametrize('changes', [{'verify.geometry': 'none'}, {'image.rotate_deg': 90}])
+def test_a_camera_that_the_node_would_not_use(tmp_path, changes):
+    path = write_bag(tmp_path / 'a.bag', {
+        IMAGE_TOPIC: images(1), INFO: [(SECOND, info_message())]})
+    assert context_of(path, make_settings(changes))[0].camera is None
+
+
+def test_a_lens_that_is_not_known_is_told(tmp_path, caplog):
+    path = write_bag(tmp_path / 'a.bag', {
+        IMAGE_TOPIC: images(1), INFO: [(SECOND, info_message(model='mirror'))]})
+    with caplog.at_level(logging.WARNING):
+        assert context_of(path)[0].camera is None
+    assert f"{INFO} is not used: camera_info has the distortion model 'mirror'" in caplog.text
+
+
+def test_depth_is_that_of_the_image_with_its_stamp(tmp_path):
+    sent = [(s * SECOND + 5_000_000, depth_message(s * SECOND + 5_000_000, float(s)))
+            for s in (1, 3)]
+    path = write_bag(tmp_path / 'a.bag', {IMAGE_TOPIC: images(1, 2, 3), DEPTH: sent})
+    first, second, third = context_of(path)
+    assert first.depth_m.tolist() == np.full((4, 6), 1.0).tolist()
+    assert second.depth_m is None
+    assert third.depth_m[0, 0] == 3.0
+    assert context_of(path, make_settings({}))[0].depth_m is None  # no geometry wants it
+    assert context_of(path, depth=NONE)[0].depth_m is None
+
+
+def test_two_depth_topics_are_a_choice(tmp_path):
+    path = write_bag(tmp_path / 'a.bag', {
+        IMAGE_TOPIC: images(1), DEPTH: [(SECOND, depth_message(SECOND, 1.0))],
+        '/left/depth': [(SECOND, depth_message(SECOND, 2.0))]})
+    with pytest.raises(BagError, match='has 2 depth topics, choose one with --depth-topic'):
+        context_of(path)
+    assert context_of(path, depth='/left/depth')[0].depth_m[0, 0] == 2.0
+
+
+def test_depth_that_cannot_be_decoded(tmp_path):
+    path = write_bag(tmp_path / 'a.bag', {
+        IMAGE_TOPIC: images(1), DEPTH: [(SECOND, depth_message(SECOND, 1.0, 'rgb8'))]})
+    with pytest.raises(ImageError, match="depth has the encoding 'rgb8'"):
+        context_of(path)
+
+
+def test_the_frame_of_the_odometry(tmp_path):
+    odometry = [(SECOND, odometry_message(SECOND, Pose.planar(0.0, 0.0, 0.0)))]
+    odometry[0][1].header.frame_id = 'wheels'
+    path = write_bag(tmp_path / 'a.bag', {IMAGE_TOPIC: images(1), '/odom': odometry})
+    assert context_of(path)[0].pose_frame == 'wheels'
+    assert context_of(path, odometry=NONE)[0].pose_frame == 'odom'

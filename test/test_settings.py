@@ -1,0 +1,66 @@
+"""Settings: one place, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from selavpr_ros.errors import SettingError
+from selavpr_ros.pose import Pose
+from selavpr_ros.settings import IndexSettings, Settings, describe, make_settings
+
+
+def test_every_setting_is_explained_and_its_default_passes():
+    for info in describe():
+        assert len(info.description) > 10, info.name
+        assert info.check(info.default) == info.default
+
+
+def test_flat_and_back():
+    values = {'index.top_k': 5, 'robot_id': 3, 'model.input_size': (224, 280)}
+    settings = make_settings(values)
+    assert settings.index.top_k == 5
+    assert make_settings(settings.flat()) == settings
+    assert make_settings({}) == Settings()
+
+
+@pytest.mark.parametrize(('values', 'words'), [
+    ({'index.topk': 5}, "there is no setting 'index.topk'"),
+    ({'index.top_k': 0}, r'index.top_k = 0 is not in \[1, 200\]'),
+    ({'index.top_k': 'many'}, "index.top_k = 'many' should be like 20"),
+    ({'index.top_k': True}, 'should be like 20'),
+    ({'verify.enabled': 1}, 'should be like True'),
+    ({'query.max_rate': float('nan')}, r'is not in \[0.05, 60\]'),
+    ({'map.max_keyframes': 10**8}, r'is not in \[1, 1e\+07\]'),
+    ({'pose_source': 'gps'}, "pose_source = 'gps' is none of odom, none"),
+    ({'model.input_size': [224]}, r'should be like \(0, 0\)'),
+    ({'model.input_size': ['a', 'b']}, r'should be like \(0, 0\)'),
+    ({'frames.base_to_camera': [0, 0, 1]}, r'should be like \(0.0, 0.0'),
+    ({'frames.base_to_camera': [0, 0, 1, 0, 0, 0, 0]}, 'base_to_camera: rotation .* has norm 0'),
+    ({'index.exclude_recent_seconds': float('inf')}, r'is not in \[0, 2.14748e\+09\]'),
+    ({'gates.min_probability': 0.4}, r'gates.min_probability = 0.4 is not in \[0.5, 1\]'),
+    ({'gates.temporal_min': 6}, "there is no setting 'gates.temporal_min'"),
+    ({'gates': 3}, "there is no setting 'gates'"),
+])
+def test_bad_values_are_refused_with_a_sentence(values, words):
+    with pytest.raises(SettingError, match=words):
+        make_settings(values)
+
+
+def test_whole_numbers_and_lists_are_taken_where_meant():
+    settings = make_settings({'query.max_rate': 5, 'model.input_size': [224, 224]})
+    assert settings.query.max_rate == 5.0
+    assert isinstance(settings.query.max_rate, float)
+    assert settings.model.input_size == (224, 224)
+    assert settings.frames.camera is None
+    placed = make_settings({'frames.base_to_camera': [0.2, 0, 1, 0, 0, 0, 1]}).frames
+    assert placed.base_to_camera == (0.2, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    assert placed.camera == Pose([0.2, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0])
+
+
+def test_groups_check_themselves():
+    with pytest.raises(SettingError, match='top_k = 500'):
+        IndexSettings(top_k=500)
+    with pytest.raises(SettingError):
+        dataclasses.replace(Settings(), robot_id=-1)
