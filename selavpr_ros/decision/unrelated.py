@@ -23,7 +23,7 @@ CORRELATED = 3.0
 LEAST_LEVEL = 0.002
 # Of candidates elsewhere, those farther above the level than that count as this far.
 COPY_DEVIATIONS = 4.0
-# How little the usual level is known before anything is learned: squared, as a share of it.
+# Squared deviation of the usual level, as a share of it, before anything is learned.
 UNKNOWN_LEVEL = 0.2
 # What is learned holds for so many candidates, and so many queries, before it fades.
 MEMORY, LEVEL_MEMORY = 400.0, 50.0

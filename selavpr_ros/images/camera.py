@@ -16,6 +16,8 @@ PINHOLE = ('', 'plumb_bob', 'rational_polynomial')
 MILLIMETRE = 0.001
 # Depth of the same camera has the same stamp as the image, or nearly.
 DEPTH_SYNC_NS = 20_000_000
+# Depth images that are kept until the image comes, about a second.
+DEPTH_KEPT = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ def camera_from_info(message: Any) -> Camera | None:
     """The camera of a sensor_msgs/CameraInfo; None where it is not calibrated (K is zero).
 
     Raises:
-        ImageError: a distortion model that nobody here knows.
+        ImageError: the distortion model is not known.
     """
     matrix = np.array(message.k, float).reshape(3, 3)
     if matrix[0, 0] <= 0.0 or matrix[1, 1] <= 0.0:

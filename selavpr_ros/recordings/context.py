@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from selavpr_ros.errors import ImageError
-from selavpr_ros.images.camera import DEPTH_SYNC_NS, Camera, camera_from_info, nearest_depth
+from selavpr_ros.images.camera import (
+    DEPTH_KEPT,
+    DEPTH_SYNC_NS,
+    Camera,
+    camera_from_info,
+    nearest_depth,
+)
 from selavpr_ros.place_recognizer import NO_CONTEXT, Context
 from selavpr_ros.recordings.bag import Bag
 from selavpr_ros.recordings.topics import Sources
 from selavpr_ros.settings import Settings
-
-KEPT = 30  # depth images, about a second
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +28,7 @@ class RecordedContext:
 
     Args:
         bag: open, and read along with the images.
-        sources: its topics; depth is read with `verify.geometry` pnp alone.
+        sources: its topics; without `depth` none is read.
         settings: of the recogniser.
     """
 
@@ -33,10 +37,9 @@ class RecordedContext:
         told = odometry[1].header.frame_id if odometry else ''
         self._frame = told or NO_CONTEXT.pose_frame
         self._camera = _read_camera(bag, sources, settings)
-        wants_depth = sources.depth and settings.verify.geometry == 'pnp'
         self._coming: Iterator[tuple[int, Any]] = (
-            bag.stamped(sources.depth.name) if sources.depth and wants_depth else iter(()))
-        self._depth: deque[tuple[int, Any]] = deque(maxlen=KEPT)
+            bag.stamped(sources.depth.name) if sources.depth else iter(()))
+        self._depth: deque[tuple[int, Any]] = deque(maxlen=DEPTH_KEPT)
 
     def at(self, stamp_ns: int) -> Context:
         """Context of the image with this stamp; stamps increase.

@@ -33,6 +33,17 @@ def _find(topics: Sequence[Topic], asked: str) -> Topic | None:
     return next((t for t in topics if t.name in (asked, f'/{asked}')), None)
 
 
+def _require(bag: Bag, topics: Sequence[Topic], asked: str, kind: str) -> Topic:
+    found = _find(topics, asked)
+    if found is None:
+        raise BagError(f'{bag.path} has no {kind} {asked}; it has: {_listed(topics)}')
+    return found
+
+
+def _require_poses(bag: Bag, asked: str) -> Topic:
+    return _require(bag, bag.pose_topics(), asked, 'topic with poses')
+
+
 def choose_image_topic(bag: Bag, asked: str | None = None) -> Topic:
     """Take the asked image topic, or the only one that has images.
 
@@ -41,11 +52,7 @@ def choose_image_topic(bag: Bag, asked: str | None = None) -> Topic:
     """
     topics = bag.image_topics()
     if asked is not None:
-        found = _find(topics, asked)
-        if found is None:
-            raise BagError(
-                f'{bag.path} has no image topic {asked}; its image topics are: {_listed(topics)}')
-        return found
+        return _require(bag, topics, asked, 'image topic')
     filled = [topic for topic in topics if topic.count]
     if not filled:
         raise BagError(f'{bag.path} holds no images; its topics are: {_listed(bag.topics())}')
@@ -53,14 +60,6 @@ def choose_image_topic(bag: Bag, asked: str | None = None) -> Topic:
         raise BagError(f'{bag.path} has {len(filled)} image topics, choose one with --topic: '
                        f'{_listed(filled)}')
     return filled[0]
-
-
-def _choose_pose_topic(bag: Bag, asked: str) -> Topic:
-    found = _find(bag.pose_topics(), asked)
-    if found is None:
-        raise BagError(f'{bag.path} has no topic {asked} with poses; its topics with poses are: '
-                       f'{_listed(bag.pose_topics())}')
-    return found
 
 
 def choose_truth_topic(bag: Bag, asked: str | None = None) -> Topic | None:
@@ -71,7 +70,7 @@ def choose_truth_topic(bag: Bag, asked: str | None = None) -> Topic | None:
     """
     if asked == NONE:
         return None
-    return _choose_pose_topic(bag, asked) if asked else _find(bag.pose_topics(), TRUTH_TOPIC)
+    return _require_poses(bag, asked) if asked else _find(bag.pose_topics(), TRUTH_TOPIC)
 
 
 def choose_odometry_topic(
@@ -85,7 +84,7 @@ def choose_odometry_topic(
     if asked == NONE:
         return None
     if asked:
-        return _choose_pose_topic(bag, asked)
+        return _require_poses(bag, asked)
     topics = [
         topic for topic in bag.pose_topics() if topic.type == ODOMETRY_TYPE and topic.count
         and topic != truth and topic.name != TRUTH_TOPIC
@@ -100,12 +99,6 @@ def choose_odometry_topic(
     return None
 
 
-def _sibling(images: Topic, name: str) -> str:
-    """A topic beside the images, as camera drivers name them."""
-    base = images.name.removesuffix('/compressed').rpartition('/')[0]
-    return f'{base}/{name}'
-
-
 def choose_camera_info_topic(bag: Bag, images: Topic, asked: str | None = None) -> Topic | None:
     """Take the asked calibration, else the one beside the images, else the only one.
 
@@ -115,11 +108,11 @@ def choose_camera_info_topic(bag: Bag, images: Topic, asked: str | None = None) 
     if asked == NONE:
         return None
     topics = bag.camera_info_topics()
-    found = _find(topics, asked or _sibling(images, 'camera_info'))
-    if asked and found is None:
-        raise BagError(f'{bag.path} has no camera_info {asked}; its calibrations are: '
-                       f'{_listed(topics)}')
-    return found or (topics[0] if len(topics) == 1 else None)
+    if asked:
+        return _require(bag, topics, asked, 'camera_info topic')
+    driver = images.name.removesuffix('/compressed').rpartition('/')[0]
+    beside = _find(topics, f'{driver}/camera_info')
+    return beside or (topics[0] if len(topics) == 1 else None)
 
 
 def choose_depth_topic(bag: Bag, images: Topic, asked: str | None = None) -> Topic | None:
@@ -132,11 +125,7 @@ def choose_depth_topic(bag: Bag, images: Topic, asked: str | None = None) -> Top
         return None
     topics = [topic for topic in bag.image_topics() if topic.type == DEPTH_TYPE]
     if asked:
-        found = _find(topics, asked)
-        if found is None:
-            raise BagError(f'{bag.path} has no raw images {asked}; those that it has are: '
-                           f'{_listed(topics)}')
-        return found
+        return _require(bag, topics, asked, 'topic with raw images')
     named = [topic for topic in topics if 'depth' in topic.name and topic != images]
     if len(named) > 1:
         raise BagError(f'{bag.path} has {len(named)} depth topics, choose one with --depth-topic, '

@@ -8,10 +8,8 @@ from collections import deque
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
 
-from selavpr_ros.images.camera import Camera, camera_from_info, nearest_depth
+from selavpr_ros.images.camera import DEPTH_KEPT, Camera, camera_from_info, nearest_depth
 from selavpr_ros.ros.conversions import stamp_to_ns
-
-KEPT = 30  # depth images, about a second
 
 
 class CameraInbox:
@@ -23,7 +21,7 @@ class CameraInbox:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._depth: deque[tuple[int, Image]] = deque(maxlen=KEPT)
+        self._depth: deque[tuple[int, Image]] = deque(maxlen=DEPTH_KEPT)
         self.camera: Camera | None = None
 
     def put_info(self, message: CameraInfo) -> None:

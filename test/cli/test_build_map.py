@@ -227,7 +227,7 @@ def test_another_model(monday, tuesday, build, capsys):
 @pytest.mark.parametrize(('words', 'told'), [
     (['none.bag'], 'none.bag does not exist'),
     (['BAG', '--topic', '/none'], 'has no image topic /none'),
-    (['BAG', '--odom-topic', '/none'], 'has no topic /none with poses'),
+    (['BAG', '--odom-topic', '/none'], 'has no topic with poses /none'),
     (['BAG', '--device', 'abacus'], "device 'abacus' cannot be used here"),
     (['BAG', '--set', 'index.top_k=0'], 'index.top_k = 0 is not in [1, 200]'),
     (['BAG', '--robot-id', '70000'], 'robot_id = 70000 is not in [0, 65535]'),

@@ -9,7 +9,6 @@ import pytest
 from bags import (
     COMPRESSED_TOPIC,
     IMAGE_TOPIC,
-    STORE,
     TYPES,
     header,
     image_message,
@@ -26,16 +25,14 @@ from selavpr_ros.settings import make_settings
 
 SECOND = 1_000_000_000
 PIXELS = np.zeros((4, 6, 3), np.uint8)
-PNP = make_settings({'verify.geometry': 'pnp'})
 INFO, DEPTH = '/camera/camera_info', '/camera/aligned_depth_to_color/image_raw'
-assert STORE
 
 
-def info_message(focal_px: float = 300.0, model: str = 'plumb_bob', frame: str = 'camera'):
+def info_message(focal_px: float = 300.0, model: str = 'plumb_bob'):
     roi = TYPES['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
     matrix = np.array([focal_px, 0.0, 3.0, 0.0, focal_px, 2.0, 0.0, 0.0, 1.0])
     return TYPES['sensor_msgs/msg/CameraInfo'](
-        header(SECOND, frame), 4, 6, model, np.zeros(5), matrix, np.eye(3).ravel(), np.zeros(12),
+        header(SECOND), 4, 6, model, np.zeros(5), matrix, np.eye(3).ravel(), np.zeros(12),
         0, 0, roi)
 
 
@@ -49,11 +46,11 @@ def images(*seconds: int):
     return [(s * SECOND, image_message(s * SECOND, PIXELS)) for s in seconds]
 
 
-def context_of(path, settings=PNP, **asked):
+def context_of(path, changes=None, **asked):
+    """Context of the images at 1, 2 and 3 s."""
     with Bag(path) as bag:
-        depth = asked.pop('depth', None) if settings is PNP else NONE
-        sources = choose_sources(bag, IMAGE_TOPIC, depth=depth, **asked)
-        context = RecordedContext(bag, sources, settings)
+        sources = choose_sources(bag, IMAGE_TOPIC, **asked)
+        context = RecordedContext(bag, sources, make_settings(changes or {}))
         return [context.at(s * SECOND) for s in (1, 2, 3)]
 
 
@@ -61,7 +58,7 @@ def test_the_camera_beside_the_images(tmp_path):
     path = write_bag(tmp_path / 'a.bag', {
         IMAGE_TOPIC: images(1, 2, 3), INFO: [(SECOND, info_message(300.0))],
         '/other/camera_info': [(SECOND, info_message(7.0))]})
-    first, *_ = context_of(path, make_settings({}))
+    first, *_ = context_of(path)
     assert first.camera.focal_px == 300.0
     assert first.camera.size == (4, 6)
     assert first.depth_m is None
@@ -87,10 +84,9 @@ def test_the_only_camera_wherever_it_is(tmp_path):
 def test_a_camera_that_is_asked_for_has_to_be_there(tmp_path):
     path = write_bag(tmp_path / 'a.bag', {
         IMAGE_TOPIC: images(1), INFO: [(SECOND, info_message())]})
-    with pytest.raises(BagError, match='has no camera_info /no; its calibrations are: '
-                                       '/camera/camera_info'):
+    with pytest.raises(BagError, match='has no camera_info topic /no; it has: /camera'):
         context_of(path, camera_info='/no')
-    with pytest.raises(BagError, match='has no raw images /no; those that it has'):
+    with pytest.raises(BagError, match='has no topic with raw images /no; it has: /camera'):
         context_of(path, depth='/no')
 
 
@@ -98,7 +94,7 @@ def test_a_camera_that_is_asked_for_has_to_be_there(tmp_path):
 def test_a_camera_that_the_node_would_not_use(tmp_path, changes):
     path = write_bag(tmp_path / 'a.bag', {
         IMAGE_TOPIC: images(1), INFO: [(SECOND, info_message())]})
-    assert context_of(path, make_settings(changes))[0].camera is None
+    assert context_of(path, changes)[0].camera is None
 
 
 def test_a_lens_that_is_not_known_is_told(tmp_path, caplog):
@@ -109,16 +105,32 @@ def test_a_lens_that_is_not_known_is_told(tmp_path, caplog):
     assert f"{INFO} is not used: camera_info has the distortion model 'mirror'" in caplog.text
 
 
-def test_depth_is_that_of_the_image_with_its_stamp(tmp_path):
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_depth_is_that_of_the_image_with_its_stamp(tmp_path, storage):
     sent = [(s * SECOND + 5_000_000, depth_message(s * SECOND + 5_000_000, float(s)))
             for s in (1, 3)]
-    path = write_bag(tmp_path / 'a.bag', {IMAGE_TOPIC: images(1, 2, 3), DEPTH: sent})
-    first, second, third = context_of(path)
+    path = write_bag(tmp_path / 'a.bag', {IMAGE_TOPIC: images(1, 2, 3), DEPTH: sent}, storage)
+    first, second, third = context_of(path, depth=None)
     assert first.depth_m.tolist() == np.full((4, 6), 1.0).tolist()
     assert second.depth_m is None
     assert third.depth_m[0, 0] == 3.0
-    assert context_of(path, make_settings({}))[0].depth_m is None  # no geometry wants it
     assert context_of(path, depth=NONE)[0].depth_m is None
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_depth_is_read_along_with_the_images(tmp_path, storage):
+    """Two streams of one bag, each farther than a chunk of its file."""
+    stamps_ns = [(1 + number) * SECOND // 10 for number in range(200)]
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+    path = write_bag(tmp_path / 'a.bag', {
+        IMAGE_TOPIC: [(ns, image_message(ns, noise)) for ns in stamps_ns],
+        DEPTH: [(ns, depth_message(ns, ns * 1e-9)) for ns in stamps_ns]}, storage)
+    with Bag(path) as bag:
+        context = RecordedContext(
+            bag, choose_sources(bag, IMAGE_TOPIC, depth=None), make_settings({}))
+        found = [(ns, float(context.at(ns).depth_m[0, 0])) for ns, _ in bag.images(IMAGE_TOPIC)]
+    assert [ns for ns, _ in found] == stamps_ns
+    assert [depth_m for _, depth_m in found] == pytest.approx([ns * 1e-9 for ns in stamps_ns])
 
 
 def test_two_depth_topics_are_a_choice(tmp_path):
@@ -126,7 +138,7 @@ def test_two_depth_topics_are_a_choice(tmp_path):
         IMAGE_TOPIC: images(1), DEPTH: [(SECOND, depth_message(SECOND, 1.0))],
         '/left/depth': [(SECOND, depth_message(SECOND, 2.0))]})
     with pytest.raises(BagError, match='has 2 depth topics, choose one with --depth-topic'):
-        context_of(path)
+        context_of(path, depth=None)
     assert context_of(path, depth='/left/depth')[0].depth_m[0, 0] == 2.0
 
 
@@ -134,7 +146,7 @@ def test_depth_that_cannot_be_decoded(tmp_path):
     path = write_bag(tmp_path / 'a.bag', {
         IMAGE_TOPIC: images(1), DEPTH: [(SECOND, depth_message(SECOND, 1.0, 'rgb8'))]})
     with pytest.raises(ImageError, match="depth has the encoding 'rgb8'"):
-        context_of(path)
+        context_of(path, depth=None)
 
 
 def test_the_frame_of_the_odometry(tmp_path):

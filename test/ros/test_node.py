@@ -249,7 +249,8 @@ def test_a_result_belongs_to_the_session_and_odometry_that_it_was_made_in(listen
     recognize, inbox = node.recognizer.recognize, node._configured.odometry
     listener.insist(lambda: listener.send_odometry(SECOND - SECOND // 10, 0.0),
                     lambda: inbox.received, 'odometry to get through')
-    listener.send_odometry(SECOND + SECOND // 10, 0.1)
+    listener.insist(lambda: listener.send_odometry(SECOND + SECOND // 10, 0.1),
+                    lambda: inbox.wait_for(SECOND, 0.0), 'odometry past the image')
 
     def change_at_once(*arguments):
         recognition = recognize(*arguments)
