@@ -372,13 +372,13 @@ class ClosureDecision:
         """
         apart = places.are_apart(places.some([best]))[:, 0]
         alone, _ = self.unrelated.standardise(scores, np.zeros(len(scores), bool))
-        looks = self.unrelated.looks(alone)
-        for copies in range(MOST_COPIES):
-            copy = int(np.where(impossible & apart, scores, -1.0).argmax())
-            if not (impossible[copy] and apart[copy]) or (copies and looks[copy] < COPY_LOOKS):
+        look_alike = impossible & (self.unrelated.looks(alone) >= COPY_LOOKS)
+        for _ in range(MOST_COPIES):
+            if not (apart & look_alike).any():
                 break
+            copy = int(np.where(apart & look_alike, scores, -1.0).argmax())
             apart = apart & places.are_apart(places.some([copy]))[:, 0]
-        return apart
+        return np.asarray(apart)
 
     def _look(self, codes: np.ndarray, looks: np.ndarray) -> None:
         """Remember which keyframes looked most like the view: that they do again tells little."""
@@ -443,7 +443,7 @@ class ClosureDecision:
         self, query: Any, candidates: list[Candidate], codes: np.ndarray, belief: Belief,
         gates: GateSettings, is_new_view: bool,
     ) -> list[Candidate]:
-        """Candidates with their probabilities and verdicts; the best of a sure place stands for it."""
+        """Candidates with their probabilities and verdicts; the best of a place has the place's."""
         if not candidates:
             return []
         at_place, probabilities = self._probabilities(candidates, codes, belief)
