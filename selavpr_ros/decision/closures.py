@@ -443,7 +443,7 @@ class ClosureDecision:
         self, query: Any, candidates: list[Candidate], codes: np.ndarray, belief: Belief,
         gates: GateSettings, is_new_view: bool,
     ) -> list[Candidate]:
-        """Candidates with their probabilities and verdicts; the best of a place has the place's."""
+        """Candidates with their probabilities and verdicts; the best of a place has its."""
         if not candidates:
             return []
         at_place, probabilities = self._probabilities(candidates, codes, belief)
