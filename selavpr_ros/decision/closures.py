@@ -454,10 +454,21 @@ class ClosureDecision:
                 candidates, at_place.tolist(), probabilities.tolist(), strict=True)]
         sure = [i for i, c in enumerate(judged) if c.decision is Decision.REJECT_DUPLICATE]
         if sure:
-            best = max(sure, key=lambda i: judged[i].match.score)
-            winner = replace(judged[best], probability=float(at_place[best]))
+            surest = max(sure, key=lambda i: judged[i].match.score)
+            best = self._best_of_place(judged, codes, surest)
+            winner = replace(judged[best], probability=float(at_place[surest]))
             judged[best] = self._judge_best(query, winner, gates, is_new_view)
         return judged
+
+    def _best_of_place(
+        self, candidates: Sequence[Candidate], codes: np.ndarray, surest: int
+    ) -> int:
+        """The one with most in common with the query, of those that show the place of one."""
+        places = self._places([candidate.match.keyframe.id for candidate in candidates], codes)
+        are_one = places.are_one(places.some([surest]))[:, 0]
+        return max((i for i, candidate in enumerate(candidates)
+                    if are_one[i] and candidate.decision is not Decision.REJECT_ODOMETRY),
+                   key=lambda i: candidates[i].match.score)
 
     def _judge_best(
         self, query: Any, candidate: Candidate, gates: GateSettings, is_new_view: bool

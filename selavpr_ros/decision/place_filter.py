@@ -28,6 +28,8 @@ MISSED_RATIO = 0.15
 LEAST_BELIEF, MOST_STATES = 1e-7, 200
 # Keyframes that the robot passes in a view: no more, and how far off that may be.
 MOST_STEPS, STEP_SHARE, STEP_SLACK = 6.0, 0.4, 0.6
+# A way begins so many keyframes before its first: from there, too, the first one can be seen.
+LEAD = 6
 # A keyframe as a number: the session's above so many bits.
 BITS = 32
 
@@ -85,6 +87,14 @@ def _gather(states: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.nd
     return np.where(states[at] == wanted, values[at], 0.0)
 
 
+def _with_lead(codes: np.ndarray, ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of first keyframes: what lies just before them shows the same, from farther away."""
+    is_first = (codes & (2**BITS - 1)) == LEAD + 1
+    before = codes[is_first, None] - np.arange(1, LEAD + 1)
+    return (np.concatenate([codes, before.ravel()]),
+            np.concatenate([ratios, np.repeat(ratios[is_first], LEAD)]))
+
+
 @dataclass
 class PlaceFilter:
     """The filter and what it remembers.
@@ -102,12 +112,12 @@ class PlaceFilter:
     def code(self, keyframe_id: KeyframeId) -> int:
         """A keyframe as a number: those of a session follow each other."""
         session = self._sessions.setdefault(keyframe_id.session, len(self._sessions))
-        return ((session + 1) << BITS) + keyframe_id.keyframe_id
+        return ((session + 1) << BITS) + LEAD + keyframe_id.keyframe_id
 
     def keyframe_id(self, code: int) -> KeyframeId:
         """The keyframe of a number; it need not be in the map."""
         session = list(self._sessions)[(code >> BITS) - 1]
-        return KeyframeId(session.session_id, code & (2**BITS - 1), session.robot_id)
+        return KeyframeId(session.session_id, (code & (2**BITS - 1)) - LEAD, session.robot_id)
 
     def reset(self) -> None:
         """Forget where the robot was."""
@@ -136,6 +146,7 @@ class PlaceFilter:
         before = self.belief
         leave = 1.0 - (1.0 - LEAVE)**max(steps, 1.0)
         moved, came = self._move(before, offsets, (1.0 - leave) * weights)
+        codes, ratios = _with_lead(codes, ratios)
         met, ratios = np.concatenate([codes, -codes]), np.concatenate([ratios, ratios])
         states, where = np.unique(np.concatenate([moved, met]), return_inverse=True)
         prior = np.bincount(where[: len(moved)], came, len(states)).astype(float)
@@ -163,7 +174,7 @@ class PlaceFilter:
         shares = np.concatenate([(1.0 - TURN) * before.probabilities,
                                  TURN * before.probabilities])[:, None]
         moved = starts + offsets
-        # A session has no keyframe before its first.
+        # Nobody knows what lies farther before a session's first keyframe.
         exists = (np.abs(moved) - 1) >> BITS == np.abs(starts) >> BITS
         return moved[exists], (shares * weights)[exists]
 

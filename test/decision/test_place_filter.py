@@ -8,6 +8,7 @@ import pytest
 from selavpr_ros.decision import place_filter
 from selavpr_ros.decision.place_filter import (
     ENTER,
+    LEAD,
     LEAVE,
     MISSED_RATIO,
     TURN,
@@ -16,12 +17,14 @@ from selavpr_ros.decision.place_filter import (
 )
 from selavpr_ros.maps.keyframe import KeyframeId
 
-STATES = 120  # keyframes 1 to 60 of two sessions: the robot never comes near the last of either
-SESSION = STATES // 2
+# Keyframes 1 to 60 of two sessions, and what lies before: the robot never comes near the last of
+# either.
+SESSION = LEAD + 60
+STATES = 2 * SESSION
 
 
 def state_id(state: int) -> KeyframeId:
-    return KeyframeId(1 + state // SESSION, 1 + state % SESSION)
+    return KeyframeId(1 + state // SESSION, 1 - LEAD + state % SESSION)
 
 
 def codes(filter_: PlaceFilter, numbers) -> np.ndarray:
@@ -31,11 +34,13 @@ def codes(filter_: PlaceFilter, numbers) -> np.ndarray:
 def views(first: int, seed: int) -> list[tuple[np.ndarray, np.ndarray, float]]:
     """Retrieved states, their ratios, and the motion; the robot passes first, first + 1, ..."""
     random, found = np.random.default_rng(seed), []
+    retrievable = [*range(LEAD, LEAD + 25), *range(SESSION + LEAD, SESSION + LEAD + 25)]
     for view in range(8):
-        states = np.unique([*random.choice([*range(25), *range(60, 85)], 6), first + view])
+        here = first + view
+        states = np.unique([*random.choice(retrievable, 6), here])
         ratios = random.uniform(0.1, 2.0, len(states))
         ratios[random.random(len(states)) < 0.2] = 0.0  # odometry says no
-        ratios[states == first + view] = 30.0
+        ratios[states == here] = 30.0
         found.append((states, ratios, float(random.uniform(0.0, 4.0))))
     return found
 
@@ -69,6 +74,10 @@ def dense(seen) -> tuple[np.ndarray, np.ndarray]:
     belief = np.zeros(2 * STATES + 1)
     belief[-1] = 1.0
     for retrieved, ratios, passed in seen:
+        for first in np.flatnonzero(retrieved % SESSION == LEAD).tolist():
+            before = np.arange(retrieved[first] - LEAD, retrieved[first])
+            retrieved = np.concatenate([retrieved, before])
+            ratios = np.concatenate([ratios, np.full(LEAD, ratios[first])])
         both = np.concatenate([retrieved, retrieved + STATES])
         move = np.zeros((2 * STATES + 1, 2 * STATES + 1))
         stay = (1.0 - LEAVE)**max(passed, 1.0)
@@ -99,7 +108,8 @@ def spread_out(filter_: PlaceFilter, belief: place_filter.Belief) -> np.ndarray:
     found = np.zeros(STATES + 1)
     for code, probability in zip(belief.codes.tolist(), belief.probabilities, strict=True):
         keyframe_id = filter_.keyframe_id(code)
-        found[SESSION * (keyframe_id.session_id - 1) + keyframe_id.keyframe_id - 1] += probability
+        found[SESSION * (keyframe_id.session_id - 1) + LEAD - 1 + keyframe_id.keyframe_id] += (
+            probability)
     found[-1] = belief.new
     return found
 
@@ -113,7 +123,8 @@ def test_the_kernel_goes_ahead_and_sums_to_1():
     np.testing.assert_array_equal(_kernel(50.0)[0], _kernel(place_filter.MOST_STEPS)[0])
 
 
-@pytest.mark.parametrize(('first', 'seed'), [(0, 0), (10, 1), (60, 2), (70, 3)])
+@pytest.mark.parametrize(('first', 'seed'), [
+    (LEAD, 0), (LEAD + 10, 1), (SESSION + LEAD, 2), (SESSION + LEAD + 10, 3)])
 def test_it_is_the_forward_backward_algorithm(monkeypatch, first, seed):
     monkeypatch.setattr(place_filter, 'LEAST_BELIEF', 0.0)
     monkeypatch.setattr(place_filter, 'MOST_STATES', 10 * STATES)
@@ -180,6 +191,16 @@ def test_views_in_order_make_it_sure_and_shuffled_ones_do_not():
 def test_both_directions_count():
     back = run(PlaceFilter(), [(np.array([30 - view]), np.array([40.0])) for view in range(5)])
     assert back[-1].new < 0.02
+
+
+def test_a_robot_that_comes_towards_the_first_keyframe_need_not_come_upon_it():
+    filter_ = PlaceFilter()
+    run(filter_, [(np.array([1, 2]), np.array([8.0, 0.5]))] * 3)
+    belief = run(filter_, [(np.array([1 + view]), np.array([8.0])) for view in range(5)])[-1]
+    assert belief.new < 0.02
+    before = filter_.look_again()[1]
+    numbers = np.array([filter_.keyframe_id(c).keyframe_id for c in before.codes.tolist()])
+    assert before.probabilities[(numbers < 1) & (before.states > 0)].sum() > 0.5
 
 
 def test_a_robot_that_leaves_is_somewhere_new():
