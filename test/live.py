@@ -60,8 +60,7 @@ try:
     from visualization_msgs.msg import MarkerArray
 
     from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray, VprStatus
-    from selavpr_ros import place_recognizer
-    from selavpr_ros.decision import place_filter
+    from selavpr_ros.decision import novelty, place_filter
     from selavpr_ros.ros.conversions import ns_to_stamp, stamp_to_ns
     from selavpr_ros.ros.node import VprNode
 except ImportError as error:
@@ -317,7 +316,7 @@ def let_one_look_suffice(monkeypatch):
     """One view is enough for a loop closure: what is tested is the node, not the decision."""
     monkeypatch.setattr(place_filter, 'ENTER', 0.5)
     monkeypatch.setattr(place_filter, 'LEAST_PLACES', 1)
-    monkeypatch.setattr(place_recognizer, 'VIEW_OVERLAP', 1.0)
+    monkeypatch.setattr(novelty, 'VIEW_OVERLAP', 1.0)
 
 
 def send_places(listener, numbers, first_s=1):

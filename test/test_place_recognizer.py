@@ -18,6 +18,7 @@ from selavpr_ros.decision.unrelated import Unrelated
 from selavpr_ros.errors import DescriptorError, ImageError, StampError
 from selavpr_ros.maps.keyframe import Hint, KeyframeId
 from selavpr_ros.maps.keyframe_map import KeyframeMap
+from selavpr_ros.matching.query import Context
 from selavpr_ros.models import load_model
 from selavpr_ros.models.base import Descriptors, VprModel
 from selavpr_ros.place_recognizer import STAGES, PlaceRecognizer
@@ -501,9 +502,53 @@ def test_a_hint_leaves_only_what_is_near(model):
     for i in range(8):
         recognizer.recognize(_place(i), i * SECOND, Pose.planar(10.0 * i, 0.0, 0.0))
     recognizer.start_session()
-    recognizer.hint = Hint(np.array([30.0, 0.0, 0.0]), 11.0)
-    result = recognizer.recognize(_place(7), 9 * SECOND)
+    near = Context(hint=Hint(np.array([30.0, 0.0, 0.0]), 11.0))
+    result = recognizer.recognize(_place(7), 9 * SECOND, context=near)
     assert sorted(c.match.keyframe.id.keyframe_id for c in result.candidates) == [3, 4, 5]
+
+
+def test_candidates_are_published_before_the_keyframe_is_written(model, monkeypatch):
+    recognizer, steps = _recognizer(model), []
+    add = recognizer.keyframe_map.add
+    monkeypatch.setattr(
+        recognizer.keyframe_map, 'add', lambda new: (steps.append('written'), add(new)))
+    published = []
+
+    def publish(found):
+        steps.append('published')
+        published.append(found)
+
+    result = recognizer.recognize(_place(1), SECOND, publish=publish)
+    assert steps == ['published', 'written']
+    assert published[0].keyframe is result.keyframe
+    assert published[0].stage_ms == result.stage_ms[:-1]
+
+
+def test_settings_change_between_two_images_and_never_inside_one(model, monkeypatch):
+    recognizer = _recognizer(model)
+    _drive(recognizer, range(8))
+    changed = make_settings({**QUICK, 'index.top_k': 1, 'map.mode': 'localization'})
+    describe = model.forward
+
+    def change_meanwhile(tensor):
+        recognizer.settings = changed
+        return describe(tensor)
+
+    monkeypatch.setattr(model, 'forward', change_meanwhile)
+    now = recognizer.recognize(_place(20), 9 * SECOND)
+    assert (len(now.candidates) > 1, now.keyframe is not None) == (True, True)
+    then = recognizer.recognize(_place(21), 10 * SECOND)
+    assert (len(then.candidates), then.keyframe) == (1, None)
+
+
+def test_a_full_map_forgets_nothing_for_what_it_does_not_learn(model):
+    recognizer = _recognizer(model, **{
+        'map.max_keyframes': 5, 'map.eviction': 'oldest_session'})
+    _drive(recognizer, range(5))
+    recognizer.start_session()
+    recognizer.settings = replace_setting(recognizer.settings, 'map.mode', 'localization')
+    assert not any(result.keyframe for result in _drive(recognizer, range(10, 13)))
+    assert len(recognizer.keyframe_map) == 5
 
 
 def test_robots_count_their_own_sessions(model):

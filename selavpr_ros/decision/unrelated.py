@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
@@ -41,6 +42,18 @@ FREAK_SHARE = 0.04
 FREAK_AGAIN = 0.8
 # One view weighs no more than this, for a place or against it.
 LEAST_RATIO, MOST_RATIO = 0.05, (1.0 - LOST_SHARE) / FREAK_SHARE
+
+
+def usual_level(*, has_local: bool, is_grid: bool) -> float:
+    """What unrelated images score before anything is learned, see `Match.score`; rather too much.
+
+    Args:
+        has_local: whether local features are compared; else similarity alone is.
+        is_grid: whether they are a grid, so that their overlap counts.
+    """
+    if not has_local:
+        return USUAL_SIMILARITY
+    return USUAL_OVERLAP if is_grid else USUAL_MATCHES
 
 
 @dataclass(frozen=True)
@@ -169,6 +182,13 @@ class Unrelated:
     def to_json(self) -> str:
         """For the map's file."""
         return json.dumps(asdict(self))
+
+    @classmethod
+    def from_map(cls, text: str, level: float) -> Unrelated:
+        """What a map tells of unrelated images; without it, or if it is damaged, a guess."""
+        with suppress(ValueError):
+            return cls.from_json(text)
+        return cls(level=level)
 
     @classmethod
     def from_json(cls, text: str) -> Unrelated:

@@ -111,7 +111,7 @@ def latencies(queries: list[QueryRecord]) -> dict[str, Latency]:
         return {}
     columns = np.column_stack([stage_ms, stage_ms.sum(axis=1)])
     p50, p95 = np.percentile(columns, [50, 95], axis=0).tolist()
-    names = (*STAGES, 'total')
+    names = (*STAGES[:stage_ms.shape[1]], 'total')  # what a node publishes has no last stage
     return {name: Latency(*values) for name, *values in zip(names, p50, p95, strict=True)}
 
 

@@ -12,7 +12,7 @@ import torch
 
 from selavpr_ros.maps.keyframe import Keyframe
 from selavpr_ros.maps.local_codec import EncodedFeatures
-from selavpr_ros.matching.mutual import NO_MATCHES, LocalMatches, match_encoded
+from selavpr_ros.matching.mutual import NO_MATCHES, LocalMatches, match_encoded, mutual_matches
 from selavpr_ros.models.base import VprModel
 
 if TYPE_CHECKING:
@@ -126,6 +126,19 @@ def overlap_of(pairs: np.ndarray, positions: np.ndarray) -> float:
         beside = moves[1 + down: 1 + down + rows, 1 + right: 1 + right + columns]
         together += int((np.abs(beside - inner).max(axis=2) <= MOST_APART).sum())
     return together / most if most else 0.0
+
+
+def shared_view(query: torch.Tensor, match: torch.Tensor, model: VprModel) -> float:
+    """How much of the view two images have in common, in [0, 1].
+
+    Args:
+        query, match: (N, d) and (M, d) float32 unit rows.
+        model: whose they are. Features that are no grid tell the share of mutual matches.
+    """
+    pairs = mutual_matches(query, match, model.match_similarity).cpu().numpy()
+    positions = model.local_positions()
+    return (len(pairs) / max(1, len(query)) if positions is None
+            else overlap_of(pairs, positions))
 
 
 def spread_of(positions: np.ndarray) -> float:

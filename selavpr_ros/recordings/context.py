@@ -15,7 +15,7 @@ from selavpr_ros.images.camera import (
     camera_from_info,
     nearest_depth,
 )
-from selavpr_ros.place_recognizer import NO_CONTEXT, Context
+from selavpr_ros.matching.query import NO_CONTEXT, Context
 from selavpr_ros.recordings.bag import Bag
 from selavpr_ros.recordings.topics import Sources
 from selavpr_ros.settings import Settings

@@ -8,7 +8,8 @@ from typing import Any
 
 from selavpr_ros.errors import DescriptorError, ImageError, StampError, VprError
 from selavpr_ros.images.decoding import ImageReader
-from selavpr_ros.place_recognizer import NO_CONTEXT, Context, PlaceRecognizer, Recognition
+from selavpr_ros.matching.query import NO_CONTEXT, Context
+from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.recordings.pose_track import PoseTrack
 from selavpr_ros.recordings.records import QueryRecord, Run
 

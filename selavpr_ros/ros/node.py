@@ -23,8 +23,9 @@ from selavpr_ros.errors import ImageError, PoseError, SettingError, VprError
 from selavpr_ros.images.decoding import ImageReader
 from selavpr_ros.maps.keyframe import SessionId
 from selavpr_ros.maps.opening import open_map
+from selavpr_ros.matching.query import Query
 from selavpr_ros.models import load_from_settings, warm_up
-from selavpr_ros.place_recognizer import PlaceRecognizer, Query, Recognition
+from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.ros import diagnostics, parameters
 from selavpr_ros.ros.camera import CameraInbox
 from selavpr_ros.ros.conversions import Origin, decode_with_fallback, stamp_to_ns
@@ -109,6 +110,7 @@ class _Active:
         self.worker = InferenceWorker(
             configured.recognizer, configured.read, odometry, configured.statistics,
             node.publish_result, camera=configured.camera, lock=configured.lock,
+            narrow=configured.relocalize.narrow,
             alive=node.context.ok, log_warning=lambda text: logger.warning(text),
             log_error=lambda text: logger.error(text), show=configured.debug_image.show)
         self.worker.start()

@@ -31,7 +31,7 @@ class _Finish:
         return True
 
     def recognize(
-        self, image: np.ndarray, stamp_ns: int, pose: Any = None, context: Any = None
+        self, image: np.ndarray, stamp_ns: int, pose: Any, context: Any, publish: Any
     ) -> None:
         self.time_s = time.perf_counter()
         self.arrived.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from std_srvs.srv import Trigger
 from selavpr_msgs.action import Relocalize
 from selavpr_msgs.msg import Relocalization
 from selavpr_ros.maps.keyframe import Hint
+from selavpr_ros.matching.query import Context
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.ros.conversions import Origin, match_message, relocalization_message
 
@@ -30,6 +32,8 @@ class _Search:
 
     def __init__(self, goal: Relocalize.Goal, executor: Any) -> None:
         self.max_frames = goal.max_frames
+        self.is_begun = False
+        self.hint: Hint | None = None
         self.feedback = Relocalize.Feedback()
         self._executor = executor
         self.outcome = Future()
@@ -104,6 +108,13 @@ class RelocalizeServer:
         if handle and not search.outcome.done():
             handle.publish_feedback(search.feedback)
 
+    def narrow(self, context: Context) -> Context:
+        """While a request runs, look at other sessions alone, and where its hint says."""
+        search = self._search
+        if search is None or not search.is_begun:
+            return context
+        return replace(context, hint=search.hint, only_other_sessions=True)
+
     # ---- who asks ------------------------------------------------------------------------------
 
     def _why_not(self) -> str:
@@ -148,25 +159,22 @@ class RelocalizeServer:
             timeout_s, lambda: search.end(ABORTED, self._describe_timeout(search, timeout_s)),
             clock=Clock(clock_type=ClockType.STEADY_TIME))
         try:
-            reason = self._begin(goal)
+            reason = self._begin(goal, search)
             if reason:
                 search.end(ABORTED, reason)
             return await search.outcome
         finally:
             self._node.destroy_timer(timer)
             self._search = None
-            with self._lock:
-                self._recognizer.hint = None
-                self._recognizer.only_other_sessions = False
 
-    def _begin(self, goal: Relocalize.Goal) -> str:
+    def _begin(self, goal: Relocalize.Goal, search: _Search) -> str:
         """Start from nothing, or from a hint; the answer is why that is impossible, or empty."""
         with self._lock:
             recognizer = self._recognizer
             if not recognizer.keyframe_map.has_other_sessions(recognizer.session):
                 return 'the map has no other session: load one with map.path or ~/load_map'
             recognizer.restart_relocalization()
-            recognizer.only_other_sessions = True
+            search.is_begun = True
             if goal.use_hint:
                 at, covariance = goal.hint.pose.pose.position, goal.hint.pose.covariance
                 sigma = math.sqrt(max(covariance[0], covariance[7], 0.0))
@@ -176,7 +184,7 @@ class RelocalizeServer:
                 position_m = np.array([at.x, at.y, at.z])
                 if not np.isfinite([*position_m, radius_m]).all():
                     return f'the hint is not finite: {position_m.tolist()}, radius {radius_m}'
-                recognizer.hint = Hint(position_m, radius_m)
+                search.hint = Hint(position_m, radius_m)
             return ''
 
     def _describe_timeout(self, search: _Search, timeout_s: float) -> str:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from selavpr_ros.errors import VprError
-from selavpr_ros.place_recognizer import Context, PlaceRecognizer, Recognition
+from selavpr_ros.matching.query import Context
+from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.pose import TIME_JUMP_NS, Pose
 from selavpr_ros.ros.camera import CameraInbox
 from selavpr_ros.ros.mailbox import Mailbox
@@ -65,10 +66,11 @@ class InferenceWorker:
         odometry: where the poses come from; None for images without poses.
         statistics: counts everything.
         camera: its calibration and depth images, where geometry wants them.
-        publish: called with each result, in this thread.
+        publish: called with each result, in this thread, before the keyframe is written.
         show: called after it, with the image, too; never raises.
         lock: held while the recognizer works, and by whoever else changes it or its map.
         log_warning, log_error: called with a text, in any thread.
+        narrow: adds to an image's context where the robot may be, if anybody said so.
         alive: False means that ROS is shutting down and errors are no news.
     """
 
@@ -77,6 +79,7 @@ class InferenceWorker:
         odometry: OdometryInbox | None, statistics: Statistics, publish: Publish, *,
         camera: CameraInbox, lock: threading.Lock,
         log_warning: Callable[[str], Any], log_error: Callable[[str], Any],
+        narrow: Callable[[Context], Context] = lambda context: context,
         alive: Callable[[], bool] = lambda: True, show: Show | None = None,
     ) -> None:
         self._recognizer = recognizer
@@ -85,7 +88,7 @@ class InferenceWorker:
         self._statistics = statistics
         self._publish, self._show = publish, show
         self._camera = camera
-        self._lock = lock
+        self._lock, self._narrow = lock, narrow
         self._log_warning, self._log_error = log_warning, log_error
         self._alive = alive
         self._mailbox: Mailbox[Arrival] = Mailbox()
@@ -153,8 +156,9 @@ class InferenceWorker:
         image = self._read(arrival.message)
         context = self._context(stamp_ns)
         with self._lock:
-            recognition = self._recognizer.recognize(image, stamp_ns, pose, context)
-        self._publish(arrival, recognition)
+            recognition = self._recognizer.recognize(
+                image, stamp_ns, pose, self._narrow(context),
+                publish=lambda found: self._publish(arrival, found))
         if self._show:
             self._show(arrival, recognition, image)
 

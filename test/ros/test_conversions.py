@@ -15,7 +15,8 @@ from selavpr_ros.errors import ImageError
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, MapPose, SessionId
 from selavpr_ros.matching.evidence import Match
 from selavpr_ros.matching.geometry import Geometry, RelativePose
-from selavpr_ros.place_recognizer import Query, Recognition
+from selavpr_ros.matching.query import Query
+from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose
 from selavpr_ros.ros import conversions
 from selavpr_ros.ros.conversions import Origin

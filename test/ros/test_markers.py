@@ -6,7 +6,8 @@ from visualization_msgs.msg import Marker
 from selavpr_ros.decision.closures import Candidate, Decision
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.matching.evidence import Match
-from selavpr_ros.place_recognizer import Query, Recognition
+from selavpr_ros.matching.query import Query
+from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose
 from selavpr_ros.ros.markers import MAX_REJECTED, MapMarkers
 

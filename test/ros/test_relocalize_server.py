@@ -16,6 +16,7 @@ from std_srvs.srv import Trigger
 from selavpr_msgs.action import Relocalize
 from selavpr_msgs.msg import Relocalization
 from selavpr_msgs.srv import StartSession
+from selavpr_ros.matching.query import NO_CONTEXT
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_a_hint_needs_a_radius(listener, eager, ask):
     status, result = outcome(ask(use_hint=True))
     assert status == GoalStatus.STATUS_ABORTED
     assert 'a hint needs a radius' in result.message
-    assert node.recognizer.hint is None
+    assert node._configured.relocalize.narrow(NO_CONTEXT) is NO_CONTEXT
 
 
 def test_the_trigger_answers_after_the_outcome(listener, eager, moving):

@@ -1,0 +1,154 @@
+"""What belongs to one session, and is made anew with it."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+from selavpr_ros.errors import StampError
+from selavpr_ros.maps.keyframe import KeyframeId, Session, SessionId
+from selavpr_ros.maps.keyframe_map import KeyframeMap
+from selavpr_ros.matching.query import Query
+from selavpr_ros.pose import TIME_JUMP_NS, Pose
+from selavpr_ros.settings import IndexSettings, QuerySettings
+
+# Before anything else is known of a site: images of this similarity have nothing in common.
+UNRELATED_SIMILARITY = 0.95
+# Metres a second that no robot drives: beyond that, the odometry jumped.
+MOST_SPEED = 50.0
+
+
+def moved(
+    before: Pose | None, now: Pose | None, min_translation: float, min_rotation: float
+) -> bool:
+    """Tell whether a robot moved or turned enough; an unknown pose counts as moved.
+
+    Args:
+        before, now: in one odometry frame.
+        min_translation: metres; 0 makes every pose a new one.
+        min_rotation: radians; 0 ignores rotation.
+    """
+    if before is None or now is None or min_translation == 0.0:
+        return True
+    return now.distance_to(before) >= min_translation or (
+        min_rotation > 0.0 and now.angle_to(before) >= min_rotation)
+
+
+def _is_possible(moved_m: float, duration_ns: int) -> bool:
+    """Tell whether a robot can have gone so far in that time."""
+    return moved_m <= MOST_SPEED * 1e-9 * duration_ns
+
+
+class RunningSession:
+    """One continuous recording with one odometry frame, while it is made.
+
+    Args:
+        session_id: its identity in the map.
+        label: what a person calls it.
+        after_time_jump: the stamps jumped, the robot perhaps not: then the newest keyframes of the
+            session before are too recent to be candidates, too.
+
+    Attributes:
+        travelled_m: since its start, along the known poses.
+        keyframes: how many of it the map got.
+        last_query: the newest query, or None.
+        last_view: the newest query that showed something new.
+        last_apart: the newest query that was as far from the one before as keyframes are.
+        lowest_similarity: of any query to the last view, or to the last query apart.
+    """
+
+    def __init__(
+        self, session_id: SessionId, label: str = '', *, after_time_jump: bool = False
+    ) -> None:
+        self.id, self.label, self.after_time_jump = session_id, label, after_time_jump
+        self.travelled_m, self.keyframes = 0.0, 0
+        self.last_query: Query | None = None
+        self.last_view: Query | None = None
+        self.last_apart: Query | None = None
+        self.lowest_similarity = UNRELATED_SIMILARITY
+        # Of the last queries that were apart like keyframes, whether they were kept.
+        self._were_kept: deque[bool] = deque()
+        self._behind_ns: int | None = None
+        self._last_pose: Pose | None = None
+        self._last_pose_ns = 0
+
+    def is_due(self, stamp_ns: int, pose: Pose | None, settings: QuerySettings) -> bool:
+        """Tell whether an image is to become a query."""
+        last = self.last_query
+        if last is None or stamp_ns <= last.stamp_ns:
+            return True
+        # Cameras jitter: an image a tenth of the period early is still on time.
+        if (stamp_ns - last.stamp_ns) * 1e-9 < 0.9 / settings.max_rate:
+            return False
+        return moved(last.pose, pose, settings.min_translation, settings.min_rotation)
+
+    def follow_clock(self, stamp_ns: int) -> bool:
+        """Tell whether the clock was set back: two stamps in a row, more than a second behind.
+
+        Raises:
+            StampError: the stamp is not after the last one.
+        """
+        before_ns, self._behind_ns = self._behind_ns, None
+        if self.last_query is None or stamp_ns > self.last_query.stamp_ns:
+            return False
+        back_ns = self.last_query.stamp_ns - stamp_ns
+        if back_ns > TIME_JUMP_NS:
+            if before_ns is not None and stamp_ns > before_ns:
+                return True
+            self._behind_ns = stamp_ns
+        raise StampError(f'image stamp {stamp_ns} is {back_ns * 1e-9:.3f} s before the last '
+                         'one; images must come in order')
+
+    def travel(self, pose: Pose | None, stamp_ns: int) -> float:
+        """Add the way to a pose, unless the odometry jumped there; return `travelled_m`."""
+        if pose:
+            moved_m = pose.distance_to(self._last_pose or pose)
+            if _is_possible(moved_m, stamp_ns - self._last_pose_ns):
+                self.travelled_m += moved_m
+            self._last_pose, self._last_pose_ns = pose, stamp_ns
+        return self.travelled_m
+
+    def learn_similarity(self, query: Query) -> None:
+        """Note how similar a query is to those before that it is compared with."""
+        for last in (self.last_view, self.last_apart):
+            if last:
+                self.lowest_similarity = min(self.lowest_similarity, query.similarity_to(last))
+
+    def moved_since_view(self, query: Query) -> float:
+        """Metres since the last view; NaN without odometry, and where it jumped."""
+        last = self.last_view
+        if last is None or last.pose is None or query.pose is None:
+            return math.nan
+        moved_m = last.pose.distance_to(query.pose)
+        return moved_m if _is_possible(moved_m, query.stamp_ns - last.stamp_ns) else math.nan
+
+    def set_apart(self, query: Query, is_kept: bool) -> None:
+        """Note a query that is as far from the one before as keyframes are."""
+        self.last_apart = query
+        self._were_kept.append(is_kept)
+
+    def count_old_enough(
+        self, query: Query, keyframe_map: KeyframeMap, settings: IndexSettings
+    ) -> int:
+        """Count the keyframes of the map, from the oldest on, that are no memory of right now."""
+        exclude = settings.exclude_recent_keyframes
+        # A known way adds no keyframes: the newest of these may be a lap old.
+        while len(self._were_kept) > exclude:
+            self._were_kept.popleft()
+        recent = sum(self._were_kept)
+        count = keyframe_map.first_recent(
+            self.id, query.stamp_ns, query.travelled_m if query.pose else 0.0, recent,
+            settings.exclude_recent_seconds, settings.exclude_recent_distance)
+        if self.after_time_jump:
+            before = exclude - len(self._were_kept)
+            count = min(count, len(keyframe_map) - before - recent)
+        return max(0, count)
+
+    def next_keyframe_id(self) -> KeyframeId:
+        """Identity of the keyframe that comes next; keyframes count from 1."""
+        self.keyframes += 1
+        return KeyframeId(self.id.session_id, self.keyframes, self.id.robot_id)
+
+    def describe(self, query: Query, model_id: str) -> Session:
+        """The session as the map knows it, if it begins with this query."""
+        return Session(self.id, self.label, query.stamp_ns, query.context.pose_frame, model_id)

@@ -1,0 +1,57 @@
+"""Stage 3: which keyframes a query is compared with, and the most similar ones of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from selavpr_ros.maps.keyframe import Hint, SessionId
+from selavpr_ros.maps.keyframe_index import Rows
+from selavpr_ros.maps.keyframe_map import KeyframeMap, Retrieval
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where to look.
+
+    Attributes:
+        session: the running one.
+        old_enough: keyframes of the map, from the oldest on, that are no memory of right now.
+        sessions: 'all', 'intra' (the running one alone) or 'inter' (all others).
+        hint: where the robot may be, or None for anywhere.
+    """
+
+    session: SessionId
+    old_enough: int
+    sessions: str = 'all'
+    hint: Hint | None = None
+
+
+def retrieve(
+    keyframe_map: KeyframeMap, global_descriptor: np.ndarray, top_k: int, scope: Scope
+) -> list[Retrieval]:
+    """The most similar keyframes, most similar first, of other robots, too, in a shared map.
+
+    Args:
+        keyframe_map: to search.
+        global_descriptor: (D,) float32, a unit vector.
+        top_k: how many at most.
+        scope: which keyframes count.
+    """
+    found = keyframe_map.search(global_descriptor, top_k, _rows(keyframe_map, scope))
+    if scope.sessions != 'intra':
+        found += keyframe_map.search_shared(global_descriptor, top_k, scope.hint)
+    found.sort(key=lambda retrieval: -retrieval.similarity)
+    return [replace(each, rank=rank) for rank, each in enumerate(found[:top_k])]
+
+
+def _rows(keyframe_map: KeyframeMap, scope: Scope) -> Rows:
+    """Rows of the keyframes that a query is compared with."""
+    start = min(keyframe_map.session_start(scope.session), scope.old_enough)
+    rows = range(start if scope.sessions == 'intra' else 0,
+                 start if scope.sessions == 'inter' else scope.old_enough)
+    if scope.hint is None:
+        return rows
+    near = keyframe_map.near(scope.hint.position_m, scope.hint.radius_m)
+    return near[(near >= rows.start) & (near < rows.stop)]
