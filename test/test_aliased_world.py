@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from selavpr_ros.decision.closures import name_outcome
+from selavpr_ros.decision.gates import name_outcome
 from selavpr_ros.models import load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose

@@ -13,7 +13,8 @@ import tiny_checkpoints
 import torch
 
 from selavpr_ros.decision import place_filter
-from selavpr_ros.decision.closures import ClosureDecision, Decision
+from selavpr_ros.decision.closures import ClosureDecision
+from selavpr_ros.decision.gates import Decision
 from selavpr_ros.decision.unrelated import Unrelated
 from selavpr_ros.errors import DescriptorError, ImageError, StampError
 from selavpr_ros.maps.keyframe import Hint, KeyframeId

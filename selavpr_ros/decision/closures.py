@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
+from selavpr_ros.decision.gates import (
+    BEST_GATES,
+    FINAL,
+    PLACE_GATES,
+    Candidate,
+    Decision,
+    Standing,
+    ask,
+)
 from selavpr_ros.decision.place_filter import Belief, PlaceFilter
 from selavpr_ros.decision.unrelated import Unrelated
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
@@ -18,26 +26,6 @@ from selavpr_ros.matching.evidence import Match
 from selavpr_ros.pose import Pose
 from selavpr_ros.settings import GateSettings
 
-
-class Decision(IntEnum):
-    """Accepted, or the first gate that said no; values as in selavpr_msgs/PlaceMatch."""
-
-    ACCEPTED = 0
-    REJECT_NEW_PLACE = 1
-    REJECT_AMBIGUOUS = 4
-    REJECT_UNSURE = 5
-    REJECT_GEOMETRY = 6
-    REJECT_STATIONARY = 8
-    REJECT_ODOMETRY = 9
-    REJECT_DUPLICATE = 10
-
-
-NO_CANDIDATES = 'NO_CANDIDATES'
-# The gates in the order in which they are asked.
-ORDER = (
-    Decision.REJECT_ODOMETRY, Decision.REJECT_NEW_PLACE, Decision.REJECT_AMBIGUOUS,
-    Decision.REJECT_UNSURE, Decision.REJECT_GEOMETRY, Decision.REJECT_STATIONARY,
-    Decision.ACCEPTED)
 # Two views of one place are at most so far apart: the field's usual radius, 5 m, for both.
 VIEW_M = 10.0
 # And no higher or lower than a slope makes them: between that and a storey.
@@ -55,8 +43,6 @@ LEAST_OWN_RATIO = 1.0
 MOST_COPIES, COPY_LOOKS = 4, 0.5
 # Of other places that count as hypotheses.
 HYPOTHESIS = 0.05
-# Other places with this share of a place's probability are as likely.
-RIVAL_SHARE = 0.5
 # Looking back costs time: not before the robot is probably somewhere known.
 LOOK_AGAIN_ABOVE = 0.9
 # How fast the probability falls with what a keyframe of the place shows less than the best one.
@@ -68,38 +54,6 @@ LOOK_FADES, LEAST_LOOK = 0.8, 0.01
 # Of those that looked like it less than the best one, this power of their share.
 LOOK_EXPONENT = 4.0
 UNKNOWN, NO_ROTATION = np.full(3, np.nan), np.full(4, np.nan)
-
-
-def name_outcome(decisions: Iterable[Decision]) -> str:
-    """Name what became of a query: how far the candidate got that came farthest.
-
-    Returns:
-        'ACCEPTED', the name of the gate that stopped it, or NO_CANDIDATES.
-    """
-    # A duplicate is the shadow of a better candidate.
-    own = [decision for decision in decisions if decision is not Decision.REJECT_DUPLICATE]
-    return max(own, key=ORDER.index).name if own else NO_CANDIDATES
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A match with its verdict.
-
-    Attributes:
-        match: see there.
-        decision: accepted, or the first gate that said no.
-        probability: that query and keyframe show the same place, by all views so far.
-        likelihood_ratio: how much likelier this view alone is here than somewhere new.
-        odometry_ratio: how far odometry places it from here / how far it may, over all or upwards
-            alone, whichever is more: above 1 they disagree. NaN without odometry, and of other
-            sessions, which have one of their own.
-    """
-
-    match: Match
-    decision: Decision
-    probability: float = math.nan
-    likelihood_ratio: float = math.nan
-    odometry_ratio: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -447,17 +401,20 @@ class ClosureDecision:
         if not candidates:
             return []
         at_place, probabilities = self._probabilities(candidates, codes, belief)
+        standings = [Standing(candidate, place, belief.new, is_new_view)
+                     for candidate, place in zip(candidates, at_place.tolist(), strict=True)]
+        # Of the candidates of a sure place, the best one counts.
         judged = [
-            replace(candidate, probability=probability,
-                    decision=_judge_place(candidate, place, belief.new, gates))
-            for candidate, place, probability in zip(
-                candidates, at_place.tolist(), probabilities.tolist(), strict=True)]
+            replace(standing.candidate, probability=probability,
+                    decision=ask(PLACE_GATES, standing, gates, Decision.REJECT_DUPLICATE))
+            for standing, probability in zip(standings, probabilities.tolist(), strict=True)]
         sure = [i for i, c in enumerate(judged) if c.decision is Decision.REJECT_DUPLICATE]
         if sure:
             surest = max(sure, key=lambda i: judged[i].match.score)
             best = self._best_of_place(judged, codes, surest)
             winner = replace(judged[best], probability=float(at_place[surest]))
-            judged[best] = self._judge_best(query, winner, gates, is_new_view)
+            judged[best] = self._judge_best(
+                query, replace(standings[best], candidate=winner), gates)
         return judged
 
     def _best_of_place(
@@ -470,17 +427,13 @@ class ClosureDecision:
                     if are_one[i] and candidate.decision is not Decision.REJECT_ODOMETRY),
                    key=lambda i: candidates[i].match.score)
 
-    def _judge_best(
-        self, query: Any, candidate: Candidate, gates: GateSettings, is_new_view: bool
-    ) -> Candidate:
+    def _judge_best(self, query: Any, standing: Standing, gates: GateSettings) -> Candidate:
         """The best candidate of a sure place: what geometry and motion say."""
-        match = self.verify(query, candidate.match)
-        decision = Decision.ACCEPTED
-        if not _fits(match, gates.min_inlier_share):
-            decision = Decision.REJECT_GEOMETRY
-        elif not is_new_view:
-            decision = Decision.REJECT_STATIONARY
-        return replace(candidate, match=match, decision=decision)
+        candidate = standing.candidate
+        candidate = replace(candidate, match=self.verify(query, candidate.match))
+        standing = replace(standing, candidate=candidate)
+        return replace(
+            candidate, decision=ask(BEST_GATES, standing, gates, Decision.ACCEPTED))
 
     def _look_again(self, gates: GateSettings) -> Iterator[LoopClosure]:
         """Views that have become sure by those after them, the oldest first."""
@@ -502,25 +455,4 @@ class ClosureDecision:
 
 def _is_settled(candidates: Sequence[Candidate]) -> bool:
     """Whether nothing that is seen later changes the verdict."""
-    final = (Decision.ACCEPTED, Decision.REJECT_GEOMETRY)
-    return any(candidate.decision in final for candidate in candidates)
-
-
-def _judge_place(
-    candidate: Candidate, at_place: float, new: float, gates: GateSettings
-) -> Decision:
-    """What the probability of its place says; of those that are sure, the best one counts."""
-    if candidate.odometry_ratio > 1.0:
-        return Decision.REJECT_ODOMETRY
-    if at_place >= gates.min_probability:
-        return Decision.REJECT_DUPLICATE
-    if new > 0.5:
-        return Decision.REJECT_NEW_PLACE
-    has_rival = 1.0 - new - at_place >= RIVAL_SHARE * at_place
-    return Decision.REJECT_AMBIGUOUS if has_rival else Decision.REJECT_UNSURE
-
-
-def _fits(match: Match, min_inlier_share: float) -> bool:
-    """Whether enough mutual matches fit one movement; where nobody can look, they do."""
-    found = match.geometry
-    return found is None or found.count >= min_inlier_share * match.local_matches
+    return any(candidate.decision in FINAL for candidate in candidates)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selavpr_ros.decision.closures import Candidate
+from selavpr_ros.decision.gates import Candidate
 from selavpr_ros.maps.keyframe import Keyframe
 from selavpr_ros.pose import Pose, compose, mean_pose, relative_pose
 from selavpr_ros.settings import RelocalizationSettings

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from selavpr_ros.decision.closures import name_outcome
+from selavpr_ros.decision.gates import name_outcome
 from selavpr_ros.evaluation.precision import PrecisionRecall, precision_recall
 from selavpr_ros.place_recognizer import STAGES
 from selavpr_ros.recordings.ground_truth import GroundTruth

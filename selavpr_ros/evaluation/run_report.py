@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 import selavpr_ros
-from selavpr_ros.decision.closures import Decision
+from selavpr_ros.decision.gates import Decision
 from selavpr_ros.errors import FolderError
 from selavpr_ros.evaluation.closure_metrics import Metrics, TruthMetrics, outcome
 from selavpr_ros.evaluation.run_plots import draw_best, draw_similarity_matrix, draw_trajectory

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from selavpr_ros.decision.closures import Candidate, Decision
+from selavpr_ros.decision.gates import Candidate, Decision
 from selavpr_ros.maps.keyframe import KeyframeId
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose

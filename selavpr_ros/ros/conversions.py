@@ -24,7 +24,8 @@ from selavpr_msgs.msg import KeyframeId as KeyframeIdMessage
 from selavpr_msgs.msg import LoopClosure as LoopClosureMessage
 from selavpr_msgs.msg import PlaceMatch, PlaceMatchArray
 from selavpr_msgs.msg import Relocalization as RelocalizationMessage
-from selavpr_ros.decision.closures import Candidate, LoopClosure
+from selavpr_ros.decision.closures import LoopClosure
+from selavpr_ros.decision.gates import Candidate
 from selavpr_ros.decision.relocalization import Relocalization
 from selavpr_ros.images.decoding import KNOWN_ENCODINGS, decode
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId

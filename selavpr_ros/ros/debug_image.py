@@ -12,7 +12,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from selavpr_ros.decision.closures import Candidate
+from selavpr_ros.decision.gates import Candidate
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.ros.match_picture import choose, draw
 from selavpr_ros.ros.publications import reliable

@@ -11,6 +11,7 @@ import torch
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from selavpr_msgs.msg import VprStatus
+from selavpr_ros.decision.gates import WHY
 from selavpr_ros.maps.fleet.milvus_connection import without_secrets
 from selavpr_ros.maps.keyframe_map import REJECT_NEW
 from selavpr_ros.models import VprModel
@@ -22,15 +23,6 @@ from selavpr_ros.ros.worker import OLD_IMAGE, PLAUSIBLE_AGE_S
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 ERROR_AFTER_GAPS = 10  # so many times the gap that is worth a warning is an error
 PRECISIONS = {torch.float32: 'fp32', torch.float16: 'fp16', torch.bfloat16: 'bf16'}
-WHY = {
-    'NO_CANDIDATES': 'no keyframe was old enough to compare with (index.exclude_recent_*)',
-    'REJECT_ODOMETRY': 'odometry cannot be so far off (gates.max_drift, max_vertical_drift)',
-    'REJECT_NEW_PLACE': 'the robot was probably somewhere new',
-    'REJECT_AMBIGUOUS': 'another place was as likely',
-    'REJECT_UNSURE': 'a known place was likely, but below gates.min_probability',
-    'REJECT_GEOMETRY': 'too few of its matches fit one movement (gates.min_inlier_share)',
-    'REJECT_STATIONARY': 'the robot hardly moved since the last view (gates.min_motion)',
-}
 
 
 @dataclass(frozen=True)
@@ -186,7 +178,7 @@ def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticSt
         findings.append((WARN, 'no keyframe has a pose: no odometry around the stamps of images'))
     values: dict[str, Any] = {'queries': seen.counts['processed'],
                               'ACCEPTED': seen.verdicts['ACCEPTED']}
-    values |= {f'{name}: {WHY[name]}': seen.verdicts[name] for name in WHY}
+    values |= {f'{name}: {why}': seen.verdicts[name] for name, why in WHY.items()}
     values['last loop closure (s ago)'] = seen.seconds_since_accept
     values['re-ranking'] = recognizer.why_not_reranked or 'mutual matches of local features'
     values['geometry'] = recognizer.why_not_verified or recognizer.settings.verify.geometry

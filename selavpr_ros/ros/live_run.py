@@ -20,7 +20,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray, Relocalization, VprStatus
-from selavpr_ros.decision.closures import Decision
+from selavpr_ros.decision.gates import Decision
 from selavpr_ros.errors import NodeError
 from selavpr_ros.recordings.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
 from selavpr_ros.ros.bag_player import play

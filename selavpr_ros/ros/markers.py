@@ -9,7 +9,7 @@ from geometry_msgs.msg import Point, Vector3
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from selavpr_ros.decision.closures import Candidate
+from selavpr_ros.decision.gates import Candidate
 from selavpr_ros.maps.keyframe import SessionId
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from selavpr_ros.decision.closures import NO_CANDIDATES, ORDER, Candidate, Decision
+from selavpr_ros.decision.gates import NO_CANDIDATES, ORDER, Candidate, Decision
 
 Colour = tuple[int, int, int]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selavpr_ros.decision.closures import name_outcome
+from selavpr_ros.decision.gates import name_outcome
 from selavpr_ros.errors import DescriptorError, ImageError, PoseError, StampError
 from selavpr_ros.place_recognizer import Recognition
 

@@ -7,7 +7,7 @@ import pytest
 from selavpr_ros.backend.offline import optimise_runs
 from selavpr_ros.backend.picture import draw_trajectories
 from selavpr_ros.backend.pose_graph import Closure
-from selavpr_ros.decision.closures import Decision
+from selavpr_ros.decision.gates import Decision
 from selavpr_ros.maps.keyframe import KeyframeId
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.ground_truth import PoseTruth

@@ -8,14 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from selavpr_ros.decision.closures import (
-    NO_CANDIDATES,
-    ORDER,
-    ClosureDecision,
-    Decision,
-    Whereabouts,
-    name_outcome,
-)
+from selavpr_ros.decision.closures import ClosureDecision, Whereabouts
+from selavpr_ros.decision.gates import Decision, name_outcome
 from selavpr_ros.decision.unrelated import Unrelated
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.matching.evidence import Match
@@ -427,7 +421,6 @@ def test_keyframes_near_each_other_by_poses_are_one_place():
 def test_no_candidates():
     verdict = World().see({}, elsewhere=False)
     assert (verdict.candidates, verdict.earlier) == ([], [])
-    assert name_outcome([]) == NO_CANDIDATES
 
 
 def test_a_reset_forgets_where_the_robot_was():
@@ -462,13 +455,6 @@ def test_a_network_that_tells_nothing_closes_nothing(overlap):
         verdict = world.decision.judge('query', matches, True, GATES, comparable=KEYFRAMES)
         assert not accepted(verdict)
         assert verdict.earlier == []
-
-
-def test_an_outcome_is_the_farthest_gate():
-    assert name_outcome([Decision.REJECT_NEW_PLACE, Decision.REJECT_DUPLICATE]) == (
-        'REJECT_NEW_PLACE')
-    assert name_outcome([Decision.REJECT_ODOMETRY, Decision.REJECT_GEOMETRY]) == 'REJECT_GEOMETRY'
-    assert set(ORDER) == set(Decision) - {Decision.REJECT_DUPLICATE}
 
 
 def test_unrelated_images_are_learned_from():

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from selavpr_ros.decision.closures import Candidate, Decision
+from selavpr_ros.decision.gates import Candidate, Decision
 from selavpr_ros.decision.relocalization import MOST_HITS, Relocalizer
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, MapPose
 from selavpr_ros.matching.evidence import Match

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
-from selavpr_ros.decision.closures import Decision
+from selavpr_ros.decision.gates import Decision
 from selavpr_ros.evaluation.closure_metrics import (
     Latency,
     judge_best,

@@ -8,7 +8,7 @@ import laps
 import pytest
 from bags import IMAGE_TOPIC, damage_middle, image_message, write_image_bag
 
-from selavpr_ros.decision.closures import Decision
+from selavpr_ros.decision.gates import Decision
 from selavpr_ros.evaluation.closure_metrics import summarise
 from selavpr_ros.evaluation.run_page import choose_examples, read_photos, write_page
 from selavpr_ros.maps.keyframe import KeyframeId

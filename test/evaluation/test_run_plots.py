@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from bags import image_message
 
-from selavpr_ros.decision.closures import Decision
+from selavpr_ros.decision.gates import Decision
 from selavpr_ros.evaluation.precision import precision_recall
 from selavpr_ros.evaluation.run_plots import (
     Curve,

@@ -9,7 +9,8 @@ from live import SECOND, place, raw_message
 from std_msgs.msg import Header
 
 from selavpr_msgs.msg import PlaceMatch, PlaceMatchArray
-from selavpr_ros.decision.closures import Candidate, Decision, LoopClosure
+from selavpr_ros.decision.closures import LoopClosure
+from selavpr_ros.decision.gates import Candidate, Decision
 from selavpr_ros.decision.relocalization import Relocalization
 from selavpr_ros.errors import ImageError
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, MapPose, SessionId

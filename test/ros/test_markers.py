@@ -3,7 +3,7 @@ from live import SECOND
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from selavpr_ros.decision.closures import Candidate, Decision
+from selavpr_ros.decision.gates import Candidate, Decision
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.matching.evidence import Match
 from selavpr_ros.matching.query import Query

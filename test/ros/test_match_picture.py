@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from selavpr_ros.decision.closures import Candidate, Decision
+from selavpr_ros.decision.gates import Candidate, Decision
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId
 from selavpr_ros.matching.evidence import Match
 from selavpr_ros.matching.geometry import Geometry

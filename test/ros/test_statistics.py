@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from live import SECOND  # noqa: F401  skips without ROS
 
-from selavpr_ros.decision.closures import Candidate, Decision
+from selavpr_ros.decision.gates import Candidate, Decision
 from selavpr_ros.errors import DescriptorError, ImageError, PoseError, StampError
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.matching.evidence import Match
