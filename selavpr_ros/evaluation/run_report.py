@@ -35,14 +35,16 @@ from selavpr_ros.maps.keyframe import KeyframeId
 from selavpr_ros.place_recognizer import STAGES
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.ground_truth import GroundTruth
-from selavpr_ros.recordings.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
+from selavpr_ros.recordings.records import (
+    EVIDENCE,
+    CandidateRecord,
+    KeyframeRecord,
+    QueryRecord,
+    Run,
+)
 from selavpr_ros.settings import Settings
 
 LOG_FORMAT = '%(asctime)s %(levelname)s %(name)s: %(message)s'
-# Numbers of a candidate that are columns.
-EVIDENCE = (
-    'similarity', 'local_matches', 'local_score', 'mean_similarity', 'spread', 'overlap',
-    'likelihood_ratio', 'inliers', 'reprojection_rmse', 'odometry_ratio', 'probability')
 Row = dict[str, object]
 
 

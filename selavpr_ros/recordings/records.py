@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -29,24 +30,54 @@ class KeyframeRecord:
     pose: Pose | None = None
 
 
+def _of(compute: Callable[[Candidate], float]) -> dict[str, Any]:
+    """Metadata of a number that speaks for or against a candidate: how it is computed."""
+    return {'compute': compute}
+
+
 @dataclass(frozen=True)
 class CandidateRecord:
-    """One judged candidate of a query; the fields are those of Match and Candidate."""
+    """One judged candidate of a query.
+
+    Every number is a field of selavpr_msgs/PlaceMatch, whose file says what it is, and a column of
+    candidates.csv; all three have one name.
+    """
 
     match_id: KeyframeId
     match_stamp_ns: int
-    similarity: float
-    local_matches: int
-    local_score: float
+    similarity: float = field(metadata=_of(lambda c: c.match.similarity))
+    local_matches: int = field(metadata=_of(lambda c: c.match.local_matches))
+    local_score: float = field(metadata=_of(lambda c: c.match.local_score))
     decision: Decision
-    odometry_ratio: float = math.nan
-    mean_similarity: float = math.nan
-    spread: float = math.nan
-    overlap: float = math.nan
-    likelihood_ratio: float = math.nan
-    inliers: int = 0
-    reprojection_rmse: float = math.nan
-    probability: float = math.nan
+    rank_global: int = field(default=0, metadata=_of(lambda c: c.match.rank_global))
+    mean_similarity: float = field(
+        default=math.nan, metadata=_of(lambda c: c.match.mean_similarity))
+    spread: float = field(default=math.nan, metadata=_of(lambda c: c.match.spread))
+    overlap: float = field(default=math.nan, metadata=_of(lambda c: c.match.overlap))
+    likelihood_ratio: float = field(default=math.nan, metadata=_of(lambda c: c.likelihood_ratio))
+    inliers: int = field(default=0, metadata=_of(
+        lambda c: c.match.geometry.count if c.match.geometry else 0))
+    reprojection_rmse: float = field(default=math.nan, metadata=_of(
+        lambda c: c.match.geometry.rmse_px if c.match.geometry else math.nan))
+    odometry_ratio: float = field(default=math.nan, metadata=_of(lambda c: c.odometry_ratio))
+    probability: float = field(default=math.nan, metadata=_of(lambda c: c.probability))
+
+
+_COMPUTE = {each.name: each.metadata['compute']
+            for each in fields(CandidateRecord) if each.metadata}
+EVIDENCE = tuple(_COMPUTE)
+
+
+def evidence_of(candidate: Candidate) -> dict[str, Any]:
+    """The numbers that speak for or against a candidate, by the names in EVIDENCE."""
+    return {name: compute(candidate) for name, compute in _COMPUTE.items()}
+
+
+def record(candidate: Candidate) -> CandidateRecord:
+    """What a run keeps of a candidate."""
+    keyframe = candidate.match.keyframe
+    return CandidateRecord(keyframe.id, keyframe.stamp_ns, decision=candidate.decision,
+                           **evidence_of(candidate))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,16 +109,6 @@ class QueryRecord:
         return next(accepted, None)
 
 
-def _candidate_record(candidate: Candidate) -> CandidateRecord:
-    match = candidate.match
-    return CandidateRecord(
-        match.keyframe.id, match.keyframe.stamp_ns, match.similarity, match.local_matches,
-        match.local_score, candidate.decision, candidate.odometry_ratio, match.mean_similarity,
-        match.spread, match.overlap, candidate.likelihood_ratio,
-        match.geometry.count if match.geometry else 0,
-        match.geometry.rmse_px if match.geometry else math.nan, candidate.probability)
-
-
 @dataclass
 class Run:
     """Everything that one run has told.
@@ -115,16 +136,15 @@ class Run:
         query, keyframe = recognition.query, recognition.keyframe
         if keyframe:
             self.keyframes.append(KeyframeRecord(keyframe.id, keyframe.stamp_ns, keyframe.pose))
-        record = QueryRecord(
-            query.stamp_ns, tuple(map(_candidate_record, recognition.candidates)),
+        added = QueryRecord(
+            query.stamp_ns, tuple(map(record, recognition.candidates)),
             keyframe.id if keyframe else None, query.pose, recognition.searched,
-            recognition.stage_ms,
-            query.global_descriptor)
-        self.queries.append(record)
+            recognition.stage_ms, query.global_descriptor)
+        self.queries.append(added)
         for earlier in recognition.earlier:
             self.replace_candidates(
-                earlier.query.stamp_ns, map(_candidate_record, earlier.candidates))
-        return record
+                earlier.query.stamp_ns, map(record, earlier.candidates))
+        return added
 
     def candidates_of(self, stamp_ns: int) -> tuple[CandidateRecord, ...]:
         """The candidates of a query; none of an unknown one."""

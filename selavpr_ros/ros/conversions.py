@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +31,7 @@ from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.matching.geometry import RelativePose
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose
+from selavpr_ros.recordings.records import evidence_of
 
 MODES = {'mapping': PlaceMatchArray.MAPPING, 'localization': PlaceMatchArray.LOCALIZATION}
 NANOSECONDS = 1_000_000_000
@@ -173,16 +173,9 @@ def match_message(candidate: Candidate, origin: Origin) -> PlaceMatch:
     """One candidate with its evidence and its verdict."""
     match, keyframe = candidate.match, candidate.match.keyframe
     message = PlaceMatch(
-        match=id_message(keyframe.id, keyframe.stamp_ns), rank_global=match.rank_global,
-        similarity=match.similarity, local_matches=match.local_matches,
-        local_score=match.local_score, decision=int(candidate.decision),
-        odometry_ratio=candidate.odometry_ratio,
-        mean_similarity=match.mean_similarity, spread=match.spread, overlap=match.overlap,
-        likelihood_ratio=candidate.likelihood_ratio, probability=candidate.probability,
-        reprojection_rmse=math.nan)
+        match=id_message(keyframe.id, keyframe.stamp_ns), decision=int(candidate.decision),
+        **evidence_of(candidate))
     if match.geometry:
-        message.inliers = match.geometry.count
-        message.reprojection_rmse = match.geometry.rmse_px
         _add_relative_pose(message, match.geometry.pose)
     # Without a back-end, the pose of another session is in that session's odometry frame.
     moved, same = keyframe.map_pose, keyframe.id.session == origin.session

@@ -19,10 +19,23 @@ import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
-from selavpr_msgs.msg import Keyframe, LoopClosure, PlaceMatchArray, Relocalization, VprStatus
+from selavpr_msgs.msg import (
+    Keyframe,
+    LoopClosure,
+    PlaceMatch,
+    PlaceMatchArray,
+    Relocalization,
+    VprStatus,
+)
 from selavpr_ros.decision.gates import Decision
 from selavpr_ros.errors import NodeError
-from selavpr_ros.recordings.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
+from selavpr_ros.recordings.records import (
+    EVIDENCE,
+    CandidateRecord,
+    KeyframeRecord,
+    QueryRecord,
+    Run,
+)
 from selavpr_ros.ros.bag_player import play
 from selavpr_ros.ros.conversions import id_from_message, pose_from_message, stamp_to_ns
 from selavpr_ros.ros.publications import reliable
@@ -34,13 +47,12 @@ QUIET_S = 2.0
 POLL_S = 0.05
 
 
-def _candidate(message: Any) -> CandidateRecord:
+def recorded(message: PlaceMatch) -> CandidateRecord:
+    """What a message tells of a candidate."""
     return CandidateRecord(
-        id_from_message(message.match), stamp_to_ns(message.match.stamp), message.similarity,
-        message.local_matches, message.local_score, Decision(message.decision),
-        message.odometry_ratio, message.mean_similarity, message.spread, message.overlap,
-        message.likelihood_ratio, message.inliers, message.reprojection_rmse,
-        message.probability)
+        id_from_message(message.match), stamp_to_ns(message.match.stamp),
+        decision=Decision(message.decision),
+        **{name: getattr(message, name) for name in EVIDENCE})
 
 
 @dataclass
@@ -77,7 +89,7 @@ class Listener(Node):
         records.model_id = message.model_id
         kept = message.query.keyframe_id
         records.queries.append(QueryRecord(
-            stamp_to_ns(message.header.stamp), tuple(map(_candidate, message.matches)),
+            stamp_to_ns(message.header.stamp), tuple(map(recorded, message.matches)),
             id_from_message(message.query) if kept else None, stage_ms=tuple(message.stage_ms)))
         self._close(stamp_to_ns(message.header.stamp))
 

@@ -13,14 +13,17 @@ from selavpr_ros.decision.closures import LoopClosure
 from selavpr_ros.decision.gates import Candidate, Decision
 from selavpr_ros.decision.relocalization import Relocalization
 from selavpr_ros.errors import ImageError
+from selavpr_ros.evaluation.run_report import tables
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, MapPose, SessionId
 from selavpr_ros.matching.evidence import Match
 from selavpr_ros.matching.geometry import Geometry, RelativePose
 from selavpr_ros.matching.query import Query
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose
+from selavpr_ros.recordings.records import EVIDENCE, QueryRecord, Run, record
 from selavpr_ros.ros import conversions
 from selavpr_ros.ros.conversions import Origin
+from selavpr_ros.ros.live_run import recorded
 
 
 def keyframe(session_id, keyframe_id, pose=None):
@@ -40,6 +43,11 @@ def recognition(match_session=1, *, kept=True):
                        stage_ms=(1.0, 2.0, 3.0, 4.0, 5.0))
 
 
+# Numbers that are all different, and the same as float32.
+CANDIDATE = Candidate(
+    Match(keyframe(2, 4), 2, 0.75, 600, 0.625, 0.875, 0.125, 0.25,
+          Geometry('fundamental', np.arange(600) < 400, 1.5)),
+    Decision.REJECT_UNSURE, probability=0.5, likelihood_ratio=40.0, odometry_ratio=0.375)
 ORIGIN = Origin(Header(frame_id='camera'), SessionId(2, robot_id=3), 'mapping', 'odom', 'map',
                 np.zeros(36))
 
@@ -76,6 +84,20 @@ def test_an_answer_holds_all_the_evidence():
     assert match.has_map_pose
     assert match.map_pose.pose.position.y == 4.0
     assert match.map_pose.pose.orientation.z == pytest.approx(math.sqrt(0.5))
+
+
+def test_message_record_and_table_have_the_same_numbers():
+    types = PlaceMatch.get_fields_and_field_types()
+    numbers = {name for name, kind in types.items() if kind in ('float', 'uint16', 'uint32')}
+    assert numbers == set(EVIDENCE)
+    assert numbers <= set(tables(Run(queries=[QueryRecord(0, (record(CANDIDATE),))]))[
+        'candidates'][0])
+
+
+def test_a_candidate_survives_the_way_through_a_message():
+    heard = recorded(conversions.match_message(CANDIDATE, ORIGIN))
+    assert heard == record(CANDIDATE)
+    assert len({getattr(heard, name) for name in EVIDENCE}) == len(EVIDENCE)
 
 
 def test_every_verdict_has_its_constant():
