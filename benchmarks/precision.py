@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from selavpr_ros.errors import SettingError, VprError
 from selavpr_ros.evaluation.measure import build_planned, plan
+from selavpr_ros.images.compressed import read_image
 from selavpr_ros.images.preprocess import preprocess
 from selavpr_ros.matching.mutual import count_mutual_matches, rank_by_matches
 from selavpr_ros.models import VprModel, load_model
@@ -88,8 +89,7 @@ def describe(model: VprModel, files: Sequence[Path]) -> Described:
     """Describe images one by one, as a robot does."""
     descriptions, times = [], []
     for file in tqdm(files, desc=str(model.dtype), unit='image', leave=False):
-        image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
-        tensor = preprocess(image, model.image_size, model.resize)[None]
+        tensor = preprocess(read_image(file), model.image_size, model.resize)[None]
         start = time.perf_counter()
         descriptors = model(tensor.to(model.device, model.dtype))
         descriptions.append((descriptors.global_descriptor.cpu(), descriptors.local_features))

@@ -23,7 +23,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -34,6 +33,7 @@ from selavpr_ros.evaluation.precision import precision_recall
 from selavpr_ros.evaluation.reliability import reliability
 from selavpr_ros.evaluation.run_plots import Curve, draw_curves
 from selavpr_ros.evaluation.truth import list_images
+from selavpr_ros.images.compressed import read_image
 from selavpr_ros.models import VprModel, load_model
 from selavpr_ros.models.base import Descriptors
 from selavpr_ros.place_recognizer import PlaceRecognizer
@@ -242,8 +242,7 @@ def drive(model: Any, recording: Recording) -> Result:
     for frame in tqdm(recording.frames, desc=recording.name, unit='image', leave=False):
         stamp_ns = START_NS + round(frame.stamp_s * SECOND)
         if recognizer.is_due(stamp_ns, frame.pose):
-            image = cv2.cvtColor(cv2.imread(str(frame.file)), cv2.COLOR_BGR2RGB)
-            recognition = recognizer.recognize(image, stamp_ns, frame.pose)
+            recognition = recognizer.recognize(read_image(frame.file), stamp_ns, frame.pose)
             run.add(recognition)
             beliefs.append({c.match.keyframe.stamp_ns: c.probability
                             for c in recognition.candidates})

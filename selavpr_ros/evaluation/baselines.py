@@ -13,8 +13,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from selavpr_ros.errors import CheckpointError
-from selavpr_ros.evaluation.recall import TOP_K, Evaluation, Ranking, read_image, retrieve
+from selavpr_ros.evaluation.recall import TOP_K, Evaluation, Ranking, retrieve
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
+from selavpr_ros.images.compressed import read_image
 from selavpr_ros.images.preprocess import denormalise
 from selavpr_ros.models import VprModel, read_model
 from selavpr_ros.models.base import Descriptors

@@ -17,7 +17,7 @@ from selavpr_ros.evaluation.html import (
     render,
 )
 from selavpr_ros.evaluation.picture import draw_precision_recall, label, tell_score
-from selavpr_ros.evaluation.recall import Evaluation, Ranking, read_image
+from selavpr_ros.evaluation.recall import Evaluation, Ranking
 from selavpr_ros.evaluation.report import (
     describe_set,
     gate_rows,
@@ -25,6 +25,7 @@ from selavpr_ros.evaluation.report import (
     picture_name,
     table_rows,
 )
+from selavpr_ros.images.compressed import read_image
 
 WORST = 6
 GATES = (

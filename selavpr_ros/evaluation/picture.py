@@ -15,8 +15,9 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 from selavpr_ros.evaluation.precision import judge_scores
-from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation, read_image
+from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation
 from selavpr_ros.evaluation.run_plots import STYLES, Curve, draw_curves
+from selavpr_ros.images.compressed import read_image
 
 QUERIES = 12
 MISSES = 9  # of the queries, at most: some hits show what the system can do

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from selavpr_ros.errors import DescriptorError, ImageError, SettingError
+from selavpr_ros.errors import DescriptorError, SettingError
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
+from selavpr_ros.images.compressed import read_image
 from selavpr_ros.images.preprocess import preprocess
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId
 from selavpr_ros.maps.local_codec import FLOAT16, EncodedFeatures, encode
@@ -141,21 +141,6 @@ class Described:
         count, dim = self.global_descriptors.shape
         kept = self.local_features if local and self.local_features else ()
         return DESCRIPTOR_BYTES * dim + sum(each.nbytes for each in kept) / count
-
-
-def read_image(image: Path | np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a file; an array is passed on.
-
-    Raises:
-        ImageError: the file is not there, or is no image that can be read.
-    """
-    if isinstance(image, np.ndarray):
-        return image
-    pixels = cv2.imread(str(image), cv2.IMREAD_COLOR)
-    if pixels is None:
-        reason = 'is no image that can be read' if image.is_file() else 'does not exist'
-        raise ImageError(f'{image} {reason}')
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def _describe_one(

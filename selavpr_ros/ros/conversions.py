@@ -26,7 +26,8 @@ from selavpr_msgs.msg import Relocalization as RelocalizationMessage
 from selavpr_ros.decision.closures import LoopClosure
 from selavpr_ros.decision.gates import Candidate
 from selavpr_ros.decision.relocalization import Relocalization
-from selavpr_ros.images.decoding import KNOWN_ENCODINGS, decode
+from selavpr_ros.images.decoding import decode
+from selavpr_ros.images.raw import KNOWN_ENCODINGS
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.matching.geometry import RelativePose
 from selavpr_ros.place_recognizer import Recognition

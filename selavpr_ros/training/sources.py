@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from selavpr_ros.errors import ImageError, SettingError
 from selavpr_ros.evaluation.truth import POSE_COLUMNS, SUFFIXES, read_table
+from selavpr_ros.images.compressed import read_image
 from selavpr_ros.images.decoding import decode
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.bag import Bag, Topic
@@ -73,18 +74,6 @@ class Source:
 # ---- folders ------------------------------------------------------------------------------------
 
 XyYaw = tuple[float, float, float]  # x_m, y_m, yaw_rad; NaN where not known
-
-
-def read_image(path: Path) -> np.ndarray:
-    """Read a file: (H, W, 3) uint8 RGB.
-
-    Raises:
-        ImageError: it is no image.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ImageError(f'{path}: not an image')
-    return np.ascontiguousarray(image[..., ::-1])
 
 
 def _by_number(file: Path) -> list[str | int]:

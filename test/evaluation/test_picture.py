@@ -99,5 +99,5 @@ def test_files_are_named(told, tmp_path):
     assert 'hit: place_7, similarity 1.000' in texts(figure)
     assert figure.axes[1].get_images()[0].get_array().shape == (16, 320, 3)
     files[0].unlink()
-    with pytest.raises(ImageError, match='does not exist'):
+    with pytest.raises(ImageError, match='cannot be read: No such file'):
         draw_hits_and_misses(evaluation)

@@ -68,9 +68,9 @@ def test_files_and_arrays_are_described_alike(told, told_image, tmp_path):
 
 def test_what_is_no_image(told, told_image, tmp_path):
     (tmp_path / 'text.png').write_text('no image')
-    with pytest.raises(ImageError, match='text.png is no image that can be read'):
+    with pytest.raises(ImageError, match='text.png is no image that OpenCV can read'):
         describe(told(), [tmp_path / 'text.png'])
-    with pytest.raises(ImageError, match='none.png does not exist'):
+    with pytest.raises(ImageError, match='none.png cannot be read: No such file'):
         describe(told(), [tmp_path / 'none.png'])
     with pytest.raises(ImageError, match='need an'):
         describe(told(), [told_image(0)[..., 0]])

@@ -10,14 +10,10 @@ import numpy as np
 import pytest
 
 from selavpr_ros.errors import ImageError, SettingError
-from selavpr_ros.images import decoding
-from selavpr_ros.images.decoding import (
-    KNOWN_ENCODINGS,
-    ImageReader,
-    decode,
-    decode_compressed,
-    decode_image,
-)
+from selavpr_ros.images import raw
+from selavpr_ros.images.compressed import decode_compressed, read_image
+from selavpr_ros.images.decoding import ImageReader, decode
+from selavpr_ros.images.raw import KNOWN_ENCODINGS, decode_image
 from selavpr_ros.settings import ImageSettings
 
 RGB = np.random.default_rng(7).integers(0, 256, (4, 6, 3), dtype=np.uint8)
@@ -258,8 +254,8 @@ def test_data_of_a_strange_type(data):
 
 
 def test_opencv_errors_are_translated(monkeypatch):
-    broken = decoding._Packed(1, 2, lambda samples: cv2.cvtColor(samples, 10 ** 6))
-    monkeypatch.setitem(decoding._PACKED, 'yuyv', broken)
+    broken = raw._Packed(1, 2, lambda samples: cv2.cvtColor(samples, 10 ** 6))
+    monkeypatch.setitem(raw.PACKED, 'yuyv', broken)
     with pytest.raises(ImageError, match='OpenCV cannot convert 6x4 pixels of yuyv'):
         decode_image(image_message(np.zeros((4, 12), np.uint8), 'yuyv', width=6))
 
@@ -408,6 +404,29 @@ def test_damaged_pictures_raise_nothing_but_image_error(flavour, capfd):
             assert result.ndim == 3
             assert result.dtype == np.uint8
     capfd.readouterr()  # the decoders of libjpeg and libpng complain on stderr
+
+
+# ---- files -----------------------------------------------------------------------------------
+
+
+def test_a_file_is_read_as_rgb(tmp_path):
+    cv2.imwrite(str(tmp_path / 'image.png'), RGB[..., ::-1])
+    assert np.array_equal(read_image(tmp_path / 'image.png'), RGB)
+    assert read_image(RGB) is RGB
+
+
+@pytest.mark.parametrize(('data', 'words'), [
+    (JPEG[:-30], r'image.jpg: truncated JPEG: no end-of-image marker in \d+ bytes; copy it again'),
+    (PNG[:-30], 'image.jpg: truncated PNG: no IEND chunk'),
+    (b'no picture', 'image.jpg is no image that OpenCV can read'),
+    (b'', 'image.jpg is no image'),
+    (None, 'image.jpg cannot be read: No such file'),
+])
+def test_a_file_that_is_no_whole_picture_is_named(tmp_path, data, words):
+    if data is not None:
+        (tmp_path / 'image.jpg').write_bytes(data)
+    with pytest.raises(ImageError, match=words):
+        read_image(tmp_path / 'image.jpg')
 
 
 # ---- what the settings ask for ---------------------------------------------------------------

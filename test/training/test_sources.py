@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from selavpr_ros.errors import BagError, GroundTruthError, ImageError, SettingError
+from selavpr_ros.errors import BagError, GroundTruthError, SettingError
 from selavpr_ros.pose import Pose
 from selavpr_ros.training.data import Places, Rules
-from selavpr_ros.training.sources import STORED_SIDE, Source, find_walks, read_image
+from selavpr_ros.training.sources import STORED_SIDE, Source, find_walks
 
 SECOND_NS = 1_000_000_000
 
@@ -97,16 +97,6 @@ def test_errors_name_the_folder_and_the_kind(folder):
         find(folder, 'floor1', left_out=['*'])
     with pytest.raises(SettingError, match="kind 'tour' of floor1: take one of walk, place"):
         find(folder, 'floor1', 'tour')
-
-
-def test_images_are_read_as_rgb(tmp_path):
-    pixels = np.zeros((6, 7, 3), np.uint8)
-    pixels[..., 0] = 200  # red
-    cv2.imwrite(str(tmp_path / 'red.png'), pixels[..., ::-1])
-    np.testing.assert_array_equal(read_image(tmp_path / 'red.png'), pixels)
-    (tmp_path / 'red.png').write_bytes(b'')
-    with pytest.raises(ImageError, match='red.png: not an image'):
-        read_image(tmp_path / 'red.png')
 
 
 # ---- poses of images ----------------------------------------------------------------------------
