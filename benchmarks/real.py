@@ -32,12 +32,12 @@ from selavpr_ros.evaluation.baselines import load_untrained
 from selavpr_ros.evaluation.precision import precision_recall
 from selavpr_ros.evaluation.reliability import reliability
 from selavpr_ros.evaluation.run_plots import Curve, draw_curves
-from selavpr_ros.evaluation.truth import list_images
 from selavpr_ros.images.compressed import read_image
 from selavpr_ros.models import VprModel, load_model
 from selavpr_ros.models.base import Descriptors
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose
+from selavpr_ros.recordings.image_folders import list_images
 from selavpr_ros.recordings.records import Run
 from selavpr_ros.settings import make_settings
 from selavpr_ros.text import markdown_table

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import laps
 import numpy as np
 import pytest
@@ -33,6 +35,20 @@ def shared() -> Path:
             pytest.fail(reason)
         pytest.skip(reason)
     return SHARED
+
+
+@pytest.fixture
+def write_images(tmp_path) -> Callable[[str, Sequence[str]], Path]:
+    """Write small images of these names into a folder; what they show does not matter."""
+
+    def write(folder: str, names: Sequence[str]) -> Path:
+        path = tmp_path / folder
+        path.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            cv2.imwrite(str(path / name), np.zeros((4, 4, 3), np.uint8))
+        return path
+
+    return write
 
 
 # ---- two laps -----------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -13,17 +12,20 @@ import numpy as np
 
 from selavpr_ros.errors import GroundTruthError
 from selavpr_ros.recordings.ground_truth import POSITIVE_HEADING_RAD, POSITIVE_RADIUS_M
+from selavpr_ros.recordings.image_folders import (
+    PlacedImages,
+    list_images,
+    read_msls_side,
+    read_placed_images,
+    read_table,
+)
 
 TOLERANCE = 2  # frames; two walks along one way are never in step to the frame
 EXCLUDED = 10  # images; a camera's last images show the query's place without any recognition
 # The usual radius of the published data sets, whose positions come from GPS.
 PUBLISHED_RADIUS_M = 25.0
 
-SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
-POSES = 'poses.csv'
-POSE_COLUMNS = ('image', 'x_m', 'y_m', 'yaw_rad')  # the last one may be missing
 PAIR_COLUMNS = ('image_a', 'image_b')
-MSLS_POSITION = ('easting', 'northing')
 
 # Paths of images, or (H, W, 3) uint8 RGB arrays; (N, H, W, 3) is such a sequence, too.
 Images = Sequence[Path] | Sequence[np.ndarray] | np.ndarray
@@ -97,80 +99,10 @@ class EvaluationSet:
         return index[(index < out.start) | (index >= out.stop)]
 
 
-# ---- files --------------------------------------------------------------------------------------
-
-
-def _by_number(file: Path) -> list[tuple[str, int]]:
-    """Sorts image_2 before image_10."""
-    parts = re.findall(r'([^0-9]*)([0-9]*)', file.name)
-    return [(text, int(number or -1)) for text, number in parts]
-
-
-def list_images(folder: Path) -> tuple[Path, ...]:
-    """The images directly in a folder by name, numbers in names by their value.
-
-    Raises:
-        GroundTruthError: there is no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise GroundTruthError(f'{folder} is no folder')
-    files = (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    images = tuple(sorted(files, key=_by_number))
-    if not images:
-        inner = next((f.name for f in sorted(folder.iterdir()) if f.is_dir()), None)
-        advice = f'; give its folder {inner}?' if inner else ''
-        raise GroundTruthError(
-            f'{folder} has no image in it ({", ".join(sorted(SUFFIXES))}){advice}')
-    return images
-
-
 def _name(folder: Path) -> str:
     """What a folder of images is called; 'images' says nothing."""
     path = folder.resolve()
     return path.parent.name if path.name == 'images' else path.name
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _read_lines(path: Path) -> list[list[str]]:
-    try:
-        with path.open(newline='', encoding='utf-8-sig') as file:
-            return [[cell.strip() for cell in row] for row in csv.reader(file)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise GroundTruthError(f'{path} cannot be read: {error}') from error
-
-
-def read_table(path: Path, columns: Sequence[str], optional: int = 0) -> Iterator[dict[str, str]]:
-    """Rows of a CSV file by column, with the number of the line as 'line'.
-
-    Args:
-        path: a file with a header, or without one if its columns are in this order.
-        columns: what it has to have; others are ignored.
-        optional: so many of the last columns may be missing.
-
-    Raises:
-        GroundTruthError: the file cannot be read, has no rows, or not these columns.
-    """
-    lines = _read_lines(path)
-    header = list(columns)
-    needed = columns[: len(columns) - optional]
-    if lines and not any(map(_is_number, lines[0])):
-        header, lines[0] = lines[0], []
-    if not any(lines):
-        raise GroundTruthError(f'{path} is empty: it needs rows of {",".join(columns)}')
-    if not set(needed) <= set(header):
-        raise GroundTruthError(f'{path} has the columns {",".join(header)}: it needs '
-                               f'{",".join(needed)}')
-    for number, cells in enumerate(lines, start=1):
-        if cells and len(cells) < len(needed):
-            raise GroundTruthError(f'{path}, line {number}: {len(cells)} columns, not {header}')
-        if cells:
-            yield {**dict(zip(header, cells, strict=False)), 'line': str(number)}
 
 
 # ---- same number, same place --------------------------------------------------------------------
@@ -275,75 +207,6 @@ def read_pairs(images: Path, pairs: Path, exclude: int = EXCLUDED) -> Evaluation
 # ---- positions ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class PlacedImages:
-    """Images and where they were taken.
-
-    Attributes:
-        files: N images in order of recording.
-        positions_m: (N, 2) x and y.
-        yaw_rad: (N,) heading, or None where it is not known.
-        is_published: whether the positions are those in names of files.
-    """
-
-    files: tuple[Path, ...]
-    positions_m: np.ndarray
-    yaw_rad: np.ndarray | None
-    is_published: bool
-
-
-def _find_image(folder: Path, row: dict[str, str]) -> Path:
-    for file in (folder / row['image'], folder / 'images' / row['image']):
-        if file.is_file():
-            return file
-    raise GroundTruthError(f"{folder / POSES}, line {row['line']}: no image '{row['image']}' in "
-                           f'{folder} or its folder images')
-
-
-def _read_numbers(path: Path, row: dict[str, str], columns: Sequence[str]) -> list[float]:
-    texts = [row.get(column, '') for column in columns]
-    if not all(map(_is_number, texts)):
-        raise GroundTruthError(f'{path}, line {row["line"]}: {",".join(columns)} are '
-                               f'{",".join(texts)}, not all of them numbers')
-    return [float(text) for text in texts]
-
-
-def _read_poses(folder: Path) -> PlacedImages:
-    path = folder / POSES
-    rows = list(read_table(path, POSE_COLUMNS, optional=1))
-    has_yaw = all('yaw_rad' in row for row in rows)
-    columns = POSE_COLUMNS[1:] if has_yaw else POSE_COLUMNS[1:-1]
-    numbers = np.array([_read_numbers(path, row, columns) for row in rows])
-    return PlacedImages(tuple(_find_image(folder, row) for row in rows), numbers[:, :2],
-                        numbers[:, 2] if has_yaw else None, False)
-
-
-def _read_names(folder: Path) -> PlacedImages:
-    files = list_images(folder)
-    cells = [file.name.split('@')[1:3] for file in files]
-    for file, cell in zip(files, cells, strict=True):
-        if len(cell) < 2 or not all(map(_is_number, cell)):
-            raise GroundTruthError(
-                f'{folder} has neither a file {POSES} ({",".join(POSE_COLUMNS)}) nor names of '
-                f"images with positions ('@utm_east@utm_north@...'), as '{file.name}' shows")
-    return PlacedImages(files, np.array(cells, dtype=np.float64), None, True)
-
-
-def read_placed_images(folder: Path) -> PlacedImages:
-    """Images with positions: from poses.csv, else from names as in the published data sets.
-
-    poses.csv has the columns image,x_m,y_m,yaw_rad, in order of recording and with or without a
-    header; yaw_rad may be missing. An image lies in the folder, or in its folder `images`.
-    Published names are '@utm_east@utm_north@...@.jpg', in metres.
-
-    Raises:
-        GroundTruthError: it has neither, or a row or a name is wrong.
-    """
-    if not folder.is_dir():
-        raise GroundTruthError(f'{folder} is no folder')
-    return _read_poses(folder) if (folder / POSES).is_file() else _read_names(folder)
-
-
 def _turned_by(yaw_rad: np.ndarray, other_rad: float) -> np.ndarray:
     return np.abs((yaw_rad - other_rad + math.pi) % (2 * math.pi) - math.pi)
 
@@ -416,37 +279,6 @@ def read_positions(
 # ---- Mapillary Street-Level Sequences -----------------------------------------------------------
 
 
-def _rows_by_key(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]]:
-    return {row['key']: row for row in read_table(path, ('key', *columns))}
-
-
-def _kept_keys(folder: Path) -> set[str]:
-    """Images that the published protocol compares: no panoramas, and of the subtask 'all'."""
-    raw = _rows_by_key(folder / 'raw.csv', ('pano',))
-    kept = {key for key, row in raw.items() if row['pano'].lower() == 'false'}
-    subtasks = folder / 'subtask_index.csv'
-    if not subtasks.is_file():
-        return kept
-    return {key for key, row in _rows_by_key(subtasks, ('all',)).items()
-            if key in kept and row['all'].lower() == 'true'}
-
-
-def _read_msls_side(folder: Path) -> PlacedImages:
-    path = folder / 'postprocessed.csv'
-    kept = _kept_keys(folder)
-    rows = [row for row in read_table(path, ('key', *MSLS_POSITION)) if row['key'] in kept]
-    if not rows:
-        raise GroundTruthError(f'{path} names no image that counts: all are panoramas, or not of '
-                               "the subtask 'all'")
-    files = tuple(folder / 'images' / f'{row["key"]}.jpg' for row in rows)
-    missing = [file for file in files if not file.is_file()]
-    if missing:
-        raise GroundTruthError(f'{len(missing)} of {len(files)} images of {path} are missing, '
-                               f'{missing[0]} is the first: unpack all volumes')
-    positions_m = np.array([_read_numbers(path, row, MSLS_POSITION) for row in rows])
-    return PlacedImages(files, positions_m, None, True)
-
-
 def read_msls(city: Path, radius_m: float = PUBLISHED_RADIUS_M) -> EvaluationSet:
     """A city of Mapillary Street-Level Sequences, by its published protocol for single images.
 
@@ -457,6 +289,6 @@ def read_msls(city: Path, radius_m: float = PUBLISHED_RADIUS_M) -> EvaluationSet
     Raises:
         GroundTruthError: a file is missing, or a row is wrong; the test cities have no positions.
     """
-    database, queries = _read_msls_side(city / 'database'), _read_msls_side(city / 'query')
+    database, queries = read_msls_side(city / 'database'), read_msls_side(city / 'query')
     return EvaluationSet(f'msls-{_name(city)}', f'within {radius_m:g} m', database.files,
                          queries.files, nearest_within(database, queries, radius_m, None))

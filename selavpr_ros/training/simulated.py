@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from selavpr_ros.recordings.image_folders import POSE_COLUMNS, POSES
 from selavpr_ros.simulation import Camera, Light, PlanarPose, World, draw_passers_by, render
 
 FIRST_WORLD = 1000  # the worlds below are for tests and demos
@@ -23,7 +24,6 @@ SPOT_SPACING_M = 3.0
 LATERAL_SIGMA_M = 0.5
 HEADING_SIGMA_RAD = 0.08
 FARTHEST_SIGMAS = 2.0  # no offset is larger
-POSES = 'poses.csv'
 
 _world = lru_cache(maxsize=4)(World.generate)  # seconds and 150 MB each
 
@@ -79,7 +79,7 @@ def write_world(folder: Path, places: SimulatedPlaces, seed: int, visits: int) -
             rows.append((name, pose.x_m, pose.y_m, pose.yaw_rad))
     unfinished = folder / f'{POSES}.part'
     with unfinished.open('w', newline='') as file:
-        csv.writer(file).writerows([('image', 'x_m', 'y_m', 'yaw_rad'), *rows])
+        csv.writer(file).writerows([POSE_COLUMNS, *rows])
     unfinished.rename(folder / POSES)
 
 

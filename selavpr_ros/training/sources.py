@@ -15,11 +15,17 @@ import numpy as np
 from tqdm import tqdm
 
 from selavpr_ros.errors import ImageError, SettingError
-from selavpr_ros.evaluation.truth import POSE_COLUMNS, SUFFIXES, read_table
 from selavpr_ros.images.compressed import read_image
 from selavpr_ros.images.decoding import decode
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.bag import Bag, Topic
+from selavpr_ros.recordings.image_folders import (
+    POSES,
+    SUFFIXES,
+    by_number,
+    position_in_name,
+    read_poses,
+)
 from selavpr_ros.recordings.pose_track import PoseTrack
 from selavpr_ros.recordings.topics import (
     choose_image_topic,
@@ -28,10 +34,8 @@ from selavpr_ros.recordings.topics import (
 )
 from selavpr_ros.training.data import KINDS, Walk
 
-POSES_FILES = ('poses.csv', 'positions.csv')
+POSES_FILES = (POSES, 'positions.csv')
 _FRAME_NUMBER = re.compile(r'_frame_\d+$|\d+$')
-# The field's file names: @utm_east@utm_north@ and more; metres.
-_UTM = re.compile(r'^[^@]*@(-?\d+\.?\d*)@(-?\d+\.?\d*)@')
 STORED_SIDE = 560  # pixels; images of a bag are kept that small, and no system sees larger ones
 STORED_QUALITY = 95  # of JPEG, a tenth of the pixels' memory
 BAG_SPACING_M = 0.5
@@ -73,26 +77,9 @@ class Source:
 
 # ---- folders ------------------------------------------------------------------------------------
 
-XyYaw = tuple[float, float, float]  # x_m, y_m, yaw_rad; NaN where not known
-
-
-def _by_number(file: Path) -> list[str | int]:
-    """Sorts image_2 before image_10."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', file.name)]
-
-
-def _read_poses(table: Path) -> dict[str, XyYaw]:
-    """Poses by image, as the table names it."""
-    poses = {}
-    for row in read_table(table, POSE_COLUMNS, optional=1):
-        cells = [row.get(column) or 'nan' for column in POSE_COLUMNS[1:]]
-        try:
-            x_m, y_m, yaw_rad = map(float, cells)
-        except ValueError as error:
-            raise SettingError(f'{table}, line {row["line"]}: {", ".join(cells)} are not numbers '
-                               f'{", ".join(POSE_COLUMNS[1:])}') from error
-        poses[row['image']] = x_m, y_m, yaw_rad
-    return poses
+def _read_poses(table: Path) -> dict[str, np.ndarray]:
+    """Poses (3,) by image, as the table names it."""
+    return {image: pose for _, image, pose in read_poses(table, may_be_unknown=True)}
 
 
 def _table(root: Path, folder: Path) -> Path | None:
@@ -103,11 +90,11 @@ def _table(root: Path, folder: Path) -> Path | None:
 
 
 def _known_poses(
-    table: Path, known: dict[str, XyYaw], files: list[Path]
-) -> list[XyYaw]:
+    table: Path, known: dict[str, np.ndarray], files: list[Path]
+) -> list[np.ndarray]:
     """Poses of files, which lie beside the table, below it, or in its folder `images`."""
     names = [file.relative_to(table.parent).as_posix() for file in files]
-    poses = [known.get(name) or known.get(name.removeprefix('images/')) for name in names]
+    poses = [known.get(name, known.get(name.removeprefix('images/'))) for name in names]
     missing = [name for name, pose in zip(names, poses, strict=True) if pose is None]
     if missing:
         raise SettingError(
@@ -116,10 +103,10 @@ def _known_poses(
     return [pose for pose in poses if pose is not None]
 
 
-def _poses_in_names(files: list[Path]) -> list[XyYaw] | None:
+def _poses_in_names(files: list[Path]) -> list[np.ndarray] | None:
     """Poses that the names tell, all or none of them."""
-    told = [_UTM.match(file.name) for file in files]
-    poses = [(float(match[1]), float(match[2]), np.nan) for match in told if match]
+    told = [position_in_name(file) for file in files]
+    poses = [np.array([*position, np.nan]) for position in told if position]
     return poses if len(poses) == len(files) else None
 
 
@@ -147,17 +134,17 @@ def _walk_files(root: Path, source: Source) -> dict[tuple[Path, str], list[Path]
     for file in sorted(root.rglob('*')):
         if _wanted(file, root, source.left_out):
             walks.setdefault((file.parent, _walk_name(file, source.name)), []).append(file)
-    return {key: sorted(files, key=_by_number) for key, files in walks.items()}
+    return {key: sorted(files, key=by_number) for key, files in walks.items()}
 
 
 def _folder_walks(root: Path, source: Source) -> Iterator[Walk]:
     """All walks below a folder, with poses from tables or names where there are any."""
-    read_poses: Callable[[Path], dict[str, XyYaw]] = lru_cache(maxsize=1)(_read_poses)
+    poses_of: Callable[[Path], dict[str, np.ndarray]] = lru_cache(maxsize=1)(_read_poses)
     for (folder, name), files in _walk_files(root, source).items():
         kind, poses, table = source.kind, None, _table(root, folder)
         group = source.group or (f'{folder}/{name}' if source.name else str(root))
         if table is not None:
-            poses = _known_poses(table, read_poses(table), files)
+            poses = _known_poses(table, poses_of(table), files)
         else:
             poses = _poses_in_names(files)
             if poses and kind == 'walk':
@@ -200,10 +187,10 @@ def _restore(jpeg: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def _planar(pose: Pose | None) -> XyYaw:
+def _planar(pose: Pose | None) -> np.ndarray:
     if pose is None:
-        return np.nan, np.nan, np.nan
-    return float(pose.translation_m[0]), float(pose.translation_m[1]), pose.yaw_rad
+        return np.full(3, np.nan)
+    return np.array([*pose.translation_m[:2], pose.yaw_rad])
 
 
 def _pose_topic(bag: Bag, asked: str | None) -> Topic | None:
@@ -212,7 +199,7 @@ def _pose_topic(bag: Bag, asked: str | None) -> Topic | None:
     return truth or choose_odometry_topic(bag, asked)
 
 
-def _due_images(bag: Bag, source: Source) -> Iterator[tuple[np.ndarray, XyYaw]]:
+def _due_images(bag: Bag, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images, (H, W, 3) uint8 RGB, wherever the robot has moved on; with their poses."""
     topic, told = choose_image_topic(bag, source.image_topic), _pose_topic(bag, source.pose_topic)
     track = PoseTrack(bag.poses(told.name) if told else ())

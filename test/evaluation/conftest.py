@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -62,17 +60,3 @@ def told() -> type[ToldModel]:
 @pytest.fixture
 def told_image() -> Callable[..., np.ndarray]:
     return image_of
-
-
-@pytest.fixture
-def write_images(tmp_path) -> Callable[[str, Sequence[str]], Path]:
-    """Write small images of these names into a folder; what they show does not matter."""
-
-    def write(folder: str, names: Sequence[str]) -> Path:
-        path = tmp_path / folder
-        path.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            cv2.imwrite(str(path / name), np.zeros((4, 4, 3), np.uint8))
-        return path
-
-    return write

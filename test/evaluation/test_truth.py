@@ -8,14 +8,12 @@ import pytest
 from selavpr_ros.errors import GroundTruthError
 from selavpr_ros.evaluation.truth import (
     EvaluationSet,
-    list_images,
     read_frames,
     read_msls,
     read_pairs,
-    read_placed_images,
     read_positions,
-    read_table,
 )
+from selavpr_ros.recordings.image_folders import read_placed_images
 
 NAMES = [f'image_{number}.png' for number in range(12)]
 
@@ -58,53 +56,6 @@ def test_excluded_images_are_neither_compared_nor_right():
 def test_sets_that_ask_nothing_sensible(positives, excluded, words):
     with pytest.raises(GroundTruthError, match=words):
         made(positives, excluded=excluded)
-
-
-# ---- files --------------------------------------------------------------------------------------
-
-
-def test_images_are_in_the_order_of_their_numbers(write_images):
-    folder = write_images('walk', ['b2.png', 'b10.png', 'b1.jpg', 'a.JPG'])
-    (folder / 'notes.txt').write_text('no image')
-    assert [file.name for file in list_images(folder)] == ['a.JPG', 'b1.jpg', 'b2.png', 'b10.png']
-
-
-def test_a_folder_without_images_says_what_it_wants(tmp_path, write_images):
-    write_images('set/images', ['1.png'])
-    with pytest.raises(GroundTruthError, match=r'no image in it .*; give its folder images\?'):
-        list_images(tmp_path / 'set')
-    with pytest.raises(GroundTruthError, match='nowhere is no folder'):
-        list_images(tmp_path / 'nowhere')
-
-
-@pytest.mark.parametrize('text', ['a,b\n1,2\n', '1,2\n', '\ufeffb, a\n2, 1\n', 'c,b,a\n0,2,1\n\n'])
-def test_tables_with_and_without_a_header(tmp_path, text):
-    path = tmp_path / 'table.csv'
-    path.write_text(text, encoding='utf-8')
-    (row,) = read_table(path, ('a', 'b'))
-    assert (row['a'], row['b']) == ('1', '2')
-
-
-@pytest.mark.parametrize(('text', 'words'), [
-    ('', 'is empty: it needs rows of a,b'),
-    ('a,b\n', 'is empty'),
-    ('a,c\n1,2\n', 'has the columns a,c: it needs a,b'),
-    ('a,b\n1\n', 'line 2: 1 columns'),
-])
-def test_tables_that_are_none(tmp_path, text, words):
-    path = tmp_path / 'table.csv'
-    path.write_text(text)
-    with pytest.raises(GroundTruthError, match=words):
-        list(read_table(path, ('a', 'b')))
-
-
-def test_a_file_that_is_no_text(tmp_path):
-    path = tmp_path / 'table.csv'
-    path.write_bytes(b'\xff\xd8\xff\xe0')
-    with pytest.raises(GroundTruthError, match='table.csv cannot be read'):
-        list(read_table(path, ('a', 'b')))
-    with pytest.raises(GroundTruthError, match='missing.csv cannot be read: .*No such file'):
-        list(read_table(tmp_path / 'missing.csv', ('a', 'b')))
 
 
 # ---- frames -------------------------------------------------------------------------------------

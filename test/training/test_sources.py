@@ -138,7 +138,7 @@ def test_other_columns_are_named(tmp_path):
 
 
 def test_what_is_no_number_is_named_with_its_line(tmp_path):
-    with pytest.raises(SettingError, match='poses.csv, line 3: 3, north, 0 are not numbers'):
+    with pytest.raises(GroundTruthError, match='poses.csv, line 3: .* are 3,north,0, not all of'):
         poses_of(tmp_path, HEADER + 'a_1.png,1,2,0\na_2.png,3,north,0\n')
 
 
@@ -155,9 +155,9 @@ def test_a_table_is_read_once_however_many_walks_there_are(tmp_path, monkeypatch
     from selavpr_ros.training import sources
 
     reads = []
-    original = sources.read_table
-    monkeypatch.setattr(sources, 'read_table', lambda path, *rest, **options: (
-        reads.append(path), original(path, *rest, **options))[1])
+    original = sources.read_poses
+    monkeypatch.setattr(sources, 'read_poses', lambda path, **options: (
+        reads.append(path), original(path, **options))[1])
     poses_of(tmp_path, ''.join(f'{name},1,2\n' for name in names), names)
     assert len(reads) == 1
 
