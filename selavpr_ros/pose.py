@@ -17,6 +17,9 @@ _NORM_TOLERANCE = 0.1
 _SMALL_ANGLE_RAD = 1e-6
 # A stamp that jumps back farther than this is a recording that starts again, not a late message.
 TIME_JUMP_NS = 1_000_000_000
+# Two poses so near, and turned by so little, see the same place: the field's usual positives. A
+# camera that is turned farther sees mostly something else.
+SAME_PLACE_M, SAME_PLACE_RAD = 5.0, math.radians(45.0)
 
 
 def _finite_vector(values: Iterable[float], size: int, name: str) -> np.ndarray:

@@ -84,18 +84,18 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 
 def _add_truth(parser: argparse.ArgumentParser) -> None:
     from selavpr_ros.evaluation import truth
-    from selavpr_ros.recordings.ground_truth import POSITIVE_HEADING_RAD, POSITIVE_RADIUS_M
+    from selavpr_ros.pose import SAME_PLACE_M, SAME_PLACE_RAD
 
     group = parser.add_argument_group('what counts as the same place')
     group.add_argument('--tolerance', type=_at_least(0), metavar='N',
                        help=f'--frames: at most so many frames off (default: {truth.TOLERANCE})')
     group.add_argument('--radius', type=positive, metavar='M',
                        help='--positions, --msls: at most so many metres apart (default: '
-                       f'{POSITIVE_RADIUS_M:g}; {truth.PUBLISHED_RADIUS_M:g} for MSLS and '
+                       f'{SAME_PLACE_M:g}; {truth.PUBLISHED_RADIUS_M:g} for MSLS and '
                        'positions in names)')
     group.add_argument('--heading', type=positive, metavar='DEG',
                        help='--positions: and turned by at most so much; 180 ignores it (default: '
-                       f'{math.degrees(POSITIVE_HEADING_RAD):.0f}, where it is known)')
+                       f'{math.degrees(SAME_PLACE_RAD):.0f}, where it is known)')
     group.add_argument('--exclude', type=_at_least(0), metavar='N',
                        help='in one recording: do not ask the N images before the query, with '
                        f'--positions also those after it (default: {truth.EXCLUDED})')

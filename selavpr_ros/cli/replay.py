@@ -68,13 +68,16 @@ def add_topics(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_truth(parser: argparse.ArgumentParser) -> None:
+    from selavpr_ros.pose import SAME_PLACE_M, SAME_PLACE_RAD
+
     truth = parser.add_argument_group('what counts as the same place')
     truth.add_argument('--ground-truth', metavar='T|FILE',
                        help='topic or TUM file with true poses (default: /ground_truth/odom, '
                        'if there is one; none: without)')
-    truth.add_argument('--positive-radius', type=positive, default=5.0, metavar='M',
+    truth.add_argument('--positive-radius', type=positive, default=SAME_PLACE_M, metavar='M',
                        help='same place: at most so many metres apart (default: %(default)g)')
-    truth.add_argument('--positive-heading', type=positive, default=45.0, metavar='DEG',
+    truth.add_argument('--positive-heading', type=positive,
+                       default=math.degrees(SAME_PLACE_RAD), metavar='DEG',
                        help='and turned by at most so much; 180 ignores it '
                        '(default: %(default)g)')
 

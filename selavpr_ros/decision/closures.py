@@ -23,15 +23,13 @@ from selavpr_ros.decision.place_filter import Belief, PlaceFilter
 from selavpr_ros.decision.unrelated import Unrelated
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.matching.evidence import Match
-from selavpr_ros.pose import Pose
+from selavpr_ros.pose import SAME_PLACE_M, SAME_PLACE_RAD, Pose
 from selavpr_ros.settings import GateSettings
 
 # Two views of one place are at most so far apart: the field's usual radius, 5 m, for both.
 VIEW_M = 10.0
 # And no higher or lower than a slope makes them: between that and a storey.
 VIEW_HEIGHT_M = 1.0
-# Keyframes so near, and turned by so little, show one place: the field's usual positives.
-PLACE_M, PLACE_RAD = 5.0, math.radians(45.0)
 # Keyframes so near in their order show one place; those farther apart than the second number,
 # another one. In between nobody can tell without poses.
 PLACE_KEYFRAMES, ELSEWHERE_KEYFRAMES = 5, 10
@@ -178,9 +176,9 @@ class _Places:
         gaps_m = self.positions_m[:, None] - others.positions_m
         cosines = np.abs(self.rotations @ others.rotations.T)  # of half the angle between them
         return ((self.frames[:, None] == others.frames)
-                & (np.linalg.norm(gaps_m, axis=2) <= PLACE_M)
+                & (np.linalg.norm(gaps_m, axis=2) <= SAME_PLACE_M)
                 & (np.abs(gaps_m[:, :, 2]) <= 2.0 * VIEW_HEIGHT_M)
-                & (cosines >= math.cos(PLACE_RAD / 2.0)))
+                & (cosines >= math.cos(SAME_PLACE_RAD / 2.0)))
 
     def are_one(self, others: _Places) -> np.ndarray:
         """(n, m) whether two show one place."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from selavpr_ros.errors import GroundTruthError
-from selavpr_ros.recordings.ground_truth import POSITIVE_HEADING_RAD, POSITIVE_RADIUS_M
+from selavpr_ros.pose import SAME_PLACE_M, SAME_PLACE_RAD
 from selavpr_ros.recordings.image_folders import (
     PlacedImages,
     list_images,
@@ -231,7 +231,7 @@ def nearest_within(
 def _choose_heading(sides: Sequence[PlacedImages], heading_rad: float | None) -> float | None:
     """The angle that is in force; None where a heading is not known."""
     if all(side.yaw_rad is not None for side in sides):
-        return POSITIVE_HEADING_RAD if heading_rad is None else heading_rad
+        return SAME_PLACE_RAD if heading_rad is None else heading_rad
     if heading_rad is not None:
         raise GroundTruthError('the images have positions without headings: an angle between '
                                'headings cannot be asked for')
@@ -247,8 +247,8 @@ def read_positions(
     Args:
         database: folder as in `read_placed_images`.
         queries: another one; None compares the recording with itself, the later images, too.
-        radius_m: PUBLISHED_RADIUS_M for positions in names, else POSITIVE_RADIUS_M, unless given.
-        heading_rad: POSITIVE_HEADING_RAD unless given or not known; pi ignores it.
+        radius_m: PUBLISHED_RADIUS_M for positions in names, else SAME_PLACE_M, unless given.
+        heading_rad: SAME_PLACE_RAD unless given or not known; pi ignores it.
         exclude: in a recording with itself, so many images on either side of the query are not
             asked; the query itself never is.
 
@@ -261,7 +261,7 @@ def read_positions(
     asked = placed if queries is None else read_placed_images(queries)
     heading = _choose_heading((placed, asked), heading_rad)
     if radius_m is None:
-        radius_m = PUBLISHED_RADIUS_M if placed.is_published else POSITIVE_RADIUS_M
+        radius_m = PUBLISHED_RADIUS_M if placed.is_published else SAME_PLACE_M
     truth = f'within {radius_m:g} m'
     if heading is not None:
         truth += f' and {math.degrees(heading):.0f} deg'

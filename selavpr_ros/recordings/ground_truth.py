@@ -11,12 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from selavpr_ros.errors import GroundTruthError, PoseError
-from selavpr_ros.pose import Pose
+from selavpr_ros.pose import SAME_PLACE_M, SAME_PLACE_RAD, Pose
 from selavpr_ros.recordings.pose_track import PoseTrack, StampedPose
 
-POSITIVE_RADIUS_M = 5.0
-# A camera that looks elsewhere sees another place: beyond this, most of the picture is new.
-POSITIVE_HEADING_RAD = math.radians(45.0)
 # True poses are made afterwards, often one an image only.
 MAX_GAP_S = 1.0
 
@@ -49,8 +46,8 @@ class PoseTruth(GroundTruth):
     """
 
     def __init__(
-        self, poses: Iterable[StampedPose], radius_m: float = POSITIVE_RADIUS_M,
-        heading_rad: float = POSITIVE_HEADING_RAD,
+        self, poses: Iterable[StampedPose], radius_m: float = SAME_PLACE_M,
+        heading_rad: float = SAME_PLACE_RAD,
     ) -> None:
         self._track = PoseTrack(poses, max_gap_s=MAX_GAP_S)
         self._rows: dict[int, np.ndarray] = {}
