@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from selavpr_ros.decision.closures import ClosureDecision, LoopClosure, Verdict, Whereabouts
+from selavpr_ros.decision.closures import ClosureDecision, LoopClosure, Verdict
 from selavpr_ros.decision.gates import Candidate, Decision
 from selavpr_ros.decision.novelty import Novelty
+from selavpr_ros.decision.places import Whereabouts
 from selavpr_ros.decision.relocalization import Relocalization, Relocalizer
 from selavpr_ros.decision.session import RunningSession
 from selavpr_ros.decision.unrelated import Unrelated, usual_level

@@ -770,7 +770,7 @@ def test_a_puzzle_of_a_place_is_not_the_place():
                               ('fundamental', Decision.REJECT_GEOMETRY)):
         recognizer = _recognizer(large, **{
             'gates.min_probability': 0.5, 'verify.geometry': geometry})
-        recognizer._decision.unrelated = replace(recognizer.unrelated, queries=100.0)
+        recognizer._decision._weighing.unrelated = replace(recognizer.unrelated, queries=100.0)
         for number, view in enumerate(views):
             recognizer.recognize(view, (number + 1) * SECOND)
         best = recognizer.recognize(_scrambled(views[2], 6, 8), 60 * SECOND).candidates[0]

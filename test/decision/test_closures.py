@@ -395,19 +395,6 @@ def test_laps_that_closures_link_are_one_place():
     assert by_keyframe(verdict)[69] is Decision.REJECT_DUPLICATE
 
 
-def test_the_end_of_a_lap_is_no_other_place_than_what_lies_just_before_it():
-    """Keyframes before the first link belong to their own lap, beside it on either side."""
-    world = World()
-    world.decision.remember(KeyframeId(1, 104), KeyframeId(1, 3))
-    numbers = [98, 99, 100, 3, 60]
-    codes = np.array([world.decision.filter.code(KeyframeId(1, n)) for n in numbers])
-    places = world.decision._places([KeyframeId(1, n) for n in numbers], codes)
-    apart = places.are_apart(places)
-    assert not apart[:3, :3].any()
-    assert not apart[1:3, 3].any()
-    assert apart[4, :4].all()
-
-
 def test_keyframes_near_each_other_by_poses_are_one_place():
     world = World(poses=lambda number: Pose.planar(float(number % 40), 0.0, 0.0))
     for n in range(10):

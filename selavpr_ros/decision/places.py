@@ -1,0 +1,170 @@
+"""Stage 5: which keyframes show one place, and where odometry says that the robot cannot be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from selavpr_ros.decision.place_filter import PlaceFilter
+from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
+from selavpr_ros.pose import SAME_PLACE_M, SAME_PLACE_RAD, Pose
+from selavpr_ros.settings import GateSettings
+
+# Two views of one place are at most so far apart: the field's usual radius, 5 m, for both.
+VIEW_M = 10.0
+# And no higher or lower than a slope makes them: between that and a storey.
+VIEW_HEIGHT_M = 1.0
+# Keyframes so near in their order show one place; those farther apart than the second number,
+# another one. In between nobody can tell without poses.
+PLACE_KEYFRAMES, ELSEWHERE_KEYFRAMES = 5, 10
+NEAREST_FIRST = sorted(range(-PLACE_KEYFRAMES, PLACE_KEYFRAMES + 1), key=abs)
+UNKNOWN, NO_ROTATION = np.full(3, np.nan), np.full(4, np.nan)
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where odometry says that the query was taken.
+
+    Attributes:
+        session: the running one, whose odometry frame it is.
+        pose: of the robot, or None.
+        travelled_m: since the session's start.
+    """
+
+    session: SessionId
+    pose: Pose | None
+    travelled_m: float
+
+
+NOWHERE = Whereabouts(SessionId(0), None, 0.0)
+
+
+def _position(pose: Pose | None) -> np.ndarray:
+    return pose.translation_m if pose else UNKNOWN
+
+
+def odometry_ratios(
+    keyframes: Sequence[Keyframe], here: Whereabouts, gates: GateSettings
+) -> np.ndarray:
+    """How far off odometry would have to be, as a share of how far it can have drifted.
+
+    Args:
+        keyframes: K of them.
+        here: where odometry says that the query was taken.
+        gates: how far it can have drifted.
+
+    Returns:
+        (K,); NaN without odometry, and of other sessions, which have one of their own.
+    """
+    if here.pose is None:
+        return np.full(len(keyframes), np.nan)
+    gaps_m = np.array([_position(k.pose if k.id.session == here.session else None)
+                       for k in keyframes]).reshape(-1, 3) - here.pose.translation_m
+    way_m = np.maximum(here.travelled_m - np.array([k.travelled_m for k in keyframes]), 0.0)
+    apart = np.linalg.norm(gaps_m, axis=1) / (VIEW_M + gates.max_drift * way_m)
+    climbed = np.abs(gaps_m[:, 2]) / (VIEW_HEIGHT_M + gates.max_vertical_drift * way_m)
+    return np.maximum(apart, climbed)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where some keyframes are, in arrays.
+
+    Attributes:
+        codes: (n,) int64, of the keyframes.
+        firsts: (n,) int64, of the keyframes that showed their places first.
+        frames: (n,) int64, which frame the position is in.
+        positions_m: (n, 3), NaN where unknown.
+        rotations: (n, 4) unit quaternions, NaN where unknown.
+    """
+
+    codes: np.ndarray
+    firsts: np.ndarray
+    frames: np.ndarray
+    positions_m: np.ndarray
+    rotations: np.ndarray
+
+    def some(self, which: Sequence[int]) -> Places:
+        """Those of some indices."""
+        return Places(self.codes[which], self.firsts[which], self.frames[which],
+                       self.positions_m[which], self.rotations[which])
+
+    def keyframes_between(self, others: Places) -> np.ndarray:
+        """(n, m) how far apart two are in the order of keyframes, of the earlier laps, too."""
+        ways = [np.abs(one[:, None] - other) for one in (self.codes, self.firsts)
+                for other in (others.codes, others.firsts)]
+        return np.asarray(np.minimum.reduce(ways))
+
+    def are_near(self, others: Places) -> np.ndarray:
+        """(n, m) whether poses in one frame say that two show one place; unknown ones do not."""
+        gaps_m = self.positions_m[:, None] - others.positions_m
+        cosines = np.abs(self.rotations @ others.rotations.T)  # of half the angle between them
+        return ((self.frames[:, None] == others.frames)
+                & (np.linalg.norm(gaps_m, axis=2) <= SAME_PLACE_M)
+                & (np.abs(gaps_m[:, :, 2]) <= 2.0 * VIEW_HEIGHT_M)
+                & (cosines >= math.cos(SAME_PLACE_RAD / 2.0)))
+
+    def are_one(self, others: Places) -> np.ndarray:
+        """(n, m) whether two show one place."""
+        return (self.keyframes_between(others) <= PLACE_KEYFRAMES) | self.are_near(others)
+
+    def are_apart(self, others: Places) -> np.ndarray:
+        """(n, m) whether two are known to show different places."""
+        return (self.keyframes_between(others) > ELSEWHERE_KEYFRAMES) & ~self.are_near(others)
+
+
+@dataclass(eq=False)
+class PlaceBook:
+    """Knows where keyframes are, and which closed a loop with which.
+
+    Args:
+        find: the keyframe of an id, or None.
+        filter: numbers the keyframes.
+
+    Attributes:
+        at_hand: keyframes that were just retrieved, perhaps of another robot.
+    """
+
+    find: Callable[[KeyframeId], Keyframe | None]
+    filter: PlaceFilter
+    at_hand: dict[KeyframeId, Keyframe] = field(default_factory=dict)
+    _first_seen: dict[int, int] = field(default_factory=dict)  # codes
+    _frames: dict[object, int] = field(default_factory=dict)
+
+    def remember(self, keyframe: KeyframeId, closed_with: KeyframeId) -> None:
+        """A new keyframe shows the place of an older one, however far odometry has drifted."""
+        self._first_seen[self.filter.code(keyframe)] = self._first_code(
+            self.filter.code(closed_with))
+
+    def of_codes(self, codes: np.ndarray) -> Places:
+        """Of keyframes by their codes; those that are not in the map have no pose."""
+        ids = [self.filter.keyframe_id(code) for code in codes.tolist()]
+        found = [self.at_hand.get(each) or self.find(each) for each in ids]
+        return self._places(ids, codes, found)
+
+    def of(self, keyframes: Sequence[Keyframe], codes: np.ndarray) -> Places:
+        """Of keyframes, with their codes."""
+        return self._places([keyframe.id for keyframe in keyframes], codes, keyframes)
+
+    def _places(
+        self, ids: Sequence[KeyframeId], codes: np.ndarray, found: Sequence[Keyframe | None]
+    ) -> Places:
+        frames = [k.map_pose.frame if k and k.map_pose else each.session
+                  for each, k in zip(ids, found, strict=True)]
+        numbers = [self._frames.setdefault(frame, len(self._frames)) for frame in frames]
+        poses = [k.place if k else None for k in found]
+        firsts = [self._first_code(code) for code in codes.tolist()]
+        return Places(codes, np.array(firsts, np.int64), np.array(numbers, np.int64),
+                      np.array([_position(pose) for pose in poses]).reshape(-1, 3),
+                      np.array([pose.rotation if pose else NO_ROTATION
+                                for pose in poses]).reshape(-1, 4))
+
+    def _first_code(self, code: int) -> int:
+        """Of the keyframe that first showed a place: closures tell, of their neighbours, too."""
+        if not self._first_seen:
+            return code
+        beside = (self._first_seen.get(code + away) for away in NEAREST_FIRST)
+        return next((first for first in beside if first is not None), code)
