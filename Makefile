@@ -1,7 +1,7 @@
 SHELL := bash
 IN_ENV := source scripts/env.sh &&
 
-.PHONY: help setup test demo lint clean distclean
+.PHONY: help setup test demo lint params clean distclean
 
 help:  ## show this text
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -18,6 +18,9 @@ demo: setup  ## drive a robot through a simulated world, or play BAG=path, into 
 
 lint: setup  ## run ruff, mypy and import-linter
 	$(IN_ENV) python -m ruff check && python -m mypy && lint-imports
+
+params: setup  ## write config/vpr.yaml and the docs' tables of parameters, messages, reasons
+	$(IN_ENV) python scripts/reference.py
 
 clean:  ## remove what was built and cached, but not .venv
 	rm -rf build install log *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,8 @@
 """Every setting once: name, default, range, unit and reason.
 
-The ROS parameters, `config/vpr.yaml` and the command line's `--set` are made from these classes.
+The ROS parameters and the command line's `--set` are made from these classes; `make params`
+writes `config/vpr.yaml` and `docs/parameters.md`. A description stands alone, as `ros2 param
+describe` shows it: what the setting is, its unit, and when to change it.
 """
 
 from __future__ import annotations
@@ -91,6 +93,13 @@ def _info(name: str, declared: Field[Any]) -> SettingInfo:
     return SettingInfo(name, default, **declared.metadata)
 
 
+# Parameters of the node that are no settings of the method: its own, and those of every node.
+AUTOSTART = SettingInfo(
+    'autostart', True, 'Configure and activate the node when it starts. Turn it off where a '
+    'lifecycle manager, e.g. that of Nav2, does so.')
+FOREIGN = ('use_sim_time', 'qos_overrides', 'start_type_description_service')
+
+
 class _Checked:
     """A group of settings that cannot be made with a value out of range."""
 
@@ -106,30 +115,43 @@ class ModelSettings(_Checked):
     """Which model, and where it runs."""
 
     weights: str = setting(
-        'embedded', "'embedded', 'hog' (no weights), the path of a checkpoint of SelaVPR, "
-        "CricaVPR, SALAD, FoL or DINOv2, or timm's name of a DINOv2 backbone; family and sizes "
-        'are read from the file')
-    weights_sha256: str = setting('', 'Refuse weights with another SHA-256 (64 hex digits)')
-    device: str = setting('auto', "'auto' (GPU if torch can use one), 'cpu', 'cuda', 'cuda:N'")
+        'embedded', "The model: 'embedded' (built in), 'hog' (no weights, the baseline), the path "
+        'of a checkpoint of SelaVPR, CricaVPR, SALAD, FoL or DINOv2, or the name of a DINOv2 '
+        'backbone in timm. System and sizes are read from the checkpoint.')
+    weights_sha256: str = setting(
+        '', 'SHA-256 of the checkpoint, 64 hex digits: any other file is refused. Empty accepts '
+        'every file.')
+    device: str = setting(
+        'auto', "Where the model runs: 'auto' (a GPU if PyTorch can use one, else the CPU), "
+        "'cpu', 'cuda' or 'cuda:N'.")
     precision: str = setting(
-        'auto', "Computation: 'auto' is fp16 on a GPU and fp32 elsewhere",
-        choices=('auto', 'fp32', 'fp16', 'bf16'))
+        'auto', "Number format of the network: 'auto' is fp16 on a GPU and fp32 elsewhere. Choose "
+        'fp32 if fp16 overflows.', choices=('auto', 'fp32', 'fp16', 'bf16'))
     input_size: tuple[int, int] = setting(
-        (0, 0), "Height and width in pixels that the model sees; [0, 0] is the model's own",
-        low=0, high=4096)
-    warmup_iters: int = setting(3, 'Images run through the model before the first', low=0, high=50)
+        (0, 0), 'Height and width in pixels that images are resized to for the model; [0, 0] is '
+        "the model's own size. Smaller is faster; descriptors of different sizes do not belong "
+        'in one map.', low=0, high=4096)
+    warmup_iters: int = setting(
+        3, 'How many made-up images the model processes when it is loaded, so that the first real '
+        'one is not slow.', low=0, high=50)
 
 
 @dataclass(frozen=True)
 class ImageSettings(_Checked):
     """How image messages become images."""
 
-    encoding_override: str = setting('', 'Decode raw images as this encoding, e.g. bayer_rggb8')
+    encoding_override: str = setting(
+        '', 'Encoding to decode raw images as, e.g. bayer_rggb8, where the camera driver names a '
+        'wrong one. Empty trusts the message.')
     rotate_deg: int = setting(
-        0, 'Turn images by this many degrees clockwise: 0, 90, 180, 270', low=0, high=270)
-    mask: str = setting('', 'PNG of the size of the images: its black pixels are blanked')
+        0, 'Degrees clockwise that images are turned by, for a camera that is mounted on its '
+        'side or upside down: 0, 90, 180 or 270.', low=0, high=270)
+    mask: str = setting(
+        '', 'Path of a PNG of the size of the images, whose black pixels are blanked in every '
+        'image: for parts of the robot that the camera sees. Empty blanks nothing.')
     max_age: float = setting(
-        0.5, 'Seconds (ROS time): older images are dropped; 0 turns this off', low=0.0, live=True)
+        0.5, 'Images that arrive later than this after their stamp are dropped, in seconds of ROS '
+        'time; 0 accepts any age. Raise it for a slow network.', low=0.0, live=True)
 
 
 @dataclass(frozen=True)
@@ -137,9 +159,12 @@ class QosSettings(_Checked):
     """Quality of service of the image subscription."""
 
     image_reliability: str = setting(
-        'best_effort', 'best_effort also matches reliable publishers',
+        'best_effort', 'Reliability of the image subscription. best_effort receives from '
+        'reliable publishers, too; reliable receives nothing from best-effort ones.',
         choices=('best_effort', 'reliable', 'system_default'))
-    image_depth: int = setting(1, 'Images that DDS keeps', low=1, high=100)
+    image_depth: int = setting(
+        1, 'How many images the middleware queues. Only the newest one is processed, so 1 is '
+        'enough for nearly everything.', low=1, high=100)
 
 
 @dataclass(frozen=True)
@@ -147,14 +172,14 @@ class FramesSettings(_Checked):
     """Coordinate frames that no message tells."""
 
     map: str = setting(
-        'map', 'Frame of the poses in a map that no back-end has optimised: what the first '
-        "session's odometry was in")
+        'map', 'Frame name that relocalization publishes poses in as long as no back-end has sent '
+        "optimised poses: it stands for the odometry frame of the map's session.")
     base_to_camera: tuple[float, ...] = setting(
-        (0.0,) * 7, "Pose of the camera's optical frame in the robot's base frame, as tf2_echo "
-        'BASE CAMERA prints it: x, y, z in metres, quaternion x, y, z, w (with decimal points: '
-        '[0.3, 0.0, 1.0, -0.5, 0.5, -0.5, 0.5] looks ahead), the same in all sessions of a '
-        'robot_id; zeros: not known. With verify.geometry pnp and depth, loop closures then have '
-        'a transform')
+        (0.0,) * 7, "Pose of the camera's optical frame in the robot's base frame: x, y, z in "
+        'metres and the quaternion x, y, z, w, as tf2_echo BASE CAMERA prints them; all with '
+        'decimal points. [0.3, 0.0, 1.0, -0.5, 0.5, -0.5, 0.5] looks ahead. Zeros: not known. '
+        'Loop closures have a transform only with it, depth images, and verify.geometry pnp. It '
+        'has to be the same in all sessions of a robot_id.')
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -175,12 +200,15 @@ class QuerySettings(_Checked):
     """Which images are asked about."""
 
     max_rate: float = setting(
-        2.0, 'Images per second (of their stamps) that are processed', low=0.05, high=60.0,
+        2.0, 'Images per second that are processed, by their stamps; the others are skipped. '
+        'Lower it to spare the processor, raise it for a fast robot.', low=0.05, high=60.0,
         live=True)
     min_translation: float = setting(
-        0.0, 'Metres since the last query; needs odometry', low=0.0, live=True)
+        0.0, 'Metres that the robot has to move by odometry before another image is processed; 0 '
+        'processes images at query.max_rate whether it moves or not.', low=0.0, live=True)
     min_rotation: float = setting(
-        0.0, 'Radians since the last query, enough without translation; needs odometry', low=0.0,
+        0.0, 'Radians that the robot has to turn by odometry before another image is processed, '
+        'even if it moves less than query.min_translation; 0 ignores turning.', low=0.0,
         high=math.pi, live=True)
 
 
@@ -189,15 +217,18 @@ class KeyframeSettings(_Checked):
     """Which images are kept in the map."""
 
     min_translation: float = setting(
-        0.5, 'Metres from the last keyframe', low=0.0, live=True)
+        0.5, 'Metres by odometry between two keyframes. Raise it for a smaller map, e.g. '
+        'outdoors.', low=0.0, live=True)
     min_rotation: float = setting(
-        0.26, 'Radians turned since the last keyframe, enough without translation', low=0.0,
-        high=math.pi, live=True)
+        0.26, 'Radians that the robot has to turn by odometry for another keyframe, even if it '
+        'moves less than keyframe.min_translation; 0 ignores turning.', low=0.0, high=math.pi,
+        live=True)
     max_overlap: float = setting(
-        0.3, 'Share of the view that an image may have in common with the last keyframe (used '
-        'without odometry), or with the keyframe that was recognised in it, and still be kept: '
-        'lower keeps fewer keyframes, 1 keeps all', low=0.0, high=1.0, live=True)
-    min_interval: float = setting(0.5, 'Seconds since the last keyframe', low=0.0, live=True)
+        0.3, 'Largest share of the view that a new keyframe may have in common with the last one '
+        '(asked without odometry only), or with the keyframe that was recognised in it. Lower '
+        'keeps fewer keyframes, 1 keeps all.', low=0.0, high=1.0, live=True)
+    min_interval: float = setting(
+        0.5, 'Seconds between two keyframes, however the robot moves.', low=0.0, live=True)
 
 
 @dataclass(frozen=True)
@@ -205,34 +236,41 @@ class MapSettings(_Checked):
     """The keyframe map."""
 
     path: str = setting(
-        '', 'File that the map lives in, e.g. office.vprmap: what is in it is loaded, and every '
-        'keyframe is durable at once; without one the map is gone at the end. Or where robots '
-        'share a map: milvus://HOST:PORT, https://HOST:PORT, milvus:///FOLDER.db (Milvus Lite)')
+        '', 'File of the map, e.g. office.vprmap: it is loaded if it exists, and every keyframe '
+        'is written to it at once. Empty: the map is in memory and gone at the end. Robots share '
+        'a map at milvus://HOST:PORT, https://HOST:PORT or milvus:///FOLDER.db (Milvus Lite).')
     own_path: str = setting(
-        '', "With a shared map.path: file of this robot's own keyframes; without one it is "
-        '~/.ros/selavpr/robot_N.vprmap')
+        '', "File of this robot's own keyframes where map.path is an address that robots share. "
+        'Empty: ~/.ros/selavpr/robot_N.vprmap, N being robot_id.')
     server_timeout: float = setting(
-        0.5, 'With a shared map.path: seconds that a query waits for its server', low=0.05,
-        high=60.0)
+        0.5, 'Seconds that a query waits for the server of a map that robots share; then it goes '
+        "on with this robot's own keyframes.", low=0.05, high=60.0)
     mode: str = setting(
-        'mapping', 'mapping keeps keyframes, localization only looks for places in the map',
+        'mapping', 'mapping adds keyframes to the map; localization only looks for places in it.',
         choices=('mapping', 'localization'), live=True)
     read_only: bool = setting(
-        False, 'Open the file without ever writing to it, e.g. while another node does')
+        False, 'Open the map file without ever writing to it, e.g. while another node does. No '
+        'keyframe is added then.')
     max_keyframes: int = setting(
-        20000, 'Keyframes that the map holds at most', low=1, high=10_000_000, live=True)
+        20000, 'Keyframes that the map holds at most; map.eviction says what happens then.',
+        low=1, high=10_000_000, live=True)
     eviction: str = setting(
-        'reject_new', 'What a full map does: reject_new takes no more keyframes, oldest_session '
-        'forgets the oldest session, densest forgets the hundredth that looks most like the '
-        'keyframe before it', choices=('reject_new', 'oldest_session', 'densest'), live=True)
+        'reject_new', 'What happens at map.max_keyframes: reject_new adds no more keyframes; '
+        'oldest_session deletes the oldest session; densest deletes the one per cent of the '
+        'keyframes that look most like the one before them.',
+        choices=('reject_new', 'oldest_session', 'densest'), live=True)
     local_codec: str = setting(
-        'float16', 'How local features are kept in a new map (one that exists keeps its own): '
-        "float16, int8 takes a half of it, binary a sixteenth; 'none' turns re-ranking off",
+        'float16', 'How local features are stored in a new map; an existing map keeps its own '
+        'way. int8 takes half the memory of float16, binary a sixteenth, at some loss. none '
+        'stores no local features and turns re-ranking off.',
         choices=('none', 'float16', 'int8', 'binary'))
     local_cache_mib: int = setting(
-        1024, 'MiB of memory for local features, of which the file holds all; and for keyframes '
-        'while the file cannot be written', low=1, high=1_000_000)
-    thumbnails: bool = setting(True, 'Keep a JPEG of each keyframe, 160 pixels wide')
+        1024, 'MiB of memory for local features read from the map file, and again as much for '
+        'keyframes that wait while the file cannot be written. Lower it on a small computer; '
+        'queries then read the disk more often.', low=1, high=1_000_000)
+    thumbnails: bool = setting(
+        True, 'Store a small JPEG of each keyframe, 160 pixels wide, for ~/debug_image, '
+        '~/get_keyframes and vpr map-info.')
 
 
 @dataclass(frozen=True)
@@ -240,33 +278,43 @@ class IndexSettings(_Checked):
     """Retrieval by the global descriptor."""
 
     type: str = setting(
-        'auto', 'flat compares with every keyframe; hnsw is a graph; ivf is cells; auto is flat '
-        'up to 20 000 keyframes and hnsw above', choices=('auto', 'flat', 'hnsw', 'ivf'))
+        'auto', 'How the most similar keyframes are searched: flat compares with every keyframe '
+        'and is exact; hnsw (a graph) and ivf (cells) are faster in large maps and may miss some; '
+        'auto is flat up to 20 000 keyframes and hnsw above.',
+        choices=('auto', 'flat', 'hnsw', 'ivf'))
     session_filter: str = setting(
-        'all', 'Candidates of this session (intra), of other ones (inter), or all',
-        choices=('all', 'intra', 'inter'), live=True)
+        'all', 'Sessions whose keyframes can be candidates: intra is the running session, inter '
+        'all others.', choices=('all', 'intra', 'inter'), live=True)
 
     top_k: int = setting(
-        20, 'Candidates per query; 20 gives close to what 100 give', low=1, high=200, live=True)
+        20, 'Candidates per query: the most similar keyframes, which are then re-ranked. 20 finds '
+        'nearly what 100 finds; the time of a query grows with it.', low=1, high=200, live=True)
     exclude_recent_keyframes: int = setting(
-        20, 'The newest keyframes of this session are no candidates; views count, too, that were '
-        'not stored because the map knows them', low=0, live=True)
+        20, 'The newest so many keyframes of the running session are no candidates: they show '
+        'where the robot just was. Places that were not stored, because the map has them '
+        'already, count as well.', low=0, live=True)
     exclude_recent_seconds: float = setting(
-        30.0, 'Nor are keyframes of the last seconds', low=0.0, live=True)
+        30.0, 'Keyframes of the running session that are younger than this are no candidates, in '
+        'seconds.', low=0.0, live=True)
     exclude_recent_distance: float = setting(
-        10.0, 'Nor those of the last metres travelled (with odometry)', low=0.0, live=True)
+        10.0, 'Keyframes of the running session are no candidates until the robot has travelled '
+        'this far from them by odometry, in metres.', low=0.0, live=True)
 
 
 @dataclass(frozen=True)
 class VerifySettings(_Checked):
     """Re-ranking by local features."""
 
-    enabled: bool = setting(True, 'Re-rank by mutual matches of local features', live=True)
+    enabled: bool = setting(
+        True, 'Re-rank candidates by mutual matches of their local features. Without it the '
+        'decision relies on the similarity of global descriptors alone: faster, and much less '
+        'certain.', live=True)
     geometry: str = setting(
-        'fundamental', 'What the mutual matches have to fit: none, homography (a plane, or a '
-        'camera that only turns), fundamental (any static scene; with camera_info it tells '
-        'rotation and direction, too), or pnp (with depth: a metric pose)',
-        choices=('none', 'homography', 'fundamental', 'pnp'), live=True)
+        'fundamental', 'What the mutual matches of the best candidate have to fit. fundamental: '
+        'any static scene, and with camera_info it tells rotation and direction; homography: a '
+        'plane, or a camera that only turns; pnp: depth images, and it tells a pose in metres; '
+        'none turns the check off.', choices=('none', 'homography', 'fundamental', 'pnp'),
+        live=True)
 
 
 @dataclass(frozen=True)
@@ -274,28 +322,30 @@ class GateSettings(_Checked):
     """What a candidate has to pass to become a loop closure."""
 
     min_probability: float = setting(
-        0.99, 'Probability that query and keyframe show the same place, by all views so far, '
-        'which a loop closure needs at least; lower closes more loops and sooner, and risks false '
-        'ones; above 0.995 hardly any view gets there', low=0.5, high=1.0, live=True)
+        0.99, 'Least probability that query and keyframe show the same place, by all views so '
+        'far, for a loop closure. Lower closes more loops, earlier, and risks false ones; above '
+        '0.995 hardly any view gets there.', low=0.5, high=1.0, live=True)
     min_inlier_share: float = setting(
-        0.3, 'Share of the mutual matches that has to fit one movement of the camera, see '
-        'verify.geometry; 0 turns this gate off', low=0.0, high=1.0, live=True)
+        0.3, 'Least share of the mutual matches that has to fit one movement of the camera (see '
+        'verify.geometry) for a loop closure; 0 accepts any. Lower it where moving objects fill '
+        'the view.', low=0.0, high=1.0, live=True)
     max_drift: float = setting(
-        0.1, 'How far odometry may drift, as a share of the way driven: candidates that it places '
-        'farther away than that, and 10 m, are impossible; 0.1 is a bad odometry, 10 turns this '
-        'gate off', low=0.0, high=10.0, live=True)
+        0.1, 'Drift of the odometry at most, as a share of the distance travelled. A keyframe '
+        'that odometry places farther away than this, plus 10 m, is ruled out. 0.1 is a bad '
+        'odometry; 10 rules nothing out.', low=0.0, high=10.0, live=True)
     max_vertical_drift: float = setting(
-        0.01, 'How far odometry may drift up or down, as a share of the way driven: this share '
-        'and 1 m tell storeys apart; 10 suits a camera without an IMU, or a robot that flies',
+        0.01, 'Drift of the height by odometry at most, as a share of the distance travelled. A '
+        'keyframe that is higher or lower than this, plus 1 m, is ruled out: that tells storeys '
+        'apart. 10 rules nothing out, for a camera without an IMU or a robot that flies.',
         low=0.0, high=10.0, live=True)
     min_motion: float = setting(
-        0.5, 'Metres that the robot has to move before a view counts as a new one: a robot that '
-        'stands gathers no evidence and closes no loop twice; without odometry a '
-        'view is new if less than half of it is the same', low=0.0, live=True)
-    look_back: int = setting(
-        20, 'Views before the present one whose loop closures are published, too, once later '
-        'views make them sure; 0 publishes only those of the present view', low=0, high=1000,
+        0.5, 'Metres that the robot has to move before a view counts as new evidence: a robot '
+        'that stands still sees the same again. A turn by keyframe.min_rotation counts as well. '
+        'Without odometry, a view is new if less than half of it was in the last one.', low=0.0,
         live=True)
+    look_back: int = setting(
+        20, 'How many views back loop closures are still published, once later views make them '
+        'sure; 0 publishes those of the newest view alone.', low=0, high=1000, live=True)
 
 
 @dataclass(frozen=True)
@@ -303,21 +353,26 @@ class RelocalizationSettings(_Checked):
     """When the robot knows where it is in another session's map, and how well."""
 
     keyframe_sigma_xy: float = setting(
-        2.0, "Metres: standard deviation of the robot's position from the recognised keyframe's",
-        low=0.01, high=100.0, live=True)
+        2.0, 'Standard deviation in metres between the position of the robot and that of the '
+        'keyframe it recognised: the covariance of ~/relocalization_pose. Raise it in open '
+        'spaces, where a place is recognised from afar.', low=0.01, high=100.0, live=True)
     keyframe_sigma_yaw: float = setting(
-        0.6, 'Radians: the same of its heading', low=0.01, high=math.pi, live=True)
+        0.6, 'Standard deviation in radians between the heading of the robot and that of the '
+        'keyframe it recognised: the covariance of ~/relocalization_pose.', low=0.01,
+        high=math.pi, live=True)
 
 
 @dataclass(frozen=True)
 class StatusSettings(_Checked):
     """Status and diagnostics."""
 
-    period: float = setting(1.0, 'Seconds between two messages', low=0.1, high=60.0)
+    period: float = setting(
+        1.0, 'Seconds between two messages on ~/status and on /diagnostics.', low=0.1, high=60.0)
     warn_latency_ms: float = setting(
-        500.0, 'Warn when the 95th percentile of the latency is above', low=0.0, live=True)
+        500.0, 'The diagnostics warn when one query in twenty takes longer than this, in '
+        'milliseconds from the receipt of the image to its candidates.', low=0.0, live=True)
     warn_image_gap: float = setting(
-        3.0, 'Warn after so many seconds without an image', low=0.0, live=True)
+        3.0, 'The diagnostics warn after so many seconds without an image.', low=0.0, live=True)
 
 
 @dataclass(frozen=True)
@@ -325,13 +380,13 @@ class DebugSettings(_Checked):
     """The picture of what was matched."""
 
     image: bool = setting(
-        True, 'Draw query, keyframe and their mutual matches on ~/debug_image while somebody '
-        'listens', live=True)
+        True, 'Draw each query beside its best candidate, with their mutual matches, on '
+        '~/debug_image. Without a subscriber nothing is drawn.', live=True)
     max_width: int = setting(
-        1280, 'Pixels that the picture is wide at most', low=640, high=8192, live=True)
+        1280, 'Largest width of ~/debug_image in pixels.', low=640, high=8192, live=True)
     lines: int = setting(
-        100, 'Mutual matches that are drawn at most, the strongest first', low=0, high=10_000,
-        live=True)
+        100, 'Mutual matches drawn on ~/debug_image at most, the strongest first.', low=0,
+        high=10_000, live=True)
 
 
 @dataclass(frozen=True)
@@ -339,14 +394,18 @@ class Settings(_Checked):
     """All settings of the node, the replay and the library."""
 
     image_transport: str = setting(
-        'raw', 'Which of image and image/compressed is subscribed', choices=('raw', 'compressed'))
+        'raw', 'Which topic is subscribed: raw is image, compressed is image/compressed.',
+        choices=('raw', 'compressed'))
     pose_source: str = setting(
-        'odom', "'odom' subscribes to odometry; 'none' selects keyframes by similarity",
+        'odom', 'Where poses come from: odom subscribes to nav_msgs/Odometry on odom; none works '
+        'without poses, and keyframes are chosen by how little two images have in common.',
         choices=('odom', 'none'))
     pose_timeout: float = setting(
-        0.1, 'Seconds that an image waits for the odometry around its stamp', low=0.0, high=5.0,
-        live=True)
-    robot_id: int = setting(0, 'Part of every keyframe id', low=0, high=65535)
+        0.1, 'Seconds that an image waits for odometry with a later stamp; then it is used '
+        'without a pose. Raise it if odometry arrives late.', low=0.0, high=5.0, live=True)
+    robot_id: int = setting(
+        0, 'Number of this robot, part of every keyframe id. Robots that share or merge maps need '
+        'different ones from 1 on.', low=0, high=65535)
     model: ModelSettings = field(default_factory=ModelSettings)
     image: ImageSettings = field(default_factory=ImageSettings)
     qos: QosSettings = field(default_factory=QosSettings)

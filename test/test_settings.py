@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
 from selavpr_ros.errors import SettingError
 from selavpr_ros.pose import Pose
-from selavpr_ros.settings import IndexSettings, Settings, describe, make_settings
+from selavpr_ros.settings import AUTOSTART, IndexSettings, Settings, describe, make_settings
 
 
-def test_every_setting_is_explained_and_its_default_passes():
-    for info in describe():
-        assert len(info.description) > 10, info.name
-        assert info.check(info.default) == info.default
+@pytest.mark.parametrize('info', [AUTOSTART, *describe()], ids=lambda info: info.name)
+def test_every_setting_is_explained_and_its_default_passes(info):
+    assert info.check(info.default) == info.default
+    assert len(info.description) > 30
+    assert info.description.endswith('.')
+    assert info.description[0].isupper() or info.description.startswith(info.choices)
+    # Names of other parameters are whole: nobody who reads one description sees its group.
+    named = re.findall(r'\b(?:gates|index|keyframe|map|model|query|verify)\.\w+', info.description)
+    assert set(named) <= set(Settings().flat())
 
 
 def test_flat_and_back():

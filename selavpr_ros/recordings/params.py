@@ -9,13 +9,12 @@ from typing import Any
 import yaml
 
 from selavpr_ros.errors import SettingError
-from selavpr_ros.settings import Settings, make_settings
+from selavpr_ros.settings import AUTOSTART, FOREIGN, Settings, make_settings
 
 SECTION = 'ros__parameters'
 NODE_NAME = 'vpr'
 WILDCARDS = ('*', '**')
-# Parameters of nodes in general; they say nothing about recognition.
-NO_SETTINGS = ('autostart', 'qos_overrides', 'start_type_description_service', 'use_sim_time')
+NO_SETTINGS = (AUTOSTART.name, *FOREIGN)
 
 
 def _sections(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:

@@ -1,24 +1,25 @@
-"""The settings as ROS parameters: declared, read, refused with a sentence, written as yaml."""
+"""The settings as ROS parameters: declared, read, refused with a sentence."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 from typing import Any
 
-import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from selavpr_ros.errors import SettingError
-from selavpr_ros.settings import NO_LIMIT, SettingInfo, Settings, Value, describe, make_settings
-
-# Not ours, but every node may have them.
-FOREIGN = ('use_sim_time', 'qos_overrides', 'start_type_description_service')
-
-AUTOSTART = SettingInfo(
-    'autostart', True, 'Configure and activate at the start; false leaves it to a manager')
+from selavpr_ros.settings import AUTOSTART as AUTOSTART  # a parameter that the node asks for
+from selavpr_ros.settings import (
+    FOREIGN,
+    NO_LIMIT,
+    SettingInfo,
+    Settings,
+    Value,
+    describe,
+    make_settings,
+)
 
 
 def _ranges(info: SettingInfo) -> dict[str, Any]:
@@ -117,34 +118,3 @@ def change(current: Settings | None, parameters: Iterable[Parameter]) -> Setting
                 f'{name} can be set only while the node is unconfigured: deactivate it and clean '
                 'it up first (ros2 lifecycle set ... deactivate, then cleanup)')
     return make_settings({**current.flat(), **values}) if current else None
-
-
-def _yaml_value(value: Value) -> str:
-    text = yaml.safe_dump(_plain(value), default_flow_style=True, width=1000)
-    return text.removesuffix('\n').removesuffix('\n...')
-
-
-def _yaml_lines(info: SettingInfo, indent: int) -> list[str]:
-    space = ' ' * indent
-    prefix = f'{space}# '
-    words = f'{info.description}.' + (
-        f' One of: {", ".join(info.choices)}.' if info.choices else '')
-    comment = textwrap.wrap(words, 99, initial_indent=prefix, subsequent_indent=prefix)
-    member = info.name.rpartition('.')[2]
-    live = '  # live' if info.live else ''
-    return [*comment, f'{space}{member}: {_yaml_value(info.default)}{live}']
-
-
-def to_yaml() -> str:
-    """All parameters with their defaults, for `config/vpr.yaml`."""
-    lines = [
-        '# Every parameter of vpr_node with its default. Those marked "live" can be set while the',
-        '# node runs, the others only while it is unconfigured. Made from settings.py.',
-        '/**:', '  ros__parameters:', *_yaml_lines(AUTOSTART, 4)]
-    group = ''
-    for info in describe():
-        before, group = group, info.name.rpartition('.')[0]
-        if group != before:
-            lines += ['', f'    {group}:']
-        lines += _yaml_lines(info, 6 if group else 4)
-    return '\n'.join(lines) + '\n'
