@@ -20,6 +20,7 @@ from selavpr_ros.pose import Pose
 
 # ROS wants both ends of a range; this one fits its whole numbers, too.
 NO_LIMIT = 2**31 - 1
+KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
 
 Value = bool | int | float | str | tuple[int, ...] | tuple[float, ...]
 
@@ -55,7 +56,8 @@ class SettingInfo:
             if isinstance(number, int | float) and not self._in_range(number):
                 raise SettingError(f'{self.name} = {value} is not in {self._range()}')
         if self.choices and value not in self.choices:
-            raise SettingError(f"{self.name} = '{value}' is none of {', '.join(self.choices)}")
+            raise SettingError(
+                f"{self.name} = '{value}' is not one of: {', '.join(self.choices)}")
         return value
 
     def _cast(self, value: Any) -> Value:
@@ -70,7 +72,13 @@ class SettingInfo:
             return value
         elif wanted is float and type(value) is int:
             return float(value)
-        raise SettingError(f'{self.name} = {value!r} should be like {self.default!r}')
+        raise SettingError(
+            f'{self.name} = {value!r} should be like {self.default!r} ({self._kind()})')
+
+    def _kind(self) -> str:
+        if isinstance(self.default, tuple):
+            return f'{len(self.default)} numbers'
+        return KINDS[type(self.default)]
 
     def _in_range(self, number: float) -> bool:
         low = -NO_LIMIT if self.low is None else self.low
@@ -78,9 +86,9 @@ class SettingInfo:
         return low <= number <= high
 
     def _range(self) -> str:
-        low = f'{-NO_LIMIT if self.low is None else self.low:g}'
-        high = f'{NO_LIMIT if self.high is None else self.high:g}'
-        return f'[{low}, {high}]'
+        low = -NO_LIMIT if self.low is None else self.low
+        high = NO_LIMIT if self.high is None else self.high
+        return f'[{low:.10g}, {high:.10g}]'
 
 
 def setting(default: Value, description: str, **details: Any) -> Any:

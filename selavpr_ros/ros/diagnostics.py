@@ -50,7 +50,7 @@ class Subscribed:
     def mismatch(self) -> str:
         """Why messages of a publisher cannot arrive; empty if they can."""
         if not self.publishers:
-            return f'nobody publishes {self.topic}'
+            return f'{self.topic} has no publisher'
         types = sorted({p.topic_type for p in self.publishers} - {self.topic_type})
         if types:
             return (f'{self.topic} carries {", ".join(types)}, but {self.topic_type} is '
@@ -129,7 +129,8 @@ def model_status(model: VprModel, seen: Snapshot, warn_latency_ms: float) -> Dia
     """Which model runs where, and how fast."""
     findings: list[Finding] = []
     if seen.latency_p95_ms > warn_latency_ms:
-        findings.append((WARN, f'slow: a twentieth takes over {seen.latency_p95_ms:.0f} ms'))
+        findings.append((WARN, f'slow: one query in twenty takes over {seen.latency_p95_ms:.0f} '
+                         f'ms; status.warn_latency_ms is {warn_latency_ms:g}'))
     if INTERNAL_ERROR in seen.failures:
         findings.append((ERROR, f'{INTERNAL_ERROR}: {seen.failures[INTERNAL_ERROR].last}'))
     values: dict[str, Any] = {
@@ -148,13 +149,13 @@ def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
     keyframes, findings = len(keyframe_map), []
     if keyframe_map.store_error:
         findings.append((ERROR, f'{keyframe_map.store_error}; {keyframe_map.unsaved} keyframes '
-                         'are kept in memory until it can be written'))
+                         'wait in memory until the file can be written'))
     if keyframe_map.shared_error:
         findings.append((WARN, f'{keyframe_map.shared_error}; {keyframe_map.undelivered} '
-                         'keyframes are delivered as soon as it answers'))
+                         'keyframes are delivered as soon as the server answers'))
     if keyframe_map.shared_error and keyframes >= settings.max_keyframes:
-        findings.append((WARN, f'full: {keyframes} keyframes, and none may be forgotten before '
-                         'the server has it'))
+        findings.append((WARN, f'full: {keyframes} keyframes, and none is deleted before the '
+                         'server has it'))
     if keyframe_map.why_closed and settings.mode == 'mapping':
         findings.append((WARN, f'no keyframe is added: {keyframe_map.why_closed}'))
     if keyframes >= settings.max_keyframes and settings.eviction == REJECT_NEW:
@@ -166,7 +167,7 @@ def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
         'bytes': keyframe_map.nbytes, 'unsaved keyframes': keyframe_map.unsaved,
         'undelivered keyframes': keyframe_map.undelivered,
         'keyframes with local features': keyframe_map.keyframes_with_local,
-        'local features are kept as': recognizer.codec,
+        'codec of local features': recognizer.codec,
         'keyframes with a pose': seen.counts['keyframes_with_pose']})
 
 
@@ -175,7 +176,8 @@ def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticSt
     findings: list[Finding] = []
     if (recognizer.settings.pose_source == 'odom' and len(recognizer.keyframe_map)
             and not seen.counts['keyframes_with_pose']):
-        findings.append((WARN, 'no keyframe has a pose: no odometry around the stamps of images'))
+        findings.append((WARN, 'no keyframe has a pose: no odometry has stamps near those '
+                         'of the images'))
     values: dict[str, Any] = {'queries': seen.counts['processed'],
                               'ACCEPTED': seen.verdicts['ACCEPTED']}
     values |= {f'{name}: {why}': seen.verdicts[name] for name, why in WHY.items()}
@@ -185,7 +187,7 @@ def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticSt
     known = recognizer.unrelated
     values['queries that unrelated images were learned from'] = round(known.queries)
     values['score of unrelated images'] = known.level
-    values['its deviation, as a share'] = math.sqrt(known.within.mean)
+    values['deviation of their score, as a share of it'] = math.sqrt(known.within.mean)
     fine = f'{seen.counts["processed"]} queries, {seen.counts["loop_closures"]} loop closures'
     return _status('Matching', _worst(findings, fine), values)
 
@@ -196,7 +198,7 @@ def time_status(
     """Whether the stamps and the node's clock belong together."""
     findings: list[Finding] = []
     if use_sim_time and now_ns == 0:
-        findings.append((ERROR, 'use_sim_time is on, but nobody publishes /clock'))
+        findings.append((ERROR, 'use_sim_time is on, but /clock has no publisher'))
     elif not math.isnan(seen.image_age_s) and not (
             PLAUSIBLE_AGE_S[0] <= seen.image_age_s <= PLAUSIBLE_AGE_S[1]):
         findings.append((WARN, f'image stamps are {seen.image_age_s:.1f} s behind the clock of '
@@ -207,7 +209,7 @@ def time_status(
     return _status('Time', _worst(findings, 'stamps fit the clock'), {
         'age of the newest image (s)': seen.image_age_s,
         'age p95 when published (ms)': seen.age_p95_ms, 'session': session_id,
-        'odometry that ran backwards': odometry_resets, 'use_sim_time': use_sim_time})
+        'times that odometry stamps ran backwards': odometry_resets, 'use_sim_time': use_sim_time})
 
 
 def unconfigured_status(last_error: str) -> DiagnosticStatus:

@@ -43,7 +43,7 @@ def values(status):
 
 @pytest.mark.parametrize(('topic', 'words'), [
     (GOOD, ''),
-    (Subscribed('/image', IMAGE, 'reliable', []), 'nobody publishes /image'),
+    (Subscribed('/image', IMAGE, 'reliable', []), '/image has no publisher'),
     (Subscribed('/image', IMAGE, 'reliable', [Publisher('x/msg/Y', 'reliable')]),
      '/image carries x/msg/Y, but sensor_msgs/msg/Image is subscribed'),
     (Subscribed('/image', IMAGE, 'reliable', [Publisher(IMAGE, 'best_effort')]),
@@ -136,7 +136,7 @@ def test_a_model_without_local_features_says_so():
     (1e8, False, 1, WARN, 'a recording that is played needs use_sim_time'),
     (-5.0, False, 1, WARN, 'image stamps are -5.0 s behind'),
     (NAN, False, 1, OK, ''),
-    (NAN, True, 0, ERROR, 'nobody publishes /clock'),
+    (NAN, True, 0, ERROR, '/clock has no publisher'),
     (0.1, True, 5, OK, ''),
 ])
 def test_clocks(age_s, sim_time, now_ns, level, words):

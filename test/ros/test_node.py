@@ -159,7 +159,7 @@ def test_images_without_odometry_are_answered_too(listener, eager):
     eager(pose_source='odom', pose_timeout=0.05)
     send_places(listener, [1, 2])
     listener.wait_for_diagnostic('Input', 'images without pose: 2')
-    listener.wait_for_diagnostic('Input', 'nobody publishes /odom')
+    listener.wait_for_diagnostic('Input', '/odom has no publisher')
     listener.wait_for_diagnostic('Matching', 'no keyframe has a pose')
 
 
