@@ -140,8 +140,8 @@ class ModelSettings(_Checked):
         "the model's own size. Smaller is faster; descriptors of different sizes do not belong "
         'in one map.', low=0, high=4096)
     warmup_iters: int = setting(
-        3, 'How many made-up images the model processes when it is loaded, so that the first real '
-        'one is not slow.', low=0, high=50)
+        3, 'Number of made-up images that the model processes when it is loaded, so that the '
+        'first real one is not slow.', low=0, high=50)
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,9 @@ class ImageSettings(_Checked):
         '', 'Path of a PNG of the size of the images, whose black pixels are blanked in every '
         'image: for parts of the robot that the camera sees. Empty blanks nothing.')
     max_age: float = setting(
-        0.5, 'Images that arrive later than this after their stamp are dropped, in seconds of ROS '
-        'time; 0 accepts any age. Raise it for a slow network.', low=0.0, live=True)
+        0.5, 'Largest age of an image when it arrives, in seconds of ROS time since its stamp; '
+        'older images are dropped. 0 accepts any age. Raise it for a slow network.',
+        low=0.0, live=True)
 
 
 @dataclass(frozen=True)
@@ -171,23 +172,24 @@ class QosSettings(_Checked):
         'reliable publishers, too; reliable receives nothing from best-effort ones.',
         choices=('best_effort', 'reliable', 'system_default'))
     image_depth: int = setting(
-        1, 'How many images the middleware queues. Only the newest one is processed, so 1 is '
-        'enough for nearly everything.', low=1, high=100)
+        1, 'Number of images that the middleware queues. Only the newest one is processed, so 1 '
+        'suits nearly every robot.', low=1, high=100)
 
 
 @dataclass(frozen=True)
 class FramesSettings(_Checked):
-    """Coordinate frames that no message tells."""
+    """Coordinate frames that no message names."""
 
     map: str = setting(
         'map', 'Frame name that relocalization publishes poses in as long as no back-end has sent '
         "optimised poses: it stands for the odometry frame of the map's session.")
     base_to_camera: tuple[float, ...] = setting(
-        (0.0,) * 7, "Pose of the camera's optical frame in the robot's base frame: x, y, z in "
-        'metres and the quaternion x, y, z, w, as tf2_echo BASE CAMERA prints them; all with '
-        'decimal points. [0.3, 0.0, 1.0, -0.5, 0.5, -0.5, 0.5] looks ahead. Zeros: not known. '
-        'Loop closures have a transform only with it, depth images, and verify.geometry pnp. It '
-        'has to be the same in all sessions of a robot_id.')
+        (0.0,) * 7,
+        "Pose of the camera's optical frame in the robot's base frame: x, y, z in metres and "
+        'the quaternion x, y, z, w, as tf2_echo BASE CAMERA prints them; all with decimal '
+        'points. [0.3, 0.0, 1.0, -0.5, 0.5, -0.5, 0.5] looks ahead. Zeros: not known. With '
+        'depth images and verify.geometry pnp it gives loop closures a transform. It has to '
+        'be the same in all sessions of a robot_id.')
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -233,10 +235,11 @@ class KeyframeSettings(_Checked):
         live=True)
     max_overlap: float = setting(
         0.3, 'Largest share of the view that a new keyframe may have in common with the last one '
-        '(asked without odometry only), or with the keyframe that was recognised in it. Lower '
-        'keeps fewer keyframes, 1 keeps all.', low=0.0, high=1.0, live=True)
+        '(checked only without odometry), or with the keyframe that was recognised in it. '
+        'Lower keeps fewer keyframes, 1 keeps all.', low=0.0, high=1.0, live=True)
     min_interval: float = setting(
-        0.5, 'Seconds between two keyframes, however the robot moves.', low=0.0, live=True)
+        0.5, 'Shortest time between two keyframes in seconds, however the robot moves.',
+        low=0.0, live=True)
 
 
 @dataclass(frozen=True)
@@ -268,9 +271,10 @@ class MapSettings(_Checked):
         'keyframes that look most like the one before them.',
         choices=('reject_new', 'oldest_session', 'densest'), live=True)
     local_codec: str = setting(
-        'float16', 'How local features are stored in a new map; an existing map keeps its own '
-        'way. int8 takes half the memory of float16, binary a sixteenth, at some loss. none '
-        'stores no local features and turns re-ranking off.',
+        'float16',
+        'How local features are stored in a new map; an existing map keeps its own codec. '
+        'int8 takes half the memory of float16, binary a sixteenth, at some loss. none stores '
+        'no local features and turns re-ranking off.',
         choices=('none', 'float16', 'int8', 'binary'))
     local_cache_mib: int = setting(
         1024, 'MiB of memory for local features read from the map file, and again as much for '
@@ -291,18 +295,19 @@ class IndexSettings(_Checked):
         'auto is flat up to 20 000 keyframes and hnsw above.',
         choices=('auto', 'flat', 'hnsw', 'ivf'))
     session_filter: str = setting(
-        'all', 'Sessions whose keyframes can be candidates: intra is the running session, inter '
-        'all others.', choices=('all', 'intra', 'inter'), live=True)
+        'all',
+        'Sessions whose keyframes can be candidates: intra is the running session, inter all '
+        'other ones, all is both.', choices=('all', 'intra', 'inter'), live=True)
 
     top_k: int = setting(
         20, 'Candidates per query: the most similar keyframes, which are then re-ranked. 20 finds '
         'nearly what 100 finds; the time of a query grows with it.', low=1, high=200, live=True)
     exclude_recent_keyframes: int = setting(
-        20, 'The newest so many keyframes of the running session are no candidates: they show '
+        20, 'Number of newest keyframes of the running session that are no candidates: they show '
         'where the robot just was. Places that were not stored, because the map has them '
         'already, count as well.', low=0, live=True)
     exclude_recent_seconds: float = setting(
-        30.0, 'Keyframes of the running session that are younger than this are no candidates, in '
+        30.0, 'Keyframes of the running session are no candidates until they are this old, in '
         'seconds.', low=0.0, live=True)
     exclude_recent_distance: float = setting(
         10.0, 'Keyframes of the running session are no candidates until the robot has travelled '
@@ -330,30 +335,33 @@ class GateSettings(_Checked):
     """What a candidate has to pass to become a loop closure."""
 
     min_probability: float = setting(
-        0.99, 'Least probability that query and keyframe show the same place, by all views so '
-        'far, for a loop closure. Lower closes more loops, earlier, and risks false ones; above '
-        '0.995 hardly any view gets there.', low=0.5, high=1.0, live=True)
+        0.99,
+        'Lowest probability of a loop closure: that query and keyframe show the same place, '
+        'by all views so far. A lower value closes more loops, and earlier, but risks false '
+        'ones; above 0.995 hardly any view gets there.', low=0.5, high=1.0, live=True)
     min_inlier_share: float = setting(
-        0.3, 'Least share of the mutual matches that has to fit one movement of the camera (see '
-        'verify.geometry) for a loop closure; 0 accepts any. Lower it where moving objects fill '
-        'the view.', low=0.0, high=1.0, live=True)
+        0.3,
+        'Smallest share of the mutual matches that has to fit one movement of the camera (see '
+        'verify.geometry) for a loop closure; 0 accepts any. Lower it where moving objects '
+        'fill the view.', low=0.0, high=1.0, live=True)
     max_drift: float = setting(
-        0.1, 'Drift of the odometry at most, as a share of the distance travelled. A keyframe '
-        'that odometry places farther away than this, plus 10 m, is ruled out. 0.1 is a bad '
+        0.1,
+        'Largest drift of the odometry, as a share of the distance travelled. A keyframe that '
+        'odometry places farther away than this, plus 10 m, is ruled out. 0.1 is a bad '
         'odometry; 10 rules nothing out.', low=0.0, high=10.0, live=True)
     max_vertical_drift: float = setting(
-        0.01, 'Drift of the height by odometry at most, as a share of the distance travelled. A '
-        'keyframe that is higher or lower than this, plus 1 m, is ruled out: that tells storeys '
-        'apart. 10 rules nothing out, for a camera without an IMU or a robot that flies.',
-        low=0.0, high=10.0, live=True)
+        0.01, 'Largest drift of the height by odometry, as a share of the distance travelled. A '
+        'keyframe that is higher or lower than this, plus 1 m, is ruled out: that tells '
+        'storeys apart. 10 rules nothing out, for a camera without an IMU or a robot that '
+        'flies.', low=0.0, high=10.0, live=True)
     min_motion: float = setting(
         0.5, 'Metres that the robot has to move before a view counts as new evidence: a robot '
         'that stands still sees the same again. A turn by keyframe.min_rotation counts as well. '
         'Without odometry, a view is new if less than half of it was in the last one.', low=0.0,
         live=True)
     look_back: int = setting(
-        20, 'How many views back loop closures are still published, once later views make them '
-        'sure; 0 publishes those of the newest view alone.', low=0, high=1000, live=True)
+        20, 'Number of earlier views whose loop closures are still published once later views '
+        'make them sure; 0 publishes those of the newest view alone.', low=0, high=1000, live=True)
 
 
 @dataclass(frozen=True)
@@ -380,7 +388,7 @@ class StatusSettings(_Checked):
         500.0, 'The diagnostics warn when one query in twenty takes longer than this, in '
         'milliseconds from the receipt of the image to its candidates.', low=0.0, live=True)
     warn_image_gap: float = setting(
-        3.0, 'The diagnostics warn after so many seconds without an image.', low=0.0, live=True)
+        3.0, 'Seconds without an image after which the diagnostics warn.', low=0.0, live=True)
 
 
 @dataclass(frozen=True)
@@ -405,9 +413,10 @@ class Settings(_Checked):
         'raw', 'Which topic is subscribed: raw is image, compressed is image/compressed.',
         choices=('raw', 'compressed'))
     pose_source: str = setting(
-        'odom', 'Where poses come from: odom subscribes to nav_msgs/Odometry on odom; none works '
-        'without poses, and keyframes are chosen by how little two images have in common.',
-        choices=('odom', 'none'))
+        'odom',
+        'Where poses come from: odom subscribes to the topic odom (nav_msgs/Odometry); none '
+        'works without poses, and keyframes are chosen by how little two images have in '
+        'common.', choices=('odom', 'none'))
     pose_timeout: float = setting(
         0.1, 'Seconds that an image waits for odometry with a later stamp; then it is used '
         'without a pose. Raise it if odometry arrives late.', low=0.0, high=5.0, live=True)
