@@ -15,7 +15,6 @@ from selavpr_ros.simulation import (
     Camera,
     DriveSettings,
     Light,
-    PlanarPose,
     Trajectory,
     World,
     drive,
@@ -47,10 +46,9 @@ class Part:
     session: int = 1
     shift_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
-    def place(self, pose: PlanarPose) -> Pose:
+    def place(self, pose: Pose) -> Pose:
         """The simulator's pose in this copy."""
-        flat = Pose.planar(pose.x_m, pose.y_m, pose.yaw_rad)
-        return Pose(flat.translation_m + self.shift_m, flat.rotation)
+        return Pose(pose.translation_m + self.shift_m, pose.rotation)
 
     def visits(self, world: World) -> Iterator[Visit]:
         """What the robot sees."""

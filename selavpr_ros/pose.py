@@ -94,6 +94,16 @@ class Pose:
         return cls(np.array([x_m, y_m, 0.0]), np.array([0.0, 0.0, math.sin(half), math.cos(half)]))
 
     @property
+    def x_m(self) -> float:
+        """Metres along the frame's x axis."""
+        return float(self.translation_m[0])
+
+    @property
+    def y_m(self) -> float:
+        """Metres along the frame's y axis."""
+        return float(self.translation_m[1])
+
+    @property
     def yaw_rad(self) -> float:
         """Heading about the z axis in [-pi, pi], counter-clockwise from the x axis."""
         x, y, z, w = self.rotation.tolist()

@@ -11,7 +11,7 @@ import pytest
 from selavpr_ros.decision.gates import name_outcome
 from selavpr_ros.models import load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
-from selavpr_ros.pose import Pose
+from selavpr_ros.pose import Pose, compose
 from selavpr_ros.settings import make_settings
 from selavpr_ros.simulation import Camera, DriveSettings, World, drive, take_images
 from selavpr_ros.simulation.light import MORNING
@@ -36,8 +36,7 @@ def laps():
         settings = DriveSettings(laps=1, image_rate_hz=2.0, start_ns=10**18 + lap * LAP_NS)
         trajectory = drive(world.route, settings, lap)
         for frame in take_images(world, camera, trajectory, (MORNING,), lap):
-            pose = Pose.planar(frame.odometry_pose.x_m + wing * WING_M, frame.odometry_pose.y_m,
-                               frame.odometry_pose.yaw_rad)
+            pose = compose(Pose.planar(wing * WING_M, 0.0, 0.0), frame.odometry_pose)
             frames.append((lap, frame.image, frame.stamp_ns, pose))
     return frames
 

@@ -38,6 +38,7 @@ def test_planar():
 
 @pytest.mark.parametrize('yaw_rad', [-3.0, -math.pi / 2, 0.0, 1e-9, 0.5, 3.0])
 def test_yaw_comes_back(yaw_rad):
+    assert (Pose.planar(1, 2, yaw_rad).x_m, Pose.planar(1, 2, yaw_rad).y_m) == (1.0, 2.0)
     assert Pose.planar(0, 0, yaw_rad).yaw_rad == pytest.approx(yaw_rad, abs=1e-12)
     assert Pose.planar(0, 0, yaw_rad + 2 * math.pi).yaw_rad == pytest.approx(yaw_rad, abs=1e-12)
 

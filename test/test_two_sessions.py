@@ -11,17 +11,12 @@ from selavpr_ros.maps.keyframe import MapPose
 from selavpr_ros.maps.opening import open_map
 from selavpr_ros.models import load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
-from selavpr_ros.pose import Pose
 from selavpr_ros.settings import make_settings
 from selavpr_ros.simulation import Camera, DriveSettings, World, drive, take_images
 from selavpr_ros.simulation.light import EVENING, MORNING
 
 SIGMA_M = 2.0
 LENGTH_M = 60.0
-
-
-def pose(planar) -> Pose:
-    return Pose.planar(planar.x_m, planar.y_m, planar.yaw_rad)
 
 
 def frames(start_m, start_ns, light, seed):
@@ -47,9 +42,9 @@ def town(tmp_path_factory, model):
         found = {}
         for frame in frames(0.0, 10**18, MORNING, 1):
             keyframe = recognizer.recognize(
-                frame.image, frame.stamp_ns, pose(frame.odometry_pose)).keyframe
+                frame.image, frame.stamp_ns, frame.odometry_pose).keyframe
             if keyframe:
-                found[keyframe.id] = MapPose('map', pose(frame.true_pose))
+                found[keyframe.id] = MapPose('map', frame.true_pose)
         assert keyframe_map.set_map_poses(found) == len(keyframe_map) > 50
     return settings
 
@@ -61,8 +56,8 @@ def test_the_second_day_finds_itself_in_the_map_of_the_first(town, model):
         recognizer = PlaceRecognizer(model, town, keyframe_map)
         for frame in frames(0.4 * LENGTH_M, 2 * 10**18, EVENING, 2):
             found = recognizer.recognize(
-                frame.image, frame.stamp_ns, pose(frame.odometry_pose))
-            here = true_poses[frame.stamp_ns] = pose(frame.true_pose)
+                frame.image, frame.stamp_ns, frame.odometry_pose)
+            here = true_poses[frame.stamp_ns] = frame.true_pose
             for closure in found.loop_closures:
                 place = closure.candidate.match.keyframe
                 if place.id.session_id == 1:
@@ -93,16 +88,16 @@ def test_a_robot_finds_itself_in_the_map_of_another_one(tmp_path, model):
     with closing(open_map(settings[0], model.model_id, model.global_dim)) as keyframe_map:
         recognizer = PlaceRecognizer(model, settings[0], keyframe_map)
         for frame in frames(0.0, 10**18, MORNING, 1):
-            recognizer.recognize(frame.image, frame.stamp_ns, pose(frame.true_pose))
+            recognizer.recognize(frame.image, frame.stamp_ns, frame.true_pose)
     accepted = []
     with closing(open_map(settings[1], model.model_id, model.global_dim)) as keyframe_map:
         recognizer = PlaceRecognizer(model, settings[1], keyframe_map)
         for frame in frames(0.4 * LENGTH_M, 2 * 10**18, EVENING, 2):
-            found = recognizer.recognize(frame.image, frame.stamp_ns, pose(frame.odometry_pose))
+            found = recognizer.recognize(frame.image, frame.stamp_ns, frame.odometry_pose)
             if found.loop_closure:
                 keyframe = found.loop_closure.match.keyframe
                 assert str(keyframe.id.session) == '1/1'
-                accepted.append(keyframe.place.distance_to(pose(frame.true_pose)))
+                accepted.append(keyframe.place.distance_to(frame.true_pose))
         assert keyframe_map.shared_error == ''
         assert [str(session) for session in keyframe_map.sessions] == ['2/1']
     assert len(accepted) >= 20

@@ -9,7 +9,7 @@ makes of the whole world, `weather` what it makes of an image. `robot` drives an
 """
 
 from selavpr_ros.simulation.bag import write_bag
-from selavpr_ros.simulation.camera import Camera, PlanarPose
+from selavpr_ros.simulation.camera import Camera
 from selavpr_ros.simulation.light import Light, Season
 from selavpr_ros.simulation.passers_by import draw_passers_by
 from selavpr_ros.simulation.renderer import depth_map, render
@@ -22,7 +22,6 @@ __all__ = [
     'DriveSettings',
     'Frame',
     'Light',
-    'PlanarPose',
     'Route',
     'Season',
     'Trajectory',

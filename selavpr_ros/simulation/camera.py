@@ -10,15 +10,6 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class PlanarPose:
-    """Position and heading in the plane (REP 103: x forward, y left, yaw counter-clockwise)."""
-
-    x_m: float
-    y_m: float
-    yaw_rad: float
-
-
-@dataclass(frozen=True)
 class Camera:
     """An ideal camera that looks straight ahead, `height_m` above the ground.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from selavpr_ros.simulation.camera import PlanarPose
+from selavpr_ros.pose import Pose
 from selavpr_ros.simulation.sprites import (
     Sprite,
     Thing,
@@ -36,7 +36,7 @@ def _spots(
     return street.start + along * street.along + left * street.left
 
 
-def draw_passers_by(rng: np.random.Generator, world: World, pose: PlanarPose) -> list[Thing]:
+def draw_passers_by(rng: np.random.Generator, world: World, pose: Pose) -> list[Thing]:
     """Whom and what a camera meets, as things for `render`.
 
     People keep `PERSON_M` away and cars `CAR_M`, but for one drawing in ten, in which one of them

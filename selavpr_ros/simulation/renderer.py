@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from selavpr_ros.pose import Pose
 from selavpr_ros.simulation import sky as sky_module
 from selavpr_ros.simulation.atlas import at_level, level_for
-from selavpr_ros.simulation.camera import Camera, PlanarPose
+from selavpr_ros.simulation.camera import Camera
 from selavpr_ros.simulation.canvas import Picture
 from selavpr_ros.simulation.daylight import MAP_PIXELS_PER_M, daylight
 from selavpr_ros.simulation.ground import Ground
@@ -55,14 +56,14 @@ class Layers:
     sunlight: Floats
 
 
-def _directions(camera: Camera, pose: PlanarPose) -> Floats:
+def _directions(camera: Camera, pose: Pose) -> Floats:
     """(2, W) rays in the plane whose component along the optical axis is one metre."""
     forward = np.array([np.cos(pose.yaw_rad), np.sin(pose.yaw_rad)])
     right = np.array([forward[1], -forward[0]])
     return (forward[:, None] + right[:, None] * camera.columns()).astype(np.float32)
 
 
-def _facing(walls: Walls, rays: Floats, pose: PlanarPose) -> NDArray[np.int64]:
+def _facing(walls: Walls, rays: Floats, pose: Pose) -> NDArray[np.int64]:
     """Numbers of the walls that turn their front to the camera and reach into its view."""
     to_start = walls.start - np.array([pose.x_m, pose.y_m], np.float32)
     to_end = to_start + walls.along
@@ -75,7 +76,7 @@ def _facing(walls: Walls, rays: Floats, pose: PlanarPose) -> NDArray[np.int64]:
     return np.flatnonzero(in_front & ~beyond)
 
 
-def cast(world: World, camera: Camera, pose: PlanarPose, light: Light) -> Layers:
+def cast(world: World, camera: Camera, pose: Pose, light: Light) -> Layers:
     """Stage 1: meets every ray with every wall and keeps the nearest ones."""
     walls, rays = world.walls, _directions(camera, pose)
     numbers = _facing(walls, rays, pose)
@@ -174,7 +175,7 @@ class View:
         return View(*(getattr(self, field.name)[row:] for field in fields(self)))
 
 
-def look(world: World, camera: Camera, pose: PlanarPose, light: Light) -> View:
+def look(world: World, camera: Camera, pose: Pose, light: Light) -> View:
     """Stages 1 to 4: colour, depth and brightness of walls, ground and sky."""
     layers = cast(world, camera, pose, light)
     seen = _cover(layers, camera)
@@ -200,7 +201,7 @@ def look(world: World, camera: Camera, pose: PlanarPose, light: Light) -> View:
 def _add_sky(
     world: World,
     camera: Camera,
-    pose: PlanarPose,
+    pose: Pose,
     light: Light,
     colour: Picture,
     is_open: NDArray[np.bool_],
@@ -239,7 +240,7 @@ def _sample_ground(ground: Ground, columns: Floats, rows: Floats, levels: Floats
 def _add_ground(
     world: World,
     camera: Camera,
-    pose: PlanarPose,
+    pose: Pose,
     light: Light,
     below: View,
     is_open: NDArray[np.bool_],
@@ -270,7 +271,7 @@ def _add_ground(
 def _add_things(
     things: Sequence[Thing],
     camera: Camera,
-    pose: PlanarPose,
+    pose: Pose,
     light: Light,
     view: View,
     lit: Floats,
@@ -364,7 +365,7 @@ def _vignette(camera: Camera, strength: float) -> Floats:
 def render(
     world: World,
     camera: Camera,
-    pose: PlanarPose,
+    pose: Pose,
     light: Light = MORNING,
     rng: np.random.Generator | None = None,
     passers_by: Sequence[Thing] = (),
@@ -383,7 +384,7 @@ def render(
     return light.develop(lit * _vignette(camera, light.vignette), rng)
 
 
-def depth_map(world: World, camera: Camera, pose: PlanarPose) -> Floats:
+def depth_map(world: World, camera: Camera, pose: Pose) -> Floats:
     """(H, W) metres along the optical axis to the wall or ground; inf in the sky.
 
     Things (trees, lamps ...) are looked through.

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from selavpr_ros.simulation.camera import Camera, PlanarPose
+from selavpr_ros.pose import Pose
+from selavpr_ros.simulation.camera import Camera
 from selavpr_ros.simulation.canvas import Picture
 from selavpr_ros.simulation.light import LAP_LIGHTS, Light
 from selavpr_ros.simulation.renderer import render
@@ -49,11 +50,11 @@ class Trajectory:
     laps: NDArray[np.int64]  # (T,) 0 in the first lap
     image_stamps_ns: NDArray[np.int64]  # (M,)
 
-    def true_pose_at(self, stamp_ns: int) -> PlanarPose:
+    def true_pose_at(self, stamp_ns: int) -> Pose:
         """Interpolated ground truth."""
         return self._interpolate(self.true_poses, stamp_ns)
 
-    def odometry_pose_at(self, stamp_ns: int) -> PlanarPose:
+    def odometry_pose_at(self, stamp_ns: int) -> Pose:
         """Interpolated odometry."""
         return self._interpolate(self.odometry_poses, stamp_ns)
 
@@ -61,11 +62,11 @@ class Trajectory:
         """Number of the lap, from 0."""
         return int(self.laps[np.searchsorted(self.stamps_ns, stamp_ns, side='right') - 1])
 
-    def _interpolate(self, poses: NDArray[np.float64], stamp_ns: int) -> PlanarPose:
+    def _interpolate(self, poses: NDArray[np.float64], stamp_ns: int) -> Pose:
         after = self.stamps_ns - self.stamps_ns[0]
         at = stamp_ns - self.stamps_ns[0]
         x, y, yaw = (float(np.interp(at, after, poses[:, i])) for i in range(3))
-        return PlanarPose(x, y, yaw)
+        return Pose.planar(x, y, yaw)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +76,8 @@ class Frame:
     stamp_ns: int
     lap: int
     image: Picture  # (H, W, 3) RGB
-    true_pose: PlanarPose
-    odometry_pose: PlanarPose
+    true_pose: Pose
+    odometry_pose: Pose
 
 
 def _sway(rng: np.random.Generator, times_s: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from selavpr_ros.simulation.camera import PlanarPose
+from selavpr_ros.pose import Pose
 from selavpr_ros.simulation.streets import TURN_M, Street
 
 STEP_M = 0.1
@@ -65,7 +65,7 @@ class Route:
 
     def pose_at(
         self, way_m: float, lateral_m: float = 0.0, heading_offset_rad: float = 0.0
-    ) -> PlanarPose:
+    ) -> Pose:
         """The pose at one distance along the route, with offsets to the left."""
         x, y, yaw = self.poses(np.array([way_m]), lateral_m)[0].tolist()
-        return PlanarPose(x, y, yaw + heading_offset_rad)
+        return Pose.planar(x, y, yaw + heading_offset_rad)

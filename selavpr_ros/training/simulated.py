@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.image_folders import POSE_COLUMNS, POSES
-from selavpr_ros.simulation import Camera, Light, PlanarPose, World, draw_passers_by, render
+from selavpr_ros.simulation import Camera, Light, World, draw_passers_by, render
 
 FIRST_WORLD = 1000  # the worlds below are for tests and demos
 SPOT_SPACING_M = 3.0
@@ -46,7 +47,7 @@ class SimulatedPlaces:
 
     def read(
         self, world_seed: int, way_m: float, visit_seed: int
-    ) -> tuple[NDArray[np.uint8], PlanarPose]:
+    ) -> tuple[NDArray[np.uint8], Pose]:
         """(H, W, 3) uint8 RGB near a point of the route, and where exactly the camera stood.
 
         A visit has one season, weather and light. Who passes by, the noise, and the offsets from

@@ -190,7 +190,7 @@ def _restore(jpeg: np.ndarray) -> np.ndarray:
 def _planar(pose: Pose | None) -> np.ndarray:
     if pose is None:
         return np.full(3, np.nan)
-    return np.array([*pose.translation_m[:2], pose.yaw_rad])
+    return np.array([pose.x_m, pose.y_m, pose.yaw_rad])
 
 
 def _pose_topic(bag: Bag, asked: str | None) -> Topic | None:

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from selavpr_ros.simulation import Camera, Light, PlanarPose, depth_map, render
+from selavpr_ros.pose import Pose
+from selavpr_ros.simulation import Camera, Light, depth_map, render
 from selavpr_ros.simulation.sprites import Sprite, Thing
 
-ORIGIN = PlanarPose(0.0, 0.0, 0.0)
+ORIGIN = Pose.planar(0.0, 0.0, 0.0)
 RED, WHITE = (250, 10, 10), (255, 255, 255)
 PLAIN = Light(
     sun_strength=0.0, vignette=0.0, noise=0.0, blur_px=0.0, haze_range_m=1e9, contrast=1.0
@@ -67,7 +68,7 @@ def test_near_walls_move_more_than_far_ones(camera, make_world, wall_ahead):
         world = make_world([wall_ahead(depth_m, 1.0, -1.0, 3.0, RED)])
         middles = [
             np.flatnonzero(is_red(render(world, camera, pose, PLAIN)).any(axis=0)).mean()
-            for pose in (ORIGIN, PlanarPose(0.0, 0.5, 0.0))
+            for pose in (ORIGIN, Pose.planar(0.0, 0.5, 0.0))
         ]
         return middles[1] - middles[0]
 
@@ -78,7 +79,7 @@ def test_near_walls_move_more_than_far_ones(camera, make_world, wall_ahead):
 def test_turning_left_moves_the_picture_right(camera, make_world, wall_ahead):
     world = make_world([wall_ahead(5.0, 0.5, -0.5, 3.0, RED)])
 
-    seen = is_red(render(world, camera, PlanarPose(0.0, 0.0, 0.2), PLAIN))
+    seen = is_red(render(world, camera, Pose.planar(0.0, 0.0, 0.2), PLAIN))
 
     middle = np.flatnonzero(seen.any(axis=0)).mean()
     assert middle == pytest.approx(99.5 + 100 * np.tan(0.2), abs=0.7)

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from selavpr_ros.simulation import Camera, Light, PlanarPose, Season, render
+from selavpr_ros.pose import Pose
+from selavpr_ros.simulation import Camera, Light, Season, render
 from selavpr_ros.simulation.materials import LIT_WINDOW, SNOW
 from selavpr_ros.simulation.weather import FOG_COLOUR
 
-ORIGIN = PlanarPose(0.0, 0.0, 0.0)
+ORIGIN = Pose.planar(0.0, 0.0, 0.0)
 CAMERA = Camera(width=200, height=160, horizontal_fov_rad=np.pi / 2, height_m=1.2)
 PLAIN = Light(sun_strength=0.0, vignette=0.0, noise=0.0, blur_px=0.0, haze_range_m=1e9)
 RED = (200, 10, 10)
