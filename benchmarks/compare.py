@@ -36,7 +36,7 @@ from selavpr_ros.evaluation.baselines import (
     load_untrained,
 )
 from selavpr_ros.evaluation.recall import GLOBAL, RECALL_AT, RERANKED, TOP_K, Evaluation, evaluate
-from selavpr_ros.evaluation.report import describe_set
+from selavpr_ros.evaluation.report import describe_set, set_facts
 from selavpr_ros.evaluation.run_report import versions
 from selavpr_ros.evaluation.truth import EvaluationSet, read_frames, read_pairs, read_positions
 from selavpr_ros.models import VprModel, choose_device, load_model
@@ -103,7 +103,7 @@ def list_methods(device: str, seeds: int) -> Iterator[Method]:
 
 def _summary(evaluation: Evaluation) -> dict[str, Any]:
     return {
-        'method': evaluation.method, 'set': describe_set(evaluation.evaluation_set),
+        'method': evaluation.method, 'set': set_facts(evaluation.evaluation_set),
         'top_k': TOP_K,
         'recall': {way: list(evaluation.recalls(way).values()) for way in evaluation.rankings}}
 
@@ -112,7 +112,7 @@ def measure(method: Method, asked: EvaluationSet, folder: Path) -> dict[str, Rec
     """Recalls by way of ordering; from the folder, where this was measured before."""
     file = folder / f'{asked.name}-{re.sub(r"[^A-Za-z0-9.]+", "_", method.id)}.json'
     known = json.loads(file.read_text()) if file.is_file() else {}
-    if (known.get('set'), known.get('top_k')) != (describe_set(asked), TOP_K):
+    if (known.get('set'), known.get('top_k')) != (set_facts(asked), TOP_K):
         known = _summary(method.ask(asked))
         file.write_text(json.dumps(known, indent=1) + '\n')
     return {way: tuple(recalls) for way, recalls in known['recall'].items()}

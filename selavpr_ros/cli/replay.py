@@ -163,7 +163,7 @@ def _facts(
         'depth': sources.depth and sources.depth.name,
         'ground_truth': file.name if file else sources.truth and sources.truth.name,
         'model_id': recognizer.model.model_id,
-        'reranking': recognizer.why_not_reranked or 'mutual matches',
+        'reranked': not recognizer.why_not_reranked,
         'versions': versions(),
     }
 

@@ -13,7 +13,7 @@ import numpy as np
 from selavpr_ros.decision.gates import name_outcome
 from selavpr_ros.evaluation.precision import PrecisionRecall, precision_recall
 from selavpr_ros.place_recognizer import STAGES
-from selavpr_ros.recordings.ground_truth import GroundTruth
+from selavpr_ros.recordings.ground_truth import GroundTruth, SamePlace
 from selavpr_ros.recordings.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
 
 RECALL_AT = (1, 5, 10)
@@ -32,7 +32,7 @@ class TruthMetrics:
     """What the ground truth says.
 
     Attributes:
-        positive: what counts as the same place, in words.
+        same_place: what counts as the same place.
         true_closures, false_closures: accepted loop closures by their truth.
         unknown_closures: those of which the truth does not tell.
         precision: true / (true + false); None without closures.
@@ -47,7 +47,7 @@ class TruthMetrics:
         from_score: the lowest score without a false one; None where there is none.
     """
 
-    positive: str
+    same_place: SamePlace
     true_closures: int
     false_closures: int
     unknown_closures: int
@@ -231,7 +231,7 @@ def judge(run: Run, truth: GroundTruth) -> TruthMetrics:
     closed = sum(closure_truth(query, truth) is True for query in revisits or [])
     curve = judge_best(run, truth, len(revisits)) if revisits else None
     return TruthMetrics(
-        positive=truth.description,
+        same_place=truth.same_place,
         true_closures=verdicts[True],
         false_closures=verdicts[False],
         unknown_closures=verdicts[None],

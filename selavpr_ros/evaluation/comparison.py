@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from selavpr_ros.errors import FolderError
+from selavpr_ros.recordings.ground_truth import SamePlace
 from selavpr_ros.recordings.params import read_params
 from selavpr_ros.text import Row, flatten, size
 
@@ -28,13 +29,13 @@ class Result:
 
     Attributes:
         folder: of the results.
-        asked: the set and what counts as the same place.
+        asked: the set and what counts as the same place, as data.
         settings: by dotted name, with the versions.
         lines: cells below HEAD without the run's name; one per method and way of ordering.
     """
 
     folder: Path
-    asked: Mapping[str, str]
+    asked: Mapping[str, Any]
     settings: Mapping[str, str]
     lines: Sequence[Row]
 
@@ -66,8 +67,8 @@ def _method_lines(method: Mapping[str, Any]) -> Iterator[Row]:
 
 
 def _evaluation(folder: Path, metrics: Mapping[str, Any]) -> Result:
-    asked = {'set': metrics['set']['name'], **dict(flatten(metrics['set']))}
-    asked.pop('name')
+    asked = dict(metrics['set'])
+    asked = {'set': asked.pop('name'), **asked, 'same_place': SamePlace(**asked['same_place'])}
     lines = [line for method in metrics['methods'] for line in _method_lines(method)]
     return Result(folder, asked, dict(flatten(metrics['run'])), lines)
 
@@ -75,7 +76,7 @@ def _evaluation(folder: Path, metrics: Mapping[str, Any]) -> Result:
 def _replay_line(metrics: Mapping[str, Any]) -> Row:
     truth, run = metrics['truth'] or {}, metrics['run']
     total = metrics['latency_ms'].get('total')
-    order = 're-ranked' if run['reranking'] == 'mutual matches' else 'global'
+    order = 're-ranked' if run['reranked'] else 'global'
     return (
         metrics['model_id'], order, *_recalls(truth.get('recall', {})),
         _number(truth.get('average_precision')), _number(truth.get('recall_at_precision_1')),
@@ -85,8 +86,8 @@ def _replay_line(metrics: Mapping[str, Any]) -> Row:
 
 def _replay(folder: Path, metrics: Mapping[str, Any]) -> Result:
     run, truth = metrics['run'], metrics['truth'] or {}
-    asked = {**{name: str(run[name]) for name in ASKED_OF_REPLAY},
-             'images': str(metrics['images']), 'same_place': str(truth.get('positive'))}
+    asked = {**{name: run[name] for name in ASKED_OF_REPLAY}, 'images': metrics['images'],
+             'same_place': SamePlace(**truth['same_place']) if truth else None}
     facts = {name: value for name, value in run.items() if name not in ASKED_OF_REPLAY}
     settings = {**dict(flatten(read_params(folder / 'settings.yaml'))), **dict(flatten(facts))}
     return Result(folder, asked, settings, [_replay_line(metrics)])

@@ -73,7 +73,14 @@ def describe_set(evaluation_set: EvaluationSet, of_all: bool = False) -> str:
     asked = f'{answerable} queries' + (f' ({without} without a positive {counted})' if without
                                        else '')
     return (f'{evaluation_set.name}: {asked} in {len(evaluation_set.database)} images; '
-            f'same place: {evaluation_set.truth}')
+            f'same place: {evaluation_set.same_place}')
+
+
+def set_facts(asked: EvaluationSet, of_all: bool = False) -> dict[str, Any]:
+    """What was asked, as data: figures of two results compare only where it is the same."""
+    return {'name': asked.name, 'same_place': asdict(asked.same_place),
+            'database': len(asked.database), 'queries': len(asked.queries),
+            'answerable': len(asked.answerable), 'recall_of_all': of_all}
 
 
 def format_table(evaluations: Sequence[Evaluation], of_all: bool = False) -> str:
@@ -130,10 +137,7 @@ def metrics(
     asked = evaluations[0].evaluation_set
     return {
         'run': facts,
-        'set': {
-            'name': asked.name, 'same_place': asked.truth, 'database': len(asked.database),
-            'queries': len(asked.queries), 'answerable': len(asked.answerable),
-            'recall_is_over': 'all queries' if of_all else 'answerable queries'},
+        'set': set_facts(asked, of_all),
         'methods': [
             {'method': evaluation.method, 'top_k': evaluation.top_k,
              'recall': {way: evaluation.recalls(way, of_all=of_all)

@@ -264,7 +264,7 @@ def _share(value: float | None) -> str:
 def _truth_lines(truth: TruthMetrics) -> Iterator[tuple[str, str]]:
     unknown = f', {truth.unknown_closures} not judged' if truth.unknown_closures else ''
     verdicts = f'{truth.true_closures} true, {truth.false_closures} false{unknown}'
-    yield '  by ground truth', f'{verdicts} (same place: {truth.positive})'
+    yield '  by ground truth', f'{verdicts} (same place: {truth.same_place})'
     yield 'precision', _share(truth.precision)
     if truth.false_closures and truth.false_closures_per_km is not None:
         yield 'false per km', f'{truth.false_closures_per_km:.2f}'

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from selavpr_ros.errors import GroundTruthError
 from selavpr_ros.pose import SAME_PLACE_M, SAME_PLACE_RAD
+from selavpr_ros.recordings.ground_truth import SamePlace
 from selavpr_ros.recordings.image_folders import (
     PlacedImages,
     list_images,
@@ -37,7 +38,7 @@ class EvaluationSet:
 
     Attributes:
         name: short, good for the name of a file.
-        truth: what a positive is, in words.
+        same_place: what makes an image a positive.
         database: images.
         queries: images; the same object as `database` where a recording is compared with itself.
         positives: for every query the database images of its place, the likely nearest first.
@@ -49,7 +50,7 @@ class EvaluationSet:
     """
 
     name: str
-    truth: str
+    same_place: SamePlace
     database: Images
     queries: Images
     positives: Sequence[Sequence[int]]
@@ -71,7 +72,7 @@ class EvaluationSet:
         if not self.answerable:
             raise GroundTruthError(
                 f'{self.name}: none of {len(self.queries)} queries has a positive in the database '
-                f'({self.truth}): ask for less, or exclude fewer images')
+                f'({self.same_place}): ask for less, or exclude fewer images')
 
     def _check_positives(self) -> None:
         for query, images in enumerate(self.positives):
@@ -158,7 +159,7 @@ def read_frames(database: Path, queries: Path, tolerance: int = TOLERANCE) -> Ev
         order = np.argsort(off_by, kind='stable')
         return order[: np.count_nonzero(off_by <= tolerance)].tolist()
 
-    return EvaluationSet(f'{_name(queries)}-{_name(database)}', f'within {tolerance} frames',
+    return EvaluationSet(f'{_name(queries)}-{_name(database)}', SamePlace(frames=tolerance),
                          files, asked, [near(number) for number in asked_numbers])
 
 
@@ -200,8 +201,8 @@ def read_pairs(images: Path, pairs: Path, exclude: int = EXCLUDED) -> Evaluation
     positives = [sorted(images, key=lambda i: (abs(i - sum(images) / len(images)), i))
                  for images in marked]
     excluded = [range(max(0, query - exclude), len(files)) for query in range(len(files))]
-    return EvaluationSet(_name(images), f'marked pairs, earlier than the {exclude} newest images',
-                         files, files, positives, excluded)
+    return EvaluationSet(_name(images), SamePlace(is_marked=True, excluded=exclude), files, files,
+                         positives, excluded)
 
 
 # ---- positions ----------------------------------------------------------------------------------
@@ -262,18 +263,15 @@ def read_positions(
     heading = _choose_heading((placed, asked), heading_rad)
     if radius_m is None:
         radius_m = PUBLISHED_RADIUS_M if placed.is_published else SAME_PLACE_M
-    truth = f'within {radius_m:g} m'
-    if heading is not None:
-        truth += f' and {math.degrees(heading):.0f} deg'
+    same_place = SamePlace(radius_m, None if heading is None else math.degrees(heading))
     positives = nearest_within(placed, asked, radius_m, heading)
     if queries is not None:
-        return EvaluationSet(f'{_name(queries)}-{_name(database)}', truth, placed.files,
+        return EvaluationSet(f'{_name(queries)}-{_name(database)}', same_place, placed.files,
                              asked.files, positives)
     count = len(placed.files)
     excluded = [range(max(0, i - exclude), min(count, i + exclude + 1)) for i in range(count)]
-    near = f'{exclude} images on either side' if exclude else 'the query itself'
-    return EvaluationSet(_name(database), f'{truth}, {near} excluded', placed.files, placed.files,
-                         positives, excluded)
+    return EvaluationSet(_name(database), replace(same_place, excluded=exclude), placed.files,
+                         placed.files, positives, excluded)
 
 
 # ---- Mapillary Street-Level Sequences -----------------------------------------------------------
@@ -290,5 +288,5 @@ def read_msls(city: Path, radius_m: float = PUBLISHED_RADIUS_M) -> EvaluationSet
         GroundTruthError: a file is missing, or a row is wrong; the test cities have no positions.
     """
     database, queries = read_msls_side(city / 'database'), read_msls_side(city / 'query')
-    return EvaluationSet(f'msls-{_name(city)}', f'within {radius_m:g} m', database.files,
+    return EvaluationSet(f'msls-{_name(city)}', SamePlace(radius_m), database.files,
                          queries.files, nearest_within(database, queries, radius_m, None))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
@@ -18,10 +19,43 @@ from selavpr_ros.recordings.pose_track import PoseTrack, StampedPose
 MAX_GAP_S = 1.0
 
 
+@dataclass(frozen=True)
+class SamePlace:
+    """What counts as the same place; `str` tells it in words.
+
+    Attributes:
+        radius_m: largest distance between two positions; None where positions do not count.
+        heading_deg: largest angle between two orientations; None where these do not count.
+        frames: largest difference of the numbers of two frames, of walks along one way.
+        is_marked: only pairs that somebody has marked.
+        excluded: in a recording that is compared with itself, so many images beside the query
+            are not asked; None where it is compared with another one, or all images are asked.
+    """
+
+    radius_m: float | None = None
+    heading_deg: float | None = None
+    frames: int | None = None
+    is_marked: bool = False
+    excluded: int | None = None
+
+    def __str__(self) -> str:
+        limits = [f'{self.radius_m:g} m' if self.radius_m is not None else '',
+                  f'{self.heading_deg:.0f} deg' if self.heading_deg is not None else '',
+                  f'{self.frames} frames' if self.frames is not None else '']
+        within = ' and '.join(limit for limit in limits if limit)
+        told = f'within {within}' if within else 'marked pairs'
+        if self.excluded is None:
+            return told
+        if self.is_marked:
+            return f'{told}, earlier than the {self.excluded} newest images'
+        beside = f'{self.excluded} images on either side' if self.excluded else 'the query itself'
+        return f'{told}, {beside} excluded'
+
+
 class GroundTruth(ABC):
     """Tells of two images, known by their stamps, whether they show the same place."""
 
-    description = ''
+    same_place: SamePlace
 
     @abstractmethod
     def same_places(self, query_ns: int, match_stamps_ns: Sequence[int]) -> list[bool | None]:
@@ -52,7 +86,7 @@ class PoseTruth(GroundTruth):
         self._track = PoseTrack(poses, max_gap_s=MAX_GAP_S)
         self._rows: dict[int, np.ndarray] = {}
         self.radius_m, self.heading_rad = radius_m, heading_rad
-        self.description = f'within {radius_m:g} m and {math.degrees(heading_rad):.0f} deg'
+        self.same_place = SamePlace(radius_m, math.degrees(heading_rad))
 
     def pose_at(self, stamp_ns: int) -> Pose | None:
         return self._track.at(stamp_ns)
@@ -81,7 +115,7 @@ class PoseTruth(GroundTruth):
 class PairTruth(GroundTruth):
     """The same place: pairs of stamps in ns, in either order; every other pair is not."""
 
-    description = 'marked pairs'
+    same_place = SamePlace(is_marked=True)
 
     def __init__(self, pairs_ns: Iterable[tuple[int, int]]) -> None:
         self._pairs = {frozenset(pair) for pair in pairs_ns}

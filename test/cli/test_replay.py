@@ -25,7 +25,7 @@ from bags import (
 import selavpr_ros.cli.replay
 from selavpr_ros.cli.main import main
 from selavpr_ros.recordings.bag import Bag
-from selavpr_ros.recordings.ground_truth import PoseTruth
+from selavpr_ros.recordings.ground_truth import PoseTruth, SamePlace
 
 FILES = [
     'candidates.csv', 'keyframes.csv', 'log.txt', 'metrics.json', 'precision_recall.png',
@@ -66,7 +66,7 @@ def test_the_whole_run(bag, replay, capsys):
     assert (run['bag'], run['topic'], run['odometry'], run['ground_truth']) == (
         'two_laps.bag', IMAGE_TOPIC, '/odom', '/ground_truth/odom')
     assert run['model_id'].startswith('hog/')
-    assert run['reranking'] == 'mutual matches'
+    assert run['reranked'] is True
 
 
 def test_a_system_without_local_features_says_so(bag, replay, tmp_path, capsys):
@@ -76,7 +76,7 @@ def test_a_system_without_local_features_says_so(bag, replay, tmp_path, capsys):
     assert code == 0
     out = capsys.readouterr().out
     assert 're-ranking         none: salad has no local features' in out
-    assert _metrics(folder)['run']['reranking'] == 'salad has no local features'
+    assert _metrics(folder)['run']['reranked'] is False
     with (folder / 'candidates.csv').open() as file:
         rows = list(csv.DictReader(file))
     assert {(row['local_matches'], row['local_score'], row['overlap']) for row in rows} == {
@@ -149,7 +149,7 @@ def test_truth_from_a_tum_file(bag, replay, tmp_path):
                        '--positive-heading', '31')
     metrics = _metrics(folder)
     assert metrics['run']['ground_truth'] == 'truth.tum'
-    assert metrics['truth']['positive'] == 'within 25 m and 31 deg'
+    assert str(SamePlace(**metrics['truth']['same_place'])) == 'within 25 m and 31 deg'
     assert metrics['truth']['precision'] == 1.0
     assert metrics['truth']['revisits'] > 12
 

@@ -18,6 +18,7 @@ from selavpr_ros.evaluation.recall import evaluate
 from selavpr_ros.evaluation.truth import EvaluationSet, read_pairs
 from selavpr_ros.images.preprocess import preprocess
 from selavpr_ros.models import load_model
+from selavpr_ros.recordings.ground_truth import SamePlace
 
 
 def texture(place: int, shift: int = 0, gain: float = 1.0) -> np.ndarray:
@@ -31,7 +32,7 @@ def texture(place: int, shift: int = 0, gain: float = 1.0) -> np.ndarray:
 def places() -> EvaluationSet:
     database = np.stack([texture(place) for place in range(4)])
     queries = np.stack([texture(place, shift=3, gain=0.8) for place in (2, 0)])
-    return EvaluationSet('places', 'by hand', database, queries, [[2], [0]])
+    return EvaluationSet('places', SamePlace(is_marked=True), database, queries, [[2], [0]])
 
 
 # ---- thumbnail ----------------------------------------------------------------------------------
@@ -146,7 +147,8 @@ def test_orb_finds_places(places):
 def test_orb_asks_only_what_it_may():
     images = np.stack([texture(place, shift) for shift in (0, 2) for place in range(3)])
     excluded = [range(max(0, q - 2), 6) for q in range(6)]
-    asked = EvaluationSet('loop', 'by hand', images, images, [[], [], [], [0], [1], [2]], excluded)
+    asked = EvaluationSet('loop', SamePlace(is_marked=True),
+                          images, images, [[], [], [], [0], [1], [2]], excluded)
     evaluation = evaluate_orb(asked, top_k=2)
     assert [r.database for r in evaluation.rankings[ALL_MATCHED]][0] == (0,)
     assert evaluation.recall_at(1, ALL_MATCHED) == 1.0

@@ -21,7 +21,7 @@ from selavpr_ros.evaluation.closure_metrics import (
 )
 from selavpr_ros.maps.keyframe import KeyframeId
 from selavpr_ros.pose import Pose
-from selavpr_ros.recordings.ground_truth import PairTruth, PoseTruth
+from selavpr_ros.recordings.ground_truth import PairTruth, PoseTruth, SamePlace
 from selavpr_ros.recordings.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
 
 ACCEPTED = Decision.ACCEPTED
@@ -80,7 +80,7 @@ def test_truth(run, truth):
     assert judged.revisits == 4           # 11, 12, 13, 15
     assert judged.recall == {1: 2 / 4}    # 11, 15; no list of candidates is five long
     assert judged.closed == 2 / 4         # 11, 12
-    assert judged.positive == 'marked pairs'
+    assert judged.same_place == SamePlace(is_marked=True)
     assert judged.false_closures_per_km is None  # nobody knows how long the way was
 
 

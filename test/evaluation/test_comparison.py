@@ -35,7 +35,7 @@ def evaluation(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / 'metrics.json').write_text(json.dumps({
             'run': {'settings': settings, 'versions': {'torch': '2.6'}},
-            'set': {'name': 'day', 'same_place': f'within {tolerance} frames', 'queries': 7},
+            'set': {'name': 'day', 'same_place': {'frames': tolerance}, 'queries': 7},
             'methods': methods}))
         return read_result(tmp_path / folder)
 
@@ -52,7 +52,7 @@ def replayed(tmp_path):
             f'/**:\n  ros__parameters:\n    index.top_k: {top_k}\n    model.weights: hog\n')
         (tmp_path / folder / 'metrics.json').write_text(json.dumps({
             'run': {'bag': bag, 'topic': '/image', 'ground_truth': '/truth', 'odometry': None,
-                    'reranking': 'mutual matches', 'versions': {'torch': '2.6'}},
+                    'reranked': True, 'versions': {'torch': '2.6'}},
             'model_id': 'hog/1/2', 'bytes_per_keyframe': 2000, 'images': 100, 'truth': truth,
             'latency_ms': {'total': {'p50': 40.0, 'p95': 50.0}} if truth else {}}))
         return read_result(tmp_path / folder)
@@ -60,7 +60,7 @@ def replayed(tmp_path):
     return write
 
 
-TRUTH = {'positive': 'within 5 m', 'recall': {'1': 0.5, '5': 0.6, '10': 0.7},
+TRUTH = {'same_place': {'radius_m': 5.0}, 'recall': {'1': 0.5, '5': 0.6, '10': 0.7},
          'average_precision': 0.4, 'recall_at_precision_1': 0.3, 'true_closures': 9,
          'false_closures': 1}
 

@@ -48,6 +48,7 @@ from selavpr_ros.maps.keyframe import KeyframeId
 from selavpr_ros.maps.map_file import MapFile
 from selavpr_ros.models import load_model
 from selavpr_ros.models.footprint import Footprint
+from selavpr_ros.recordings.ground_truth import SamePlace
 
 SMALL = Footprint(32, 50, 16, False)
 
@@ -118,7 +119,8 @@ def test_matching_is_timed_for_every_codec():
 def test_recall_without_local_features_is_that_of_similarity(told, told_image):
     """The more similar image is another place; only the eight local features tell."""
     database = np.stack([told_image(0, 0), told_image(30, 40)])
-    asked = EvaluationSet('two', 'by hand', database, told_image(10, 41)[None], [[1]])
+    asked = EvaluationSet('two', SamePlace(is_marked=True),
+                          database, told_image(10, 41)[None], [[1]])
     found = {one.codec: one for one in measure_recall(told(), asked)}
     assert {codec: one.recall_1 for codec, one in found.items()} == {
         'none': 0.0, 'float16': 1.0, 'int8': 1.0, 'binary': 1.0}

@@ -9,6 +9,7 @@ from selavpr_ros.evaluation.page import worst_false_answers, write_page
 from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation, Ranking, evaluate
 from selavpr_ros.evaluation.report import write_results
 from selavpr_ros.evaluation.truth import EvaluationSet
+from selavpr_ros.recordings.ground_truth import SamePlace
 
 
 @pytest.fixture
@@ -16,12 +17,13 @@ def asked(told_image) -> EvaluationSet:
     """The second query is answered wrongly by similarity; the third has no place."""
     database = np.stack([told_image(0, 0), told_image(30, 20), told_image(60, 40)])
     queries = np.stack([told_image(1, 1), told_image(40, 41), told_image(50, 0)])
-    return EvaluationSet('half', 'by hand', database, queries, [[0], [2], []])
+    return EvaluationSet('half', SamePlace(is_marked=True), database, queries, [[0], [2], []])
 
 
 def test_the_worst_are_those_with_the_highest_scores():
     images = np.zeros((3, 4, 4, 3), np.uint8)
-    asked = EvaluationSet('four', 'by hand', images, np.zeros((4, 4, 4, 3), np.uint8),
+    asked = EvaluationSet('four', SamePlace(is_marked=True),
+                          images, np.zeros((4, 4, 4, 3), np.uint8),
                           [[0], [1], [], [2]])
     found = {GLOBAL: [Ranking((0, 1), (0.99, 0.1)), Ranking((0, 1), (0.5, 0.4)),
                       Ranking((1, 2), (0.7, 0.6))]}

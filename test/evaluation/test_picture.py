@@ -13,6 +13,7 @@ from selavpr_ros.evaluation.baselines import evaluate_orb
 from selavpr_ros.evaluation.picture import choose_queries, draw_hits_and_misses
 from selavpr_ros.evaluation.recall import Evaluation, evaluate
 from selavpr_ros.evaluation.truth import EvaluationSet
+from selavpr_ros.recordings.ground_truth import SamePlace
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def evaluation(told, told_image) -> Evaluation:
     """Of three queries the first is a hit both ways, the last only re-ranked."""
     database = np.stack([told_image(degrees, 20 * degrees // 30) for degrees in (0, 30, 60, 90)])
     queries = np.stack([told_image(1, 0), told_image(0, 0), told_image(40, 41)])
-    asked = EvaluationSet('made', 'by hand', database, queries, [[0], [3], [2]])
+    asked = EvaluationSet('made', SamePlace(is_marked=True), database, queries, [[0], [3], [2]])
     return evaluate(told(), asked, top_k=3)
 
 
@@ -92,7 +93,8 @@ def test_files_are_named(told, tmp_path):
     for name in ('place_7.png', 'a_name_that_is_too_long_for_a_line.png'):
         cv2.imwrite(str(tmp_path / name), np.zeros((40, 800, 3), np.uint8))
     files = sorted(tmp_path.iterdir())
-    asked = EvaluationSet('made', 'by hand', files, files, [[1], []], [range(1), range(2)])
+    asked = EvaluationSet('made', SamePlace(is_marked=True),
+                          files, files, [[1], []], [range(1), range(2)])
     evaluation = evaluate(told(), asked)
     figure = draw_hits_and_misses(evaluation)
     assert 'number 0' in texts(figure)

@@ -7,6 +7,7 @@ from sklearn.metrics import average_precision_score, precision_recall_curve
 from selavpr_ros.evaluation.precision import judge_scores, precision_recall
 from selavpr_ros.evaluation.recall import GLOBAL, Evaluation, Ranking
 from selavpr_ros.evaluation.truth import EvaluationSet
+from selavpr_ros.recordings.ground_truth import SamePlace
 
 
 def test_a_case_by_hand():
@@ -57,7 +58,8 @@ def test_it_is_what_scikit_learn_says(seed):
 
 def test_queries_without_a_positive_can_only_be_wrong():
     images = np.zeros((3, 4, 4, 3), np.uint8)
-    asked = EvaluationSet('three', 'by hand', images, images.copy(), [[0], [1], []])
+    asked = EvaluationSet('three', SamePlace(is_marked=True),
+                          images, images.copy(), [[0], [1], []])
     found = {GLOBAL: [Ranking((0, 1), (0.9, 0.1)), Ranking((1, 0), (0.5, 0.4))]}
     without = Evaluation('model', asked, 2, found)
     assert judge_scores(without, GLOBAL).safe_recall == 1.0

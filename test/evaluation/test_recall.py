@@ -23,6 +23,7 @@ from selavpr_ros.evaluation.recall import (
 from selavpr_ros.evaluation.truth import EvaluationSet, read_pairs
 from selavpr_ros.maps.local_codec import encode
 from selavpr_ros.models import load_model
+from selavpr_ros.recordings.ground_truth import SamePlace
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def half_right(told_image) -> EvaluationSet:
     database = np.stack([told_image(0, 0), told_image(30, 20), told_image(60, 40),
                          told_image(90, 60)])
     queries = np.stack([told_image(1, 1), told_image(40, 41), told_image(50, 0)])
-    return EvaluationSet('half', 'by hand', database, queries, [[0], [2], []])
+    return EvaluationSet('half', SamePlace(is_marked=True), database, queries, [[0], [2], []])
 
 
 # ---- describing ---------------------------------------------------------------------------------
@@ -175,7 +176,8 @@ def test_features_without_a_negative_number_have_signs_too(told, half_right):
 def test_a_recording_is_described_once_and_asks_what_it_may(told, told_image):
     images = np.stack([told_image(degrees) for degrees in (10, 80, 11, 12)])
     excluded = [range(max(0, q - 1), 4) for q in range(4)]
-    asked = EvaluationSet('loop', 'by hand', images, images, [[], [], [0], [0]], excluded)
+    asked = EvaluationSet('loop', SamePlace(is_marked=True),
+                          images, images, [[], [], [0], [0]], excluded)
     model = told()
     evaluation = evaluate(model, asked)
     assert model.described == 4

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from selavpr_ros.evaluation.report import (
     write_results,
 )
 from selavpr_ros.evaluation.truth import EvaluationSet
+from selavpr_ros.recordings.ground_truth import SamePlace
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def evaluations(told, told_image):
     """Two models on three queries: one is found at once, one when re-ranked, one has no place."""
     database = np.stack([told_image(0, 0), told_image(30, 20), told_image(60, 40)])
     queries = np.stack([told_image(1, 1), told_image(40, 41), told_image(50, 0)])
-    asked = EvaluationSet('half', 'by hand', database, queries, [[0], [2], []])
+    asked = EvaluationSet('half', SamePlace(is_marked=True), database, queries, [[0], [2], []])
     return [evaluate(told(has_local), asked, top_k=5) for has_local in (True, False)]
 
 
@@ -46,7 +48,7 @@ def test_the_table_of_gates(evaluations):
 def test_what_the_recall_is_over(evaluations):
     asked = evaluations[0].evaluation_set
     assert describe_set(asked) == ('half: 2 queries (1 without a positive left out) in 3 images; '
-                                   'same place: by hand')
+                                   'same place: marked pairs')
     assert '(1 without a positive counted as misses)' in describe_set(asked, of_all=True)
 
 
@@ -58,8 +60,8 @@ def test_the_folder_explains_itself(evaluations, tmp_path):
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert metrics['run'] == {'settings': {'tolerance': 2}}
     assert metrics['set'] == {
-        'name': 'half', 'same_place': 'by hand', 'database': 3, 'queries': 3, 'answerable': 2,
-        'recall_is_over': 'answerable queries'}
+        'name': 'half', 'same_place': asdict(SamePlace(is_marked=True)), 'database': 3,
+        'queries': 3, 'answerable': 2, 'recall_of_all': False}
     (method,) = metrics['methods']
     assert set(method['latency_ms']) == {'preprocess', 'network', 'search', 'local_matching'}
     assert 0.0 < method['latency_ms']['network']['p50'] <= method['latency_ms']['network']['p95']

@@ -20,7 +20,7 @@ from selavpr_ros.evaluation.run_report import (
     write_settings,
 )
 from selavpr_ros.pose import Pose
-from selavpr_ros.recordings.ground_truth import PoseTruth
+from selavpr_ros.recordings.ground_truth import PoseTruth, SamePlace
 from selavpr_ros.recordings.params import read_params
 from selavpr_ros.recordings.pose_track import PoseTrack
 from selavpr_ros.recordings.records import EVIDENCE, Run
@@ -94,7 +94,7 @@ def test_metrics_are_json_with_what_they_were_made_from(tmp_path, run, true_pose
     write_results(tmp_path, run, metrics, truth, {'bag': 'a.bag'})
     numbers = json.loads((tmp_path / 'metrics.json').read_text())
     assert numbers['run'] == {'bag': 'a.bag'}
-    assert numbers['truth']['positive'] == 'within 5 m and 45 deg'
+    assert SamePlace(**numbers['truth']['same_place']) == SamePlace(5.0, 45.0)
     assert numbers['truth']['recall']['1'] == metrics.truth.recall[1] == 1.0
     assert numbers['latency_ms']['total']['p95'] >= numbers['latency_ms']['total']['p50']
 

@@ -13,6 +13,7 @@ from selavpr_ros.evaluation.truth import (
     read_pairs,
     read_positions,
 )
+from selavpr_ros.recordings.ground_truth import SamePlace
 from selavpr_ros.recordings.image_folders import read_placed_images
 
 NAMES = [f'image_{number}.png' for number in range(12)]
@@ -20,7 +21,8 @@ NAMES = [f'image_{number}.png' for number in range(12)]
 
 def made(positives, database=4, excluded=()):
     images = np.zeros((max(database, len(positives)), 2, 2, 3), np.uint8)
-    return EvaluationSet('made', 'by hand', images[:database], images[: len(positives)],
+    return EvaluationSet('made', SamePlace(is_marked=True),
+                         images[:database], images[: len(positives)],
                          positives, excluded)
 
 
@@ -48,7 +50,7 @@ def test_excluded_images_are_neither_compared_nor_right():
 @pytest.mark.parametrize(('positives', 'excluded', 'words'), [
     ([[4]], (), 'query 0 has the positive 4, but there are 4 database images'),
     ([[-1]], (), 'has the positive -1'),
-    ([[], []], (), r'none of 2 queries has a positive in the database \(by hand\)'),
+    ([[], []], (), r'none of 2 queries has a positive in the database \(marked pairs\)'),
     ([[1]], [range(0, 4)], 'none of 1 queries'),
     ([], (), 'none of 0 queries'),
     ([[1]], [range(0), range(0)], '1 queries, but 1 lists of positives and 2 ranges'),
@@ -64,7 +66,7 @@ def test_sets_that_ask_nothing_sensible(positives, excluded, words):
 def test_frames_within_the_tolerance_nearest_first(write_images):
     asked = read_frames(write_images('left', NAMES), write_images('right', NAMES), 2)
     assert asked.name == 'right-left'
-    assert asked.truth == 'within 2 frames'
+    assert str(asked.same_place) == 'within 2 frames'
     assert asked.positives[5] == (5, 4, 6, 3, 7)
     assert asked.positives[0] == (0, 1, 2)
     assert len(asked.answerable) == 12
@@ -164,7 +166,7 @@ def test_within_the_radius_and_looking_the_same_way(walk):
     database = walk('map', (0, 0, 170), (3, 4, 170), (3, 4.01, 170), (1, 0, -146), (1, 0, -144))
     asked = read_positions(database, walk('drive', (0, 0, 170)))
     assert asked.name == 'drive-map'
-    assert asked.truth == 'within 5 m and 45 deg'
+    assert str(asked.same_place) == 'within 5 m and 45 deg'
     assert asked.positives == ((0, 3, 1),)
     every_heading = read_positions(database, walk('drive', (0, 0, 170)), heading_rad=math.pi)
     assert every_heading.positives == ((0, 3, 4, 1),)
@@ -180,11 +182,11 @@ def test_a_recording_against_itself(walk, header, images):
     assert asked.queries is asked.database
     assert asked.positives[5] == (2, 8)
     assert asked.comparable(5).tolist() == [0, 1, 2, 8, 9, 10, 11]
-    assert asked.truth == 'within 3 m and 45 deg, 2 images on either side excluded'
+    assert str(asked.same_place) == 'within 3 m and 45 deg, 2 images on either side excluded'
     neighbours = read_positions(folder, folder, exclude=0)
     assert neighbours.queries is neighbours.database
     assert neighbours.comparable(5).tolist() == [*range(5), *range(6, 12)]
-    assert neighbours.truth == 'within 5 m and 45 deg, the query itself excluded'
+    assert str(neighbours.same_place) == 'within 5 m and 45 deg, the query itself excluded'
     # In the order of the rows, which is not that of the letters.
     assert [file.name for file in asked.database] == NAMES
 
@@ -197,7 +199,7 @@ def test_a_recording_that_never_comes_back(walk):
 def test_positions_without_headings(walk):
     folder = walk('walk', (0, 0), (1, 0), header='image,x_m,y_m\n')
     assert read_placed_images(folder).yaw_rad is None
-    assert read_positions(folder, exclude=0).truth.startswith('within 5 m, ')
+    assert str(read_positions(folder, exclude=0).same_place).startswith('within 5 m, ')
     with pytest.raises(GroundTruthError, match='positions without headings'):
         read_positions(folder, exclude=0, heading_rad=1.0)
 
@@ -208,7 +210,7 @@ def test_positions_in_the_names_of_published_sets(write_images):
              '@0583025.10@4477000.00@17@T@40.4@-80.0@pano@60@@@@2010@@.jpg']
     database, queries = write_images('database', names), write_images('queries', names[:1])
     asked = read_positions(database, queries)
-    assert asked.truth == 'within 25 m'
+    assert str(asked.same_place) == 'within 25 m'
     assert asked.positives == ((0, 1),)
     assert read_positions(database, queries, radius_m=30).positives == ((0, 1, 2),)
 
@@ -266,7 +268,7 @@ def city(write_images, tmp_path):
 
 def test_a_city_by_the_published_protocol(city):
     asked = read_msls(city)
-    assert (asked.name, asked.truth) == ('msls-cph', 'within 25 m')
+    assert (asked.name, str(asked.same_place)) == ('msls-cph', 'within 25 m')
     assert [image.stem for image in asked.database] == ['near', 'edge', 'far']
     assert [image.stem for image in asked.queries] == ['q1', 'q4']
     assert asked.positives == ((0, 1), ())

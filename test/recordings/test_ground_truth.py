@@ -6,7 +6,7 @@ import pytest
 
 from selavpr_ros.errors import GroundTruthError
 from selavpr_ros.pose import Pose
-from selavpr_ros.recordings.ground_truth import PairTruth, PoseTruth, read_tum
+from selavpr_ros.recordings.ground_truth import PairTruth, PoseTruth, SamePlace, read_tum
 
 SECOND = 1_000_000_000
 
@@ -49,7 +49,7 @@ def test_poses_are_interpolated():
 
 
 def test_the_limits_are_told_in_words():
-    assert _truth(radius_m=2.5, heading_rad=math.pi).description == 'within 2.5 m and 180 deg'
+    assert _truth(radius_m=2.5, heading_rad=math.pi).same_place == SamePlace(2.5, 180.0)
 
 
 def test_marked_pairs_have_no_order():
@@ -89,3 +89,14 @@ def test_a_broken_line_is_named(tmp_path, line, reason):
 def test_no_file(tmp_path):
     with pytest.raises(GroundTruthError, match='gone.tum cannot be read'):
         read_tum(tmp_path / 'gone.tum')
+
+
+@pytest.mark.parametrize(('same_place', 'told'), [
+    (SamePlace(5.0), 'within 5 m'), (SamePlace(2.5, 45.0), 'within 2.5 m and 45 deg'),
+    (SamePlace(frames=2), 'within 2 frames'), (SamePlace(is_marked=True), 'marked pairs'),
+    (SamePlace(is_marked=True, excluded=9), 'marked pairs, earlier than the 9 newest images'),
+    (SamePlace(5.0, excluded=9), 'within 5 m, 9 images on either side excluded'),
+    (SamePlace(5.0, excluded=0), 'within 5 m, the query itself excluded'),
+])
+def test_what_counts_as_the_same_place_is_told(same_place, told):
+    assert str(same_place) == told
