@@ -35,9 +35,10 @@ from selavpr_ros.evaluation.baselines import (
     evaluate_orb,
     load_untrained,
 )
-from selavpr_ros.evaluation.recall import GLOBAL, RECALL_AT, RERANKED, TOP_K, Evaluation, evaluate
-from selavpr_ros.evaluation.report import describe_set, set_facts
-from selavpr_ros.evaluation.run_report import versions
+from selavpr_ros.evaluation.metrics import RECALL_AT
+from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, TOP_K, Evaluation, evaluate
+from selavpr_ros.evaluation.recall_tables import describe_set, set_facts
+from selavpr_ros.evaluation.result_folder import versions
 from selavpr_ros.evaluation.truth import EvaluationSet, read_frames, read_pairs, read_positions
 from selavpr_ros.models import VprModel, choose_device, load_model
 from selavpr_ros.text import markdown_table

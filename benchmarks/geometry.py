@@ -26,6 +26,7 @@ from selavpr_ros.images.camera import Camera
 from selavpr_ros.matching.geometry import FUNDAMENTAL, PNP, RelativePose, verify
 from selavpr_ros.simulation import Camera as TownCamera
 from selavpr_ros.simulation import World, depth_map
+from selavpr_ros.text import line
 
 TOWN = TownCamera(width=640, height=480)
 SIZE = (TOWN.height, TOWN.width)
@@ -35,6 +36,7 @@ CAMERA = Camera(MATRIX, np.zeros(5), SIZE)
 AHEAD_M, ASIDE_M, TURN_RAD = 0.6, 0.7, 0.08
 LENGTH_M, STEP_M, FARTHEST_M = 120.0, 6.0, 60.0
 COLUMNS = ('features', 'check', 'ms', 'rotation', 'direction', 'position', 'honest')
+WIDTHS = (12,) * len(COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -138,11 +140,11 @@ def main() -> None:
                         help='of the pairs (default: %(default)g)')
     parser.add_argument('--seeds', type=int, default=3, help='towns (default: %(default)s)')
     args = parser.parse_args()
-    print(''.join(f'{cell:>14}' for cell in COLUMNS))
+    print(line(COLUMNS, WIDTHS, 0))
     for side in args.side:
         seen = list(views(side, args.wrong, args.seeds))
         for name in ('pixels', 'camera', 'depth'):
-            print(''.join(f'{cell:>14}' for cell in row(name, side, seen)), flush=True)
+            print(line(row(name, side, seen), WIDTHS, 0), flush=True)
 
 
 if __name__ == '__main__':

@@ -28,6 +28,7 @@ from selavpr_ros.images.compressed import read_image
 from selavpr_ros.images.preprocess import preprocess
 from selavpr_ros.matching.mutual import count_mutual_matches, rank_by_matches
 from selavpr_ros.models import VprModel, load_model
+from selavpr_ros.text import line
 
 PRECISIONS = ('fp16', 'bf16')
 COLUMNS = ('computed in', 'ms', '1-cos median', '1-cos max', 'matches median', 'matches max',
@@ -150,7 +151,7 @@ def compare(
 
 def show(cells: Sequence[str]) -> None:
     """Print one line of the table."""
-    print(f'{cells[0]:<12}' + ''.join(f'{cell:>15}' for cell in cells[1:]), flush=True)
+    print(line(cells, (12, *(13 for _ in cells[1:])), 1), flush=True)
 
 
 def why_not(described: Described) -> str:

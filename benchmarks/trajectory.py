@@ -35,6 +35,7 @@ from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.recordings.ground_truth import PoseTruth
 from selavpr_ros.recordings.records import Run
 from selavpr_ros.settings import make_settings
+from selavpr_ros.text import line
 
 COLUMNS = ('seed', 'queries', 'true', 'false', 'revisits closed', 'odometry', 'optimised',
            'with added')
@@ -108,7 +109,7 @@ def measure_row(model: VprModel, seed: int, args: argparse.Namespace) -> tuple[s
 
 def show(cells: Sequence[str]) -> None:
     """Print one line of the table."""
-    print(f'{cells[0]:>6}' + ''.join(f'{cell:>17}' for cell in cells[1:]), flush=True)
+    print(line(cells, (6, *(15 for _ in cells[1:])), 0), flush=True)
 
 
 def measure(args: argparse.Namespace) -> None:

@@ -16,6 +16,15 @@ def size(nbytes: float) -> str:
     return f'{nbytes:.0f} bytes'
 
 
+def line(cells: Sequence[str], widths: Sequence[int], texts: int | None = None) -> str:
+    """One row of a table that is printed while it grows; see `table`."""
+    def pad(column: int, cell: str, width: int) -> str:
+        to_the_right = cell.isdigit() if texts is None else column >= texts
+        return cell.rjust(width) if to_the_right else cell.ljust(width)
+
+    return '  '.join(map(pad, range(len(cells)), cells, widths)).rstrip()
+
+
 def table(rows: Sequence[Sequence[str]], texts: int | None = None) -> str:
     """Rows below each other.
 
@@ -24,19 +33,25 @@ def table(rows: Sequence[Sequence[str]], texts: int | None = None) -> str:
         texts: the first so many columns are no numbers, the others go to the right; None puts
             whole numbers there, wherever they are.
     """
-    def pad(column: int, cell: str, width: int) -> str:
-        to_the_right = cell.isdigit() if texts is None else column >= texts
-        return cell.rjust(width) if to_the_right else cell.ljust(width)
-
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return '\n'.join('  '.join(map(pad, range(len(row)), row, widths)).rstrip() for row in rows)
+    return '\n'.join(line(row, widths, texts) for row in rows)
+
+
+def markdown_line(cells: Sequence[str]) -> str:
+    """One row of a table in Markdown."""
+    return f'| {" | ".join(cells)} |'
+
+
+def markdown_rule(columns: int, texts: int) -> Row:
+    """Cells below the head: the first `texts` columns are no numbers."""
+    return ('---',) * texts + ('---:',) * (columns - texts)
 
 
 def markdown_table(rows: Sequence[Row], texts: int) -> str:
     """Rows in Markdown; the first one is the head, the first `texts` columns are no numbers."""
     head, *lines = rows
-    rule = ('---',) * texts + ('---:',) * (len(head) - texts)
-    return ''.join(f'| {" | ".join(row)} |\n' for row in (head, rule, *lines))
+    return ''.join(f'{markdown_line(row)}\n'
+                   for row in (head, markdown_rule(len(head), texts), *lines))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from selavpr_ros.text import flatten, markdown_table, size, table
+from selavpr_ros.text import flatten, line, markdown_table, size, table
 
 
 @pytest.mark.parametrize(('nbytes', 'text'), [
@@ -25,6 +25,11 @@ def test_a_table_puts_numbers_to_the_right_after_its_texts():
         'name    note  share',
         'a       7       0.5',
         'longer  x         -']
+
+
+def test_a_line_of_a_table_that_grows():
+    assert line(('a', '7', 'note'), (6, 3, 0), texts=1) == 'a         7  note'
+    assert line(('a', '7', ''), (6, 3, 0), texts=1) == 'a         7'
 
 
 def test_a_table_in_markdown():

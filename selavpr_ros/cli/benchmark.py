@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from selavpr_ros.cli import add_output
 from selavpr_ros.errors import SettingError
+from selavpr_ros.text import line, markdown_line, markdown_rule
 
 if TYPE_CHECKING:
     from selavpr_ros.evaluation.map_costs import Plan
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
 LEAST_SIZE = 100  # keyframes: 20 are looked for, and as many are too recent
 MAP_FOLDER = Path('results/map')
 REFERENCE = 'SelaVPR'  # the first of the systems; the others are compared with it
+COLUMNS, WIDTHS = ('', 'ms', 'plain ms', 'ratio', ''), (24, 8, 10, 6, 0)
 COST_COLUMNS = (
     'system', 'input', 'M params', 'forward ms', 'relative', 'match ms', 'query ms', 'global kB',
     'local kB')
+COST_WIDTHS = (18, *(9 for _ in COST_COLUMNS[1:]))
 
 
 class Row(NamedTuple):
@@ -185,7 +188,7 @@ def format_row(row: Row) -> str:
     if row.reference is not None:
         reference = f'{row.reference:.2f}'
         ratio = f'{row.reference / row.milliseconds:.1f}x'
-    return f'{row.what:<24}{row.milliseconds:>10.2f}{reference:>12}{ratio:>8}  {row.remark}'
+    return line((row.what, f'{row.milliseconds:.2f}', reference, ratio, row.remark), WIDTHS, 1)
 
 
 def cost_cells(cost: Cost, reference_ms: float, candidates: int) -> list[str]:
@@ -201,13 +204,6 @@ def cost_cells(cost: Cost, reference_ms: float, candidates: int) -> list[str]:
         f'{footprint.local_bytes / 1e3:.1f}' if footprint.local_count else '-']
 
 
-def format_cells(cells: Sequence[str], markdown: bool = False) -> str:
-    """One line of the table of systems."""
-    if markdown:
-        return f'| {" | ".join(cells)} |'
-    return f'{cells[0]:<18}' + ''.join(f'{cell:>11}' for cell in cells[1:])
-
-
 def print_systems(args: argparse.Namespace) -> None:
     """Print the table of systems row by row; one network at a time is in memory."""
     from tqdm import tqdm
@@ -215,13 +211,13 @@ def print_systems(args: argparse.Namespace) -> None:
     from selavpr_ros.evaluation.measure import measure_cost, plan
 
     def show(cells: Sequence[str]) -> None:
-        tqdm.write(format_cells(cells, args.markdown))
+        tqdm.write(markdown_line(cells) if args.markdown else line(cells, COST_WIDTHS, 1))
         sys.stdout.flush()
 
     reference_ms, bar = math.nan, tqdm(plan(args.only), unit='system', leave=False)
     show(COST_COLUMNS)
     if args.markdown:
-        show(['---', *['---:'] * (len(COST_COLUMNS) - 1)])
+        show(markdown_rule(len(COST_COLUMNS), 1))
     for system in bar:
         bar.set_postfix_str(system.name)
         cost = measure_cost(system, args.device, args.precision, args.candidates)
@@ -264,7 +260,7 @@ def print_map(args: argparse.Namespace) -> None:
         write_costs,
     )
     from selavpr_ros.evaluation.map_costs_results import MapCosts
-    from selavpr_ros.evaluation.run_report import make_folder, versions
+    from selavpr_ros.evaluation.result_folder import make_folder, versions
 
     plan, costs = plan_map(args), MapCosts()
     folder = make_folder(args.output or MAP_FOLDER, args.overwrite)
@@ -286,7 +282,7 @@ def run(args: argparse.Namespace) -> None:
         print_systems(args)
         return
     weights = ['hog', 'embedded'] if args.weights is None else args.weights
-    print(f'{"":<24}{"ms":>10}{"plain ms":>12}{"ratio":>8}')
+    print(line(COLUMNS, WIDTHS, 1))
     rows = [
         lambda: measure_forward(weights, args.device, args.precision),
         lambda: [measure_matching(args.candidates, args.device)],

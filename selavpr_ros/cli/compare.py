@@ -39,10 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _page(results: Sequence[Result]) -> str:
     from selavpr_ros.evaluation import comparison
-    from selavpr_ros.evaluation.html import Picture, Section, file_source, render
+    from selavpr_ros.evaluation.html import Picture, Section, png_source, render
 
     names = comparison.run_names(results)
-    curves = [Picture(file_source(path), name) for name, result in zip(
+    curves = [Picture(png_source(path.read_bytes()), name) for name, result in zip(
         names, results, strict=True)
         if (path := result.folder / 'precision_recall.png').is_file()]
     asked = [(name, '; '.join(f'{key}: {value}' for key, value in result.asked.items()))
@@ -57,16 +57,14 @@ def _page(results: Sequence[Result]) -> str:
 
 
 def _write(path: Path, results: Sequence[Result]) -> None:
-    import csv
-
     from selavpr_ros.evaluation.comparison import result_rows
+    from selavpr_ros.evaluation.report import write_csv
 
     try:
         if path.suffix == '.html':
             path.write_text(_page(results), encoding='utf-8')
         else:
-            with path.open('w', newline='', encoding='utf-8') as file:
-                csv.writer(file).writerows(result_rows(results))
+            write_csv(path, result_rows(results))
     except OSError as error:
         raise FolderError(f'{path} cannot be written: {error.strerror}') from error
 

@@ -149,7 +149,7 @@ def _truth(poses: Sequence[Any]) -> PoseTruth | None:
 
 def run(args: argparse.Namespace) -> None:
     """Simulate, play, listen; then table and picture of every day."""
-    from selavpr_ros.cli.replay import trajectory_rows
+    from selavpr_ros.cli.replay import trajectory_gain
     from selavpr_ros.recordings.bag import Bag
     from selavpr_ros.recordings.pose_track import PoseTrack
     from selavpr_ros.recordings.topics import choose_sources
@@ -173,22 +173,24 @@ def run(args: argparse.Namespace) -> None:
             bags.append((path, sources.images.name))
             live = _play(args, path, sources, folder, keyframe_map)
             runs.append(live.records)
-            told = _report(folder, bags, live, poses, list(_node_lines(live)) + list(
-                trajectory_rows(folder, runs, _truth(poses), PoseTrack(odometry))))
+            told = _report(folder, bags, live, _truth(poses), trajectory_gain(
+                runs, _truth(poses), PoseTrack(odometry)))
             print(*([] if is_one else [f'\nday {day}']), told, sep='\n')
 
 
 def _report(
-    folder: Path, bags: Sequence[tuple[Path, str]], live: LiveRun, poses: Sequence[Any],
-    more: Sequence[tuple[str, str]],
+    folder: Path, bags: Sequence[tuple[Path, str]], live: LiveRun, truth: PoseTruth | None,
+    gain: tuple[list[tuple[str, str]], dict[str, bytes]],
 ) -> str:
-    """Write the tables and the picture of a day; returns what to print."""
-    from selavpr_ros.evaluation import run_report
-    from selavpr_ros.evaluation.closure_metrics import summarise
+    """Write the tables and the pictures of a day; returns what to print."""
+    from selavpr_ros.evaluation.html import png_of
     from selavpr_ros.evaluation.run_plots import draw_report
+    from selavpr_ros.evaluation.run_report import RunReport
 
-    truth = _truth(poses)
-    draw_report(live.records, truth, _pair_images(bags, live)).savefig(folder / 'report.png')
-    run_report.write_tables(folder, live.records, truth)
-    table = run_report.format_table(summarise(live.records, truth), more)
-    return f'{table}\n\npicture: {folder / "report.png"}'
+    remarks, pictures = gain
+    report = RunReport(live.records, truth, remarks=[*_node_lines(live), *remarks])
+    report.write_tables(folder)
+    drawn = draw_report(live.records, truth, _pair_images(bags, live))
+    for name, png in {**pictures, 'report': png_of(drawn)}.items():
+        (folder / f'{name}.png').write_bytes(png)
+    return f'{report}\n\npicture: {folder / "report.png"}'

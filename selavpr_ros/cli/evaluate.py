@@ -175,7 +175,7 @@ def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Eva
 
 def _facts(args: argparse.Namespace) -> dict[str, Any]:
     """What the results were made with."""
-    from selavpr_ros.evaluation.run_report import versions
+    from selavpr_ros.evaluation.result_folder import versions
 
     def plain(value: Any) -> Any:
         if isinstance(value, list):
@@ -189,26 +189,17 @@ def _facts(args: argparse.Namespace) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> None:
     """Ask every method, write the folder, print the table."""
-    from selavpr_ros.evaluation.page import write_page
-    from selavpr_ros.evaluation.report import (
-        describe_set,
-        format_gates,
-        format_table,
-        write_results,
-    )
-    from selavpr_ros.evaluation.run_report import make_folder
+    from selavpr_ros.evaluation.recall_report import RecallReport
+    from selavpr_ros.evaluation.result_folder import make_folder
 
     asked = _read_set(args)
     # All models before the first question: a wrong path shall not show up after an hour.
     methods = list(_methods(args))
     default = Path('vpr_results') / f'evaluate-{asked.name}_{datetime.now():%Y%m%d_%H%M%S}'
     folder = make_folder(args.output or default, args.overwrite)
-    evaluations: list[Evaluation] = []
-    facts = _facts(args)
+    report = RecallReport(_facts(args), args.of_all)
     for method in methods:
-        evaluations.append(method(asked))
+        report.add(method(asked))
         # After each one, so that an interruption loses only what was not finished.
-        write_results(folder, evaluations, facts, args.of_all)
-        write_page(folder, evaluations, facts, args.of_all)
-    print(f'{describe_set(asked, args.of_all)}\n\n{format_table(evaluations, args.of_all)}\n\n'
-          f'{format_gates(evaluations)}\n\nresults: {folder}')
+        report.write(folder)
+    print(f'{report}\n\nresults: {folder}')

@@ -110,9 +110,9 @@ def _duration(nanoseconds: int) -> str:
 
 
 def _shared_text(facts: dict[str, Any]) -> str:
-    lines = [f'{name:9}  {facts[key]}' for name, key in {
+    lines = [table([(name, str(facts[key])) for name, key in {
         'map': 'path', 'model': 'model_id', 'codec': 'codec', 'uuid': 'uuid',
-        'keyframes': 'keyframes'}.items()]
+        'keyframes': 'keyframes'}.items()], texts=2)]
     rows = [(str(each['session_id']), str(each['robot_id']), each['label'] or '-',
              _date(each['started_ns']), each['frame'], str(each['keyframes']),
              _short_origin(each['origin'])) for each in facts['sessions']]
@@ -147,8 +147,7 @@ def _session_row(facts: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _text(facts: dict[str, Any]) -> str:
-    width = max(len(name) for name, _ in _entries(facts))
-    lines = [f'{name:{width}}  {value}' for name, value in _entries(facts)]
+    lines = [table(list(_entries(facts)), texts=2)]
     if facts['sessions']:
         lines += ['', table([HEADS, *map(_session_row, facts['sessions'])])]
     return '\n'.join(lines)

@@ -31,18 +31,16 @@ from typing import TYPE_CHECKING, Any
 from selavpr_ros.cli import add_output, positive
 
 if TYPE_CHECKING:
-    from selavpr_ros.evaluation.run_page import Example
+    from selavpr_ros.evaluation.run_report import RunReport
     from selavpr_ros.place_recognizer import PlaceRecognizer
     from selavpr_ros.recordings.bag import Bag, Topic
-    from selavpr_ros.recordings.ground_truth import PoseTruth
+    from selavpr_ros.recordings.ground_truth import GroundTruth, PoseTruth
     from selavpr_ros.recordings.pose_track import PoseTrack
     from selavpr_ros.recordings.records import QueryRecord, Run
     from selavpr_ros.recordings.topics import Sources
     from selavpr_ros.settings import Settings
 
 logger = logging.getLogger(__name__)
-
-TRAJECTORIES = 'trajectories.png'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +105,7 @@ def settings_from(
 
 
 def _output_folder(args: argparse.Namespace, bag: Bag) -> Path:
-    from selavpr_ros.evaluation.run_report import make_folder
+    from selavpr_ros.evaluation.result_folder import make_folder
 
     default = Path('vpr_results') / f'{bag.name}_{datetime.now():%Y%m%d_%H%M%S}'
     return make_folder(args.output or default, args.overwrite)
@@ -152,7 +150,7 @@ def _facts(
     args: argparse.Namespace, bag: Bag, sources: Sources, recognizer: PlaceRecognizer
 ) -> dict[str, Any]:
     """What the results were made from and with."""
-    from selavpr_ros.evaluation.run_report import versions
+    from selavpr_ros.evaluation.result_folder import versions
 
     file = _truth_file(args)
     return {
@@ -222,41 +220,52 @@ def _remarks(recognizer: PlaceRecognizer) -> Iterator[tuple[str, str]]:
         yield 're-ranking', f'none: {reason}'
 
 
-def trajectory_rows(
-    folder: Path, runs: Sequence[Run], truth: PoseTruth | None,
-    odometry: PoseTrack | None = None,
-) -> Iterator[tuple[str, str]]:
-    """What the loop closures are worth to a back-end, and its picture; `vpr demo` has the same."""
+def trajectory_gain(
+    runs: Sequence[Run], truth: GroundTruth | None, odometry: PoseTrack | None = None
+) -> tuple[list[tuple[str, str]], dict[str, bytes]]:
+    """What the loop closures are worth to a back-end: a line for the table, and a picture.
+
+    `vpr demo` has the same.
+    """
     from selavpr_ros.backend.offline import optimise_runs
     from selavpr_ros.backend.picture import draw_trajectories
     from selavpr_ros.errors import BackendError
+    from selavpr_ros.evaluation.html import png_of
 
     try:
         optimised = optimise_runs(runs, truth, odometry)
     except BackendError as error:
-        yield 'trajectory error', f'not measured: {error}'
-        return
-    if optimised.poses:
-        draw_trajectories(optimised).savefig(folder / TRAJECTORIES)
-    if optimised.true is not None:
-        yield 'trajectory error', str(optimised)
+        return [('trajectory error', f'not measured: {error}')], {}
+    pictures = {'trajectories': png_of(draw_trajectories(optimised))} if optimised.poses else {}
+    told = [('trajectory error', str(optimised))] if optimised.true is not None else []
+    return told, pictures
 
 
-def _photos(
-    bag: Bag, sources: Sources, settings: Settings, examples: Mapping[str, Iterable[Example]]
-) -> dict[int, str]:
-    """The images of the examples: the bag is read again, for most images are not kept."""
+def _photos(bag: Bag, sources: Sources, report: RunReport) -> dict[int, str]:
+    """The images that the page shows: the bag is read again, for most images are not kept."""
     from selavpr_ros.evaluation.run_page import read_photos
+    from selavpr_ros.settings import Settings
 
-    stamps_ns = {ns for shown in examples.values() for example in shown
+    stamps_ns = {ns for shown in report.examples.values() for example in shown
                  for ns in example.stamps_ns}
+    settings = report.settings or Settings()
     return read_photos(bag.images(sources.images.name), stamps_ns, settings.image)
+
+
+def _write(report: RunReport, folder: Path, bag: Bag, sources: Sources) -> None:
+    """Write the data, then what takes longer: an interruption does not lose them."""
+    report.write_data(folder)
+    gain, report.drawings = trajectory_gain([report.run], report.truth)
+    report.remarks = [*report.remarks, *gain]
+    report.write_pictures(folder)
+    report.photos = _photos(bag, sources, report)
+    report.write_page(folder)
 
 
 def run(args: argparse.Namespace) -> None:
     """Replay the bag, write the folder, print the table."""
-    from selavpr_ros.evaluation import run_page, run_report
-    from selavpr_ros.evaluation.closure_metrics import summarise
+    from selavpr_ros.evaluation.result_folder import log_to, write_settings
+    from selavpr_ros.evaluation.run_report import RunReport
     from selavpr_ros.models import load_from_settings
     from selavpr_ros.place_recognizer import PlaceRecognizer
     from selavpr_ros.recordings.bag import Bag
@@ -268,20 +277,13 @@ def run(args: argparse.Namespace) -> None:
         recognizer = PlaceRecognizer(load_from_settings(settings.model), settings)
         facts = _facts(args, bag, sources, recognizer)
         folder = _output_folder(args, bag)
-        with run_report.log_to(folder / 'log.txt'):
+        with log_to(folder / 'log.txt'):
             logger.info('replay of %s', facts)
-            run_report.write_settings(folder / 'settings.yaml', settings, facts)
+            write_settings(folder / 'settings.yaml', settings, facts)
             record, stopped_by = _process(bag, sources, recognizer)
-            metrics = summarise(record, truth)
-            run_report.write_results(folder, record, metrics, truth, facts)
-            examples = run_page.choose_examples(record, truth)
-            gain = list(trajectory_rows(folder, [record], truth))
-            run_page.write_page(
-                folder, record, metrics, truth, facts, settings,
-                _photos(bag, sources, settings, examples), examples, more=gain,
-                pictures=list(folder.glob(TRAJECTORIES)))
-            table = run_report.format_table(metrics, [*_remarks(recognizer), *gain])
-            logger.info('ended by %s\n%s', repr(stopped_by) if stopped_by else 'its end', table)
-    print(f'{table}\n\nresults: {folder}')
+            report = RunReport(record, truth, facts, settings, list(_remarks(recognizer)))
+            _write(report, folder, bag, sources)
+            logger.info('ended by %s\n%s', repr(stopped_by) if stopped_by else 'its end', report)
+    print(f'{report}\n\nresults: {folder}')
     if stopped_by:
         raise stopped_by

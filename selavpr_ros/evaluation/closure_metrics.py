@@ -11,20 +11,11 @@ from itertools import pairwise
 import numpy as np
 
 from selavpr_ros.decision.gates import name_outcome
+from selavpr_ros.evaluation.metrics import RECALL_AT, Latency, share_within
 from selavpr_ros.evaluation.precision import PrecisionRecall, precision_recall
 from selavpr_ros.place_recognizer import STAGES
 from selavpr_ros.recordings.ground_truth import GroundTruth, SamePlace
 from selavpr_ros.recordings.records import CandidateRecord, KeyframeRecord, QueryRecord, Run
-
-RECALL_AT = (1, 5, 10)
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Milliseconds of one stage: the median and the 95th percentile over the queries."""
-
-    p50: float
-    p95: float
 
 
 @dataclass(frozen=True)
@@ -110,9 +101,8 @@ def latencies(queries: list[QueryRecord]) -> dict[str, Latency]:
     if not len(stage_ms):
         return {}
     columns = np.column_stack([stage_ms, stage_ms.sum(axis=1)])
-    p50, p95 = np.percentile(columns, [50, 95], axis=0).tolist()
     names = (*STAGES[:stage_ms.shape[1]], 'total')  # what a node publishes has no last stage
-    return {name: Latency(*values) for name, *values in zip(names, p50, p95, strict=True)}
+    return {name: Latency.of(column) for name, column in zip(names, columns.T, strict=True)}
 
 
 def _is_revisit(
@@ -141,7 +131,7 @@ def _recalls(
 ) -> dict[int, float]:
     listed = max((len(query.candidates) for query in run.queries), default=0)
     ranks = [first_true(query, truth) for query in revisits]
-    return {n: sum(rank is not None and rank < n for rank in ranks) / len(ranks)
+    return {n: share_within(ranks, n, len(ranks))
             for n in RECALL_AT if n <= listed and ranks}
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from selavpr_ros.errors import FolderError
+from selavpr_ros.evaluation.metrics import METRICS, RECALL_AT, told
 from selavpr_ros.recordings.ground_truth import SamePlace
 from selavpr_ros.recordings.params import read_params
 from selavpr_ros.text import Row, flatten, size
 
-METRICS = 'metrics.json'
-RECALL_AT = ('1', '5', '10')  # as JSON has it
 HEAD = ('run', 'method', 'order', *(f'recall@{n}' for n in RECALL_AT), 'average precision',
         'recall at precision 1', 'true', 'false', 'p50 [ms]', 'keyframe')
 TEXTS = 3  # of these columns are no numbers
@@ -40,16 +39,12 @@ class Result:
     lines: Sequence[Row]
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return UNKNOWN if value is None else f'{value:.{digits}f}'
-
-
 def _size(nbytes: float | None) -> str:
     return UNKNOWN if nbytes is None else size(nbytes)
 
 
 def _recalls(recall: Mapping[str, float]) -> Iterator[str]:
-    return (_number(recall.get(n)) for n in RECALL_AT)
+    return (told(recall.get(str(n))) for n in RECALL_AT)
 
 
 def _method_lines(method: Mapping[str, Any]) -> Iterator[Row]:
@@ -60,9 +55,9 @@ def _method_lines(method: Mapping[str, Any]) -> Iterator[Row]:
         # The medians' sum: not every stage is measured on the same images.
         stages = [stage['p50'] for name, stage in latency.items()
                   if name != 'local_matching' or way != 'global']
-        yield (method['method'], way, *_recalls(recall), _number(gate['average_precision']),
-               _number(gate['recall_at_precision_1']), UNKNOWN, UNKNOWN,
-               _number(sum(stages) if stages else None, 1),
+        yield (method['method'], way, *_recalls(recall), told(gate['average_precision']),
+               told(gate['recall_at_precision_1']), UNKNOWN, UNKNOWN,
+               told(sum(stages) if stages else None, 1),
                _size(method.get('bytes_per_keyframe', {}).get(way)))
 
 
@@ -79,9 +74,9 @@ def _replay_line(metrics: Mapping[str, Any]) -> Row:
     order = 're-ranked' if run['reranked'] else 'global'
     return (
         metrics['model_id'], order, *_recalls(truth.get('recall', {})),
-        _number(truth.get('average_precision')), _number(truth.get('recall_at_precision_1')),
+        told(truth.get('average_precision')), told(truth.get('recall_at_precision_1')),
         *(str(truth.get(f'{verdict}_closures', UNKNOWN)) for verdict in ('true', 'false')),
-        _number(total and total['p50'], 1), _size(metrics['bytes_per_keyframe']))
+        told(total and total['p50'], 1), _size(metrics['bytes_per_keyframe']))
 
 
 def _replay(folder: Path, metrics: Mapping[str, Any]) -> Result:

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -57,35 +56,43 @@ def _source(kind: str, data: bytes) -> str:
     return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'
 
 
-def figure_source(figure: Figure) -> str:
-    """A drawing as a data: URI."""
+def png_of(figure: Figure) -> bytes:
+    """A drawing as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format='png')
-    return _source('png', buffer.getvalue())
+    return buffer.getvalue()
 
 
-def file_source(path: Path) -> str:
+def png_source(png: bytes) -> str:
     """A PNG file as a data: URI."""
-    return _source('png', path.read_bytes())
+    return _source('png', png)
 
 
-def _jpeg(image: np.ndarray, quality: int) -> str:
+def _jpeg(pixels: np.ndarray, quality: int) -> str:
+    """(H, W, 3) uint8 in OpenCV's order."""
     options = [cv2.IMWRITE_JPEG_QUALITY, quality]
-    return _source('jpeg', cv2.imencode('.jpg', image[..., ::-1], options)[1].tobytes())
+    return _source('jpeg', cv2.imencode('.jpg', pixels, options)[1].tobytes())
+
+
+def shrunk(image: np.ndarray, width: int) -> np.ndarray:
+    """An image (H, W, 3) of at most this width."""
+    height, full_width = image.shape[:2]
+    if full_width <= width:
+        return image
+    size = (width, max(1, round(width * height / full_width)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def photo_source(image: np.ndarray) -> str:
     """An (H, W, 3) uint8 RGB image, made small, as a data: URI."""
-    height, width = image.shape[:2]
-    if width > PHOTO_WIDTH:
-        size = (PHOTO_WIDTH, max(1, round(PHOTO_WIDTH * height / width)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return _jpeg(image, PHOTO_QUALITY)
+    return _jpeg(shrunk(image, PHOTO_WIDTH)[..., ::-1], PHOTO_QUALITY)
 
 
-def photo_figure_source(image: np.ndarray) -> str:
-    """An (H, W, 3) uint8 RGB image of a figure with photos in it as a data: URI."""
-    return _jpeg(image, FIGURE_QUALITY)
+def photo_figure_source(png: bytes) -> str:
+    """A drawing with photos in it, smaller than its PNG file, as a data: URI."""
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None
+    return _jpeg(pixels, FIGURE_QUALITY)
 
 
 def facts_section(facts: Mapping[str, Any], more: Iterable[tuple[str, str]] = ()) -> Section:

@@ -5,7 +5,6 @@ The picture is a matplotlib Figure that belongs to nobody else; `figure.savefig(
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from selavpr_ros.evaluation.map_costs import CACHE_BYTES
 from selavpr_ros.evaluation.map_costs_results import TARGETS, CodecRecall, MapCosts, SizeCosts
+from selavpr_ros.evaluation.report import write_json
 from selavpr_ros.maps.keyframe_index import AUTO, FLAT, HNSW, IVF
 from selavpr_ros.maps.local_codec import BINARY, FLOAT16, INT8, NONE
 from selavpr_ros.text import Row, markdown_table
@@ -221,7 +221,7 @@ def write_costs(path: Path, costs: MapCosts, used: dict[str, str]) -> None:
     """Write the numbers as JSON, with the versions that were used."""
     found = {'versions': used, **asdict(costs),
              'targets': [verdict._asdict() for verdict in verdicts(costs)]}
-    path.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+    write_json(path, found)
 
 
 # ---- the picture --------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from selavpr_ros.errors import DescriptorError, SettingError
+from selavpr_ros.evaluation.metrics import RECALL_AT, share_within
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
 from selavpr_ros.images.compressed import read_image
 from selavpr_ros.images.preprocess import preprocess
@@ -24,7 +25,6 @@ from selavpr_ros.models import VprModel
 from selavpr_ros.settings import Settings
 
 TOP_K = Settings().index.top_k  # as many as the node re-ranks
-RECALL_AT = (1, 5, 10)
 DESCRIPTOR_BYTES = 4 + 2  # of each number: float32, and the index's copy in float16
 # What put the database images in their order: the global descriptors alone, or the mutual matches
 # of the best TOP_K.
@@ -106,8 +106,7 @@ class Evaluation:
         if not 1 <= n <= self.top_k:
             raise SettingError(f'recall@{n} cannot be told from the best {self.top_k}')
         ranks = self.hit_ranks(way)
-        hits = sum(rank is not None and rank < n for rank in ranks)
-        return hits / (len(self.evaluation_set.queries) if of_all else len(ranks))
+        return share_within(ranks, n, len(self.evaluation_set.queries) if of_all else len(ranks))
 
     def recalls(self, way: str = GLOBAL, *, of_all: bool = False) -> dict[int, float]:
         """Recall@n for the usual n, as far as the rankings reach."""

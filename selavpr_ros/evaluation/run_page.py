@@ -1,4 +1,4 @@
-"""The result folder of a run as one page, report.html."""
+"""What the page of a run shows: hits, misses and false answers, reliability, latency."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from selavpr_ros.errors import BagError, ImageError
@@ -17,23 +16,13 @@ from selavpr_ros.evaluation.closure_metrics import (
     is_by_local,
     known_probabilities,
 )
-from selavpr_ros.evaluation.html import (
-    PAGE,
-    Picture,
-    Section,
-    facts_section,
-    figure_source,
-    file_source,
-    photo_source,
-    render,
-)
+from selavpr_ros.evaluation.html import Picture, Section, photo_source, png_of, png_source
 from selavpr_ros.evaluation.reliability import RELIABILITY, draw_reliability, reliability
-from selavpr_ros.evaluation.run_plots import draw_best, draw_similarity_matrix, draw_trajectory
-from selavpr_ros.evaluation.run_report import table_lines
+from selavpr_ros.evaluation.report import spread
 from selavpr_ros.images.decoding import ImageReader
 from selavpr_ros.recordings.ground_truth import GroundTruth
 from selavpr_ros.recordings.records import CandidateRecord, QueryRecord, Run
-from selavpr_ros.settings import ImageSettings, Settings
+from selavpr_ros.settings import ImageSettings
 
 SHOWN = 6  # rows of photos in a section
 
@@ -57,11 +46,6 @@ class Example:
         """Of all images that are shown."""
         answer_ns = self.answer.match_stamp_ns if self.answer else None
         return [ns for ns in (self.query.stamp_ns, answer_ns, self.true_ns) if ns is not None]
-
-
-def _spread(examples: Sequence[Example]) -> list[Example]:
-    count = min(SHOWN, len(examples))
-    return [examples[number * len(examples) // count] for number in range(count)]
 
 
 def _true_stamp(query: QueryRecord, run: Run, truth: GroundTruth) -> int | None:
@@ -102,15 +86,15 @@ def choose_examples(run: Run, truth: GroundTruth | None) -> dict[str, list[Examp
     """What to show of a run, by title; without truth some of its loop closures."""
     closures = _closures(run, truth)
     if truth is None:
-        return {'Loop closures': _spread(closures)}
+        return {'Loop closures': spread(closures, SHOWN)}
     wrong = [example for example in closures if example.verdict is False]
     return {
         'False loop closures': [
             Example(e.query, e.answer, False, _true_stamp(e.query, run, truth))
-            for e in _spread(wrong)],
+            for e in spread(wrong, SHOWN)],
         'Worst false answers': _false_answers(run, truth),
-        'Misses': _spread(_misses(run, truth)),
-        'Hits': _spread([example for example in closures if example.verdict]),
+        'Misses': spread(_misses(run, truth), SHOWN),
+        'Hits': spread([example for example in closures if example.verdict], SHOWN),
     }
 
 
@@ -184,65 +168,32 @@ def _row(example: Example, photos: Mapping[int, str], start_ns: int, by_local: b
     return row
 
 
-def _example_sections(run: Run, truth: GroundTruth | None, photos: Mapping[int, str],
-                      examples: Mapping[str, Sequence[Example]]) -> Iterator[Section]:
+def example_sections(run: Run, photos: Mapping[int, str],
+                     examples: Mapping[str, Sequence[Example]]) -> Iterator[Section]:
+    """Examples by title, as rows of photos.
+
+    Args:
+        run: of the examples.
+        photos: data: URIs by stamp, from `read_photos`.
+        examples: from `choose_examples`.
+    """
     start_ns, by_local = run.queries[0].stamp_ns if run.queries else 0, is_by_local(run)
     for title, shown in examples.items():
         rows = [_row(example, photos, start_ns, by_local) for example in shown]
         yield Section(title, TEXTS[title] if rows else 'None.', pictures=rows)
 
 
-def _truth_sections(run: Run, metrics: Metrics, truth: GroundTruth | None) -> Iterator[Section]:
-    if truth is None or metrics.truth is None:
-        return
-    if metrics.truth.revisits:
-        curve = figure_source(draw_best(run, truth, metrics.truth.revisits))
-        yield Section('Precision and recall', 'Of the best candidate of every query, if its score '
-                      'were the only gate; recall is over the revisits.',
-                      pictures=[[Picture(curve)]])
-    probabilities, is_true = known_probabilities(run, truth)
+def reliability_section(run: Run, truth: GroundTruth | None) -> Iterator[Section]:
+    """How often candidates are true, over their probability; nothing where neither is known."""
+    probabilities, is_true = known_probabilities(run, truth) if truth else ([], [])
     if probabilities:
-        diagram = figure_source(draw_reliability(reliability(probabilities, is_true)))
+        diagram = png_source(png_of(draw_reliability(reliability(probabilities, is_true))))
         yield Section('Reliability', RELIABILITY, pictures=[[Picture(diagram)]])
 
 
-def _latency_section(metrics: Metrics) -> Iterator[Section]:
+def latency_section(metrics: Metrics) -> Iterator[Section]:
+    """Percentiles by stage; nothing where they were not measured."""
     if metrics.latency_ms:
-        rows = [(stage, f'{latency.p50:.2f}', f'{latency.p95:.2f}')
-                for stage, latency in metrics.latency_ms.items()]
+        rows = [(stage, *latency.cells) for stage, latency in metrics.latency_ms.items()]
         yield Section('Latency by stage', 'Milliseconds per query.',
                       [('stage', 'p50 [ms]', 'p95 [ms]'), *rows])
-
-
-def write_page(
-    folder: Path, run: Run, metrics: Metrics, truth: GroundTruth | None, facts: Mapping[str, Any],
-    settings: Settings, photos: Mapping[int, str], examples: Mapping[str, Sequence[Example]],
-    more: Sequence[tuple[str, str]] = (), pictures: Sequence[Path] = (),
-) -> None:
-    """Write report.html.
-
-    Args:
-        folder: it exists.
-        run, metrics, truth, facts: as of `write_results`.
-        settings: of the run.
-        photos: data: URIs by stamp, from `read_photos`.
-        examples: what they show, from `choose_examples`.
-        more: further names and values of the result.
-        pictures: further files, shown below each other.
-    """
-    maps = [Picture(figure_source(draw_trajectory(run, truth))),
-            Picture(figure_source(draw_similarity_matrix(run, truth)))]
-    named = ((name, str(value)) for name, value in settings.flat().items())
-    sections = [
-        Section('Result', table=[('figure', 'value'), *table_lines(metrics), *more],
-                texts=2),
-        Section('Where and when', pictures=[
-            maps, *([Picture(file_source(path))] for path in pictures)]),
-        *_truth_sections(run, metrics, truth),
-        *_latency_section(metrics),
-        *_example_sections(run, truth, photos, examples),
-        facts_section(facts, named)]
-    page = render(f'Replay of {facts.get("bag", "a bag")}',
-                  f'{len(run.queries)} queries, {metrics.closures} loop closures',
-                  sections)
-    (folder / PAGE).write_text(page, encoding='utf-8')

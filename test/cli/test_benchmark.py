@@ -17,10 +17,10 @@ import torch
 
 from selavpr_ros.cli.benchmark import (
     COST_COLUMNS,
+    COST_WIDTHS,
     Row,
     add_arguments,
     cost_cells,
-    format_cells,
     format_row,
     measure_matching,
     measure_search,
@@ -34,6 +34,7 @@ from selavpr_ros.evaluation.measure import Cost, measure_cost, median_ms, plan
 from selavpr_ros.models.footprint import Footprint
 from selavpr_ros.models.random_values import build_random
 from selavpr_ros.systems import SYSTEMS
+from selavpr_ros.text import line
 
 BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 
@@ -124,8 +125,7 @@ def test_a_line_of_the_table():
     assert cost_cells(cost, math.nan, 20)[4] == '-'
     only_global = Cost(SYSTEMS[3], 87_990_721, 600.0, 0.0, Footprint(8448, 0, 0, False))
     assert cost_cells(only_global, 1200.0, 20)[4:] == ['0.50x', '-', '600', '50.7', '-']
-    assert len(format_cells(cells)) == len(format_cells(COST_COLUMNS))
-    assert format_cells(['a', 'b'], markdown=True) == '| a | b |'
+    assert len(line(cells, COST_WIDTHS, 1)) == len(line(COST_COLUMNS, COST_WIDTHS, 1))
 
 
 def test_the_verb_prints_the_table_of_systems(capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from selavpr_ros.evaluation.recall import describe
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.maps.keyframe_map import KeyframeMap
 from selavpr_ros.models import load_model
+from selavpr_ros.recordings.ground_truth import SamePlace
 
 HOG = ['--weights', 'hog', '--input-size', '96', '128']
 PICTURE = 'hits_and_misses_hog_63bf8e946667_area96x128.png'
@@ -101,8 +103,8 @@ def test_positions_of_one_recording(two_laps, evaluate):
     code, folder = evaluate('--positions', two_laps, '--radius', 2, '--heading', 10,
                             '--exclude', 2, '--top-k', 9, *HOG)
     assert code == 0
-    assert metrics(folder)['set']['same_place'] == (
-        'within 2 m and 10 deg, 2 images on either side excluded')
+    assert metrics(folder)['set']['same_place'] == asdict(
+        SamePlace(2.0, pytest.approx(10.0), excluded=2))
     (method,) = metrics(folder)['methods']
     assert method['recall']['re-ranked'] == {'1': 1.0, '5': 1.0}
 
@@ -135,7 +137,7 @@ def test_a_city_of_msls(tmp_path, evaluate):
     code, folder = evaluate('--msls', tmp_path / 'cph', '--radius', 30, *HOG)
     assert code == 0
     assert metrics(folder)['set']['name'] == 'msls-cph'
-    assert metrics(folder)['set']['same_place'] == 'within 30 m'
+    assert metrics(folder)['set']['same_place'] == asdict(SamePlace(30.0))
     assert metrics(folder)['methods'][0]['recall']['global']['1'] == 1.0
 
 

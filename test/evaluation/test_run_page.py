@@ -9,8 +9,8 @@ import pytest
 from bags import IMAGE_TOPIC, damage_middle, image_message, write_image_bag
 
 from selavpr_ros.decision.gates import Decision
-from selavpr_ros.evaluation.closure_metrics import summarise
-from selavpr_ros.evaluation.run_page import choose_examples, read_photos, write_page
+from selavpr_ros.evaluation.run_page import choose_examples, read_photos
+from selavpr_ros.evaluation.run_report import RunReport
 from selavpr_ros.maps.keyframe import KeyframeId
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.bag import Bag
@@ -87,11 +87,11 @@ def test_what_cannot_be_read_is_left_out(tmp_path):
 
 
 def write(folder, run, truth) -> str:
-    examples = choose_examples(run, truth)
-    stamps_ns = [ns for rows in examples.values() for example in rows for ns in example.stamps_ns]
-    write_page(folder, run, summarise(run, truth), truth, {'bag': 'two_laps.bag'},
-               make_settings(laps.SETTINGS), read_photos(IMAGES, stamps_ns, ImageSettings()),
-               examples)
+    report = RunReport(run, truth, {'bag': 'two_laps.bag'}, make_settings(laps.SETTINGS))
+    stamps_ns = [ns for rows in report.examples.values() for example in rows
+                 for ns in example.stamps_ns]
+    report.photos = read_photos(IMAGES, stamps_ns, ImageSettings())
+    report.write_page(folder)
     return (folder / 'report.html').read_text()
 
 

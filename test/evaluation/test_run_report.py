@@ -1,31 +1,20 @@
 from __future__ import annotations
 
+import base64
 import csv
 import json
-import logging
 
 import numpy as np
 import pytest
-import yaml
 from bags import image_message
 
-from selavpr_ros.errors import FolderError
 from selavpr_ros.evaluation.closure_metrics import summarise
-from selavpr_ros.evaluation.run_report import (
-    format_table,
-    log_to,
-    make_folder,
-    versions,
-    write_results,
-    write_settings,
-)
+from selavpr_ros.evaluation.run_report import RunReport
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.ground_truth import PoseTruth, SamePlace
-from selavpr_ros.recordings.params import read_params
 from selavpr_ros.recordings.pose_track import PoseTrack
 from selavpr_ros.recordings.records import EVIDENCE, Run
 from selavpr_ros.recordings.replay import replay
-from selavpr_ros.settings import Settings, make_settings
 
 
 @pytest.fixture
@@ -44,7 +33,7 @@ def _rows(path) -> list[dict[str, str]]:
 
 def test_every_candidate_has_a_row(tmp_path, run, true_poses):
     truth = PoseTruth(true_poses)
-    write_results(tmp_path, run, summarise(run, truth), truth)
+    RunReport(run, truth).write_data(tmp_path)
     rows = _rows(tmp_path / 'candidates.csv')
     candidates = [(q, rank, c) for q in run.queries for rank, c in enumerate(q.candidates)]
     assert len(rows) == len(candidates) > 100
@@ -66,7 +55,7 @@ def test_every_candidate_has_a_row(tmp_path, run, true_poses):
 
 
 def test_every_query_has_a_row_and_a_reason(tmp_path, run):
-    write_results(tmp_path, run, summarise(run))
+    RunReport(run).write_data(tmp_path)
     rows = _rows(tmp_path / 'queries.csv')
     assert [int(row['query_ns']) for row in rows] == [q.stamp_ns for q in run.queries]
     assert rows[0]['outcome'] == 'NO_CANDIDATES'
@@ -80,7 +69,7 @@ def test_every_query_has_a_row_and_a_reason(tmp_path, run):
 
 
 def test_every_keyframe_has_a_row(tmp_path, run):
-    write_results(tmp_path, run, summarise(run))
+    RunReport(run).write_data(tmp_path)
     rows = _rows(tmp_path / 'keyframes.csv')
     assert [(int(r['session']), int(r['keyframe'])) for r in rows] == [
         (k.id.session_id, k.id.keyframe_id) for k in run.keyframes]
@@ -90,8 +79,9 @@ def test_every_keyframe_has_a_row(tmp_path, run):
 
 def test_metrics_are_json_with_what_they_were_made_from(tmp_path, run, true_poses):
     truth = PoseTruth(true_poses)
-    metrics = summarise(run, truth)
-    write_results(tmp_path, run, metrics, truth, {'bag': 'a.bag'})
+    report = RunReport(run, truth, {'bag': 'a.bag'})
+    report.write_data(tmp_path)
+    metrics = report.numbers
     numbers = json.loads((tmp_path / 'metrics.json').read_text())
     assert numbers['run'] == {'bag': 'a.bag'}
     assert SamePlace(**numbers['truth']['same_place']) == SamePlace(5.0, 45.0)
@@ -100,7 +90,9 @@ def test_metrics_are_json_with_what_they_were_made_from(tmp_path, run, true_pose
 
 
 def test_an_empty_run_leaves_whole_files(tmp_path):
-    write_results(tmp_path, Run(), summarise(Run()))
+    report = RunReport(Run())
+    report.write_data(tmp_path)
+    report.write_pictures(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'candidates.csv', 'keyframes.csv', 'metrics.json', 'queries.csv',
         'similarity_matrix.png', 'trajectory.png']
@@ -108,43 +100,8 @@ def test_an_empty_run_leaves_whole_files(tmp_path):
     assert _rows(tmp_path / 'queries.csv') == []
 
 
-def test_settings_can_be_used_again(tmp_path):
-    settings = make_settings({'index.top_k': 3, 'model.input_size': [48, 64]})
-    path = tmp_path / 'settings.yaml'
-    write_settings(path, settings, {'bag': 'Büro.bag', 'versions': versions()})
-    assert make_settings(read_params(path)) == settings
-    assert path.read_text(encoding='utf-8').startswith('# bag: Büro.bag\n# versions:\n')
-    parameters = yaml.safe_load(path.read_text(encoding='utf-8'))['/**']['ros__parameters']
-    assert set(parameters) == set(Settings().flat())
-
-
-def test_versions_name_what_computes():
-    assert {'selavpr_ros', 'python', 'torch', 'faiss', 'numpy', 'cv2'} <= set(versions())
-
-
-def test_the_folder_must_be_new_or_empty(tmp_path):
-    assert make_folder(tmp_path / 'a' / 'b').is_dir()
-    make_folder(tmp_path / 'a' / 'b')
-    with pytest.raises(FolderError, match='a is not empty: choose another folder, or pass --over'):
-        make_folder(tmp_path / 'a')
-    make_folder(tmp_path / 'a', overwrite=True)
-    (tmp_path / 'file').write_text('')
-    with pytest.raises(FolderError, match='file cannot take the results: File exists'):
-        make_folder(tmp_path / 'file', overwrite=True)
-
-
-def test_the_log_belongs_to_the_package_and_ends(tmp_path):
-    logger = logging.getLogger('selavpr_ros.somewhere')
-    with log_to(tmp_path / 'log.txt'):
-        logger.info('inside')
-        logging.getLogger('other').error('not ours')
-    logger.error('outside')
-    assert (tmp_path / 'log.txt').read_text().endswith('INFO selavpr_ros.somewhere: inside\n')
-    assert logging.getLogger('selavpr_ros').handlers == []
-
-
 def test_the_table(run, true_poses):
-    table = format_table(summarise(run, PoseTruth(true_poses)))
+    table = str(RunReport(run, PoseTruth(true_poses)))
     assert 'images             24 (2 bad image)' in table
     assert 'queries            24, 24 with a pose' in table
     assert '0 false (same place: within 5 m and 45 deg)' in table
@@ -152,19 +109,34 @@ def test_the_table(run, true_poses):
     assert 'best by score      recall 1.000 before the first false one, average prec' in table
     assert 'false per km' not in table
     assert 'NO_CANDIDATES' in table
-    assert '\nqueries        0, none with a pose' in format_table(summarise(Run()))
-    assert '\nqueries        0\n' in format_table(summarise(Run(knows_poses=False)))
+    assert '\nqueries        0, none with a pose' in str(RunReport(Run()))
+    assert '\nqueries        0\n' in str(RunReport(Run(knows_poses=False)))
 
 
 def test_false_closures_are_told_per_km_of_the_way(run, true_poses):
     straight = [(ns, Pose.planar((ns - true_poses[0][0]) * 1e-7, 0, 0)) for ns, _ in true_poses]
-    metrics = summarise(run, PoseTruth(straight))
+    report = RunReport(run, PoseTruth(straight))
+    metrics = report.numbers
     assert metrics.way_m == pytest.approx(2300.0)
     per_km = metrics.closures / 2.3
-    assert f'false per km       {per_km:.2f}' in format_table(metrics)
+    assert f'false per km       {per_km:.2f}' in str(report)
 
 
 def test_the_curve_is_drawn_where_there_are_revisits(tmp_path, run, true_poses):
-    truth = PoseTruth(true_poses)
-    write_results(tmp_path, run, summarise(run, truth), truth)
+    RunReport(run, PoseTruth(true_poses)).write_pictures(tmp_path)
     assert (tmp_path / 'precision_recall.png').is_file()
+
+
+def test_every_picture_is_drawn_once_for_folder_and_page(tmp_path, run, true_poses):
+    report = RunReport(run, PoseTruth(true_poses), drawings={'more': b'drawn elsewhere'})
+    report.write(tmp_path)
+    page = (tmp_path / 'report.html').read_text()
+    pictures = list(tmp_path.glob('*.png'))
+    assert len(pictures) == 4
+    for path in pictures:
+        assert base64.b64encode(path.read_bytes()).decode() in page
+
+
+def test_remarks_end_the_table(run):
+    assert str(RunReport(run, remarks=[('re-ranking', 'none: why')])).splitlines()[-1].split(
+        maxsplit=1) == ['re-ranking', 'none: why']

@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from selavpr_ros.evaluation.html import shrunk
 from selavpr_ros.evaluation.precision import judge_scores
 from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation
+from selavpr_ros.evaluation.report import spread
 from selavpr_ros.evaluation.run_plots import STYLES, Curve, draw_curves
 from selavpr_ros.images.compressed import read_image
 
@@ -31,12 +32,6 @@ LINES = ('--', '-')  # of the ways of ordering
 OTHER_UNIT = '{:.0f} matches'
 
 
-def _spread(items: Sequence[int], count: int) -> list[int]:
-    """`count` of the items, or all, evenly spaced."""
-    count = min(count, len(items))
-    return [items[number * len(items) // count] for number in range(count)]
-
-
 def choose_queries(hits: Sequence[bool], count: int = QUERIES) -> list[int]:
     """Choose queries to show: misses first, each group spread over the whole set.
 
@@ -46,22 +41,14 @@ def choose_queries(hits: Sequence[bool], count: int = QUERIES) -> list[int]:
     """
     missed = [query for query, hit in enumerate(hits) if not hit]
     found = [query for query, hit in enumerate(hits) if hit]
-    misses = _spread(missed, max(count - len(found), count * MISSES // QUERIES))
-    return misses + _spread(found, count - len(misses))
-
-
-def _shrunk(image: Path | np.ndarray) -> np.ndarray:
-    pixels = read_image(image)
-    height = round(pixels.shape[0] * SHOWN_WIDTH / pixels.shape[1])
-    if pixels.shape[1] <= SHOWN_WIDTH:
-        return pixels
-    return cv2.resize(pixels, (SHOWN_WIDTH, max(height, 1)), interpolation=cv2.INTER_AREA)
+    misses = spread(missed, max(count - len(found), count * MISSES // QUERIES))
+    return misses + spread(found, count - len(misses))
 
 
 def _draw_image(
     axes: Axes, image: Path | np.ndarray, text: str, colour: str = NEUTRAL
 ) -> None:
-    axes.imshow(_shrunk(image))
+    axes.imshow(shrunk(read_image(image), SHOWN_WIDTH))
     axes.set(xticks=[], yticks=[])
     axes.set_xlabel(text, fontsize=8, color=colour if colour != NEUTRAL else 'black', labelpad=3)
     for spine in axes.spines.values():

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from selavpr_ros.evaluation.page import worst_false_answers, write_page
 from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation, Ranking, evaluate
-from selavpr_ros.evaluation.report import write_results
+from selavpr_ros.evaluation.recall_report import RecallReport, worst_false_answers
 from selavpr_ros.evaluation.truth import EvaluationSet
 from selavpr_ros.recordings.ground_truth import SamePlace
 
@@ -18,6 +19,13 @@ def asked(told_image) -> EvaluationSet:
     database = np.stack([told_image(0, 0), told_image(30, 20), told_image(60, 40)])
     queries = np.stack([told_image(1, 1), told_image(40, 41), told_image(50, 0)])
     return EvaluationSet('half', SamePlace(is_marked=True), database, queries, [[0], [2], []])
+
+
+def report_of(*evaluations) -> RecallReport:
+    report = RecallReport({'settings': {'tolerance': 2}})
+    for evaluation in evaluations:
+        report.add(evaluation)
+    return report
 
 
 def test_the_worst_are_those_with_the_highest_scores():
@@ -39,9 +47,7 @@ def test_the_page_of_two_methods(asked, told, tmp_path):
     evaluations = [evaluate(told(has_local), asked, top_k=5, all_queries=True)
                    for has_local in (True, False)]
     assert list(evaluations[0].rankings) == [GLOBAL, RERANKED]
-    for count in (1, 2):  # as `vpr evaluate` does
-        write_results(tmp_path, evaluations[:count], {})
-        write_page(tmp_path, evaluations[:count], {'settings': {'tolerance': 2}})
+    report_of(*evaluations).write(tmp_path)
     page = (tmp_path / 'report.html').read_text()
     assert re.findall('<h2>(.*?)</h2>', page) == [
         'Recall', 'What a score is worth as a gate', 'Latency by stage',
@@ -59,7 +65,34 @@ def test_the_page_of_two_methods(asked, told, tmp_path):
 
 
 def test_nothing_wrong(asked, told, tmp_path):
-    evaluations = [evaluate(told(), asked)]
-    write_results(tmp_path, evaluations, {})
-    write_page(tmp_path, evaluations, {})
+    report_of(evaluate(told(), asked)).write(tmp_path)
     assert 'No best answer is false, re-ranked.' in (tmp_path / 'report.html').read_text()
+
+
+def test_the_folder_explains_itself(asked, told, tmp_path):
+    report_of(evaluate(told(), asked, top_k=5)).write(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ['answers.csv', 'hits_and_misses_told_stretch8x8.png', 'metrics.json',
+                     'precision_recall.png', 'report.html', 'table.md']
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert metrics['run'] == {'settings': {'tolerance': 2}}
+    assert metrics['set'] == {
+        'name': 'half', 'same_place': asdict(SamePlace(is_marked=True)), 'database': 3,
+        'queries': 3, 'answerable': 2, 'recall_of_all': False}
+    (method,) = metrics['methods']
+    assert set(method['latency_ms']) == {'preprocess', 'network', 'search', 'local_matching'}
+    assert 0.0 < method['latency_ms']['network']['p50'] <= method['latency_ms']['network']['p95']
+    assert method['method'] == 'told//stretch8x8'
+    assert method['recall'] == {'global': {'1': 0.5, '5': 1.0}, 're-ranked': {'1': 1.0, '5': 1.0}}
+    assert method['first_positive'] == {'global': {'0': 1, '1': 2}, 're-ranked': {'0': 1, '1': 1}}
+    assert method['gates']['re-ranked']['recall_at_precision_1'] == 1.0
+    table = (tmp_path / 'table.md').read_text()
+    assert table.startswith('half: 2 queries')
+    assert '| method | order | average precision | recall at precision 1 | from score |' in table
+
+
+def test_a_terminal_shows_what_was_asked_and_two_tables(asked, told):
+    summary, recall, gates = str(report_of(evaluate(told(), asked))).split('\n\n')
+    assert summary.startswith('half: 2 queries')
+    assert recall.split()[:3] == ['method', 'order', 'recall@1']
+    assert gates.splitlines()[0].endswith('from score')

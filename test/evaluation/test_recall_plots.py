@@ -10,8 +10,8 @@ import pytest
 
 from selavpr_ros.errors import ImageError
 from selavpr_ros.evaluation.baselines import evaluate_orb
-from selavpr_ros.evaluation.picture import choose_queries, draw_hits_and_misses
 from selavpr_ros.evaluation.recall import Evaluation, evaluate
+from selavpr_ros.evaluation.recall_plots import choose_queries, draw_hits_and_misses
 from selavpr_ros.evaluation.truth import EvaluationSet
 from selavpr_ros.recordings.ground_truth import SamePlace
 

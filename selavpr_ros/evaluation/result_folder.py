@@ -1,0 +1,76 @@
+"""The folder of a result: made anew, with a log, the settings and the versions."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import selavpr_ros
+from selavpr_ros.errors import FolderError
+from selavpr_ros.settings import Settings
+
+LOG_FORMAT = '%(asctime)s %(levelname)s %(name)s: %(message)s'
+
+
+def make_folder(path: Path, overwrite: bool = False) -> Path:
+    """Make the folder for the results; `overwrite` allows one that holds files already.
+
+    Raises:
+        FolderError: it holds something, or cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        taken = any(path.iterdir())
+    except OSError as error:
+        raise FolderError(f'{path} cannot take the results: {error.strerror}') from error
+    if taken and not overwrite:
+        raise FolderError(f'{path} is not empty: choose another folder, or pass --overwrite')
+    return path
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Write what the package logs into a file."""
+    logger = logging.getLogger('selavpr_ros')
+    handler = logging.FileHandler(path, mode='w', encoding='utf-8')
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of what it computes with."""
+    loaded = {name: sys.modules[name] for name in ('torch', 'timm', 'faiss', 'numpy', 'cv2')
+              if name in sys.modules}
+    return {
+        'selavpr_ros': selavpr_ros.__version__,
+        'python': platform.python_version(),
+        **{name: str(getattr(module, '__version__', '?')) for name, module in loaded.items()},
+    }
+
+
+def write_settings(path: Path, settings: Settings, facts: dict[str, Any]) -> None:
+    """Write the settings as a parameter file for the node; what else was used as comments."""
+    values = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in settings.flat().items()
+    }
+    comment = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
+    lines = [f'# {line}' for line in comment.splitlines()]
+    body = yaml.safe_dump({'/**': {'ros__parameters': values}}, sort_keys=False,
+                          allow_unicode=True)
+    path.write_text('\n'.join(lines) + '\n' + body, encoding='utf-8')
