@@ -8,7 +8,7 @@ import torch
 from reference_weights import fill
 
 from selavpr_ros.models.base import VprModel
-from selavpr_ros.models.families import FAMILIES, family_of
+from selavpr_ros.models.families import family_named, family_of
 
 HEADS = 4
 TRANSFORMER = {'width': 64, 'depth': 2, 'num_heads': HEADS}
@@ -29,8 +29,7 @@ IMAGE_SIZES = {'selavpr': (112, 154), 'cricavpr': (168, 168), 'fol': (266, 266),
 
 def make(family: str, **changes: object) -> VprModel:
     """A network with values that anybody can make again; `changes` go to its sizes."""
-    network = next(f.network for f in FAMILIES if f.network.family == family)
-    model = network(**{**SIZES[family], **changes})
+    model = family_named(family).network(**{**SIZES[family], **changes})
     model.image_size = IMAGE_SIZES[family]
     fill(model.state_dict())
     return model.eval().requires_grad_(False)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from selavpr_ros.cli import add_output
 from selavpr_ros.errors import SettingError
+from selavpr_ros.models.catalogue import BUILT_IN
 from selavpr_ros.text import line, markdown_line, markdown_rule
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
 
 LEAST_SIZE = 100  # keyframes: 20 are looked for, and as many are too recent
 MAP_FOLDER = Path('results/map')
-REFERENCE = 'SelaVPR'  # the first of the systems; the others are compared with it
 COLUMNS, WIDTHS = ('', 'ms', 'plain ms', 'ratio', ''), (24, 8, 10, 6, 0)
 COST_COLUMNS = (
     'system', 'input', 'M params', 'forward ms', 'relative', 'match ms', 'query ms', 'global kB',
@@ -57,7 +57,8 @@ class Row(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of the verb."""
     parser.add_argument('--weights', nargs='*',
-                        help='models to measure (default: hog embedded; with --map: embedded)')
+                        help='models to measure (default: all that come with the package; with '
+                        '--map: embedded)')
     parser.add_argument('--device', default='cpu', help='cpu, cuda, auto (default: cpu)')
     parser.add_argument('--keyframes', type=int, default=10_000,
                         help='size of the map that is searched (default: 10000)')
@@ -208,7 +209,7 @@ def print_systems(args: argparse.Namespace) -> None:
     """Print the table of systems row by row; one network at a time is in memory."""
     from tqdm import tqdm
 
-    from selavpr_ros.evaluation.measure import measure_cost, plan
+    from selavpr_ros.evaluation.measure import REFERENCE, measure_cost, plan
 
     def show(cells: Sequence[str]) -> None:
         tqdm.write(markdown_line(cells) if args.markdown else line(cells, COST_WIDTHS, 1))
@@ -281,7 +282,8 @@ def run(args: argparse.Namespace) -> None:
     if args.models:
         print_systems(args)
         return
-    weights = ['hog', 'embedded'] if args.weights is None else args.weights
+    built_in = [system.name for system in BUILT_IN]
+    weights = built_in if args.weights is None else args.weights
     print(line(COLUMNS, WIDTHS, 1))
     rows = [
         lambda: measure_forward(weights, args.device, args.precision),

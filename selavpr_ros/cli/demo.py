@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         'node (default: 1)')
     parser.add_argument('--topic', metavar='T', help="images (default: the bag's only ones)")
     parser.add_argument('--weights', default='embedded', metavar='W',
-                        help="'embedded', 'hog' (no weights), or a checkpoint (default: "
-                        'embedded)')
+                        help='checkpoint, or a name that `vpr models` lists (default: '
+                        '%(default)s)')
     parser.add_argument('--rate', type=float, default=1.0,
                         help='how many times faster than recorded (default: %(default)g)')
     parser.add_argument('--seed', type=int, default=0, help='which town (default: 0)')

@@ -40,6 +40,7 @@ from typing import TYPE_CHECKING, Any
 
 from selavpr_ros.cli import add_output, positive
 from selavpr_ros.errors import SettingError
+from selavpr_ros.models.catalogue import BUILT_IN
 from selavpr_ros.settings import Settings
 
 if TYPE_CHECKING:
@@ -107,8 +108,10 @@ def _add_truth(parser: argparse.ArgumentParser) -> None:
 def _add_methods(parser: argparse.ArgumentParser) -> None:
     top_k = Settings().index.top_k
     group = parser.add_argument_group('what to measure')
-    group.add_argument('--weights', nargs='*', default=['hog', 'embedded'], metavar='W',
-                       help="'hog', 'embedded', or paths of checkpoints (default: hog embedded)")
+    built_in = [system.name for system in BUILT_IN]
+    group.add_argument('--weights', nargs='*', default=built_in, metavar='W',
+                       help='names that `vpr models` lists, or paths of checkpoints (default: '
+                       f'{" ".join(built_in)})')
     group.add_argument('--baselines', action='store_true',
                        help='also a thumbnail, ORB matched with every database image, and the '
                        'embedded network without training')

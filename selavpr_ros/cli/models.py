@@ -3,7 +3,7 @@
   vpr models
       the systems that can be loaded: which file, where it is, its licence, its figures
   vpr models show SelaVPR_msls.pth
-      what a file holds, and what a keyframe costs; also for 'embedded' and 'hog'
+      what a file holds, and what a keyframe costs; also for the built-in ones
   vpr models convert SelaVPR_msls.pth SelaVPR_msls.safetensors
       the same descriptors and the same model id, from a file without pickle and optimizer
   vpr models convert CricaVPR.pth CricaVPR_4096.safetensors --pca pca.npz
@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selavpr_ros.systems import BACKBONES, BUILT_IN, SYSTEMS, System, backbone_url
+from selavpr_ros.models.catalogue import BUILT_IN, SYSTEMS, System
+from selavpr_ros.models.hub import BACKBONES, hub_url
 from selavpr_ros.text import size, table
 
 if TYPE_CHECKING:
@@ -34,23 +35,20 @@ HEADS = (
 )
 
 USE = (
-    "The parameter model.weights and --weights take the path of such a file, 'hog', 'embedded' or "
-    "one of timm's names. A file is recognised by its content, whatever its name: "
-    '`vpr models show FILE` tells what it is.',
+    'The parameter model.weights and --weights take the path of such a file, '
+    f"{', '.join(system.name for system in BUILT_IN)} or one of timm's names. A file is "
+    'recognised by its content, whatever its name: `vpr models show FILE` tells what it is.',
 )
 NOTES = (
     "Recall@1 in percent as the authors published it; 'a > b' is before and after re-ranking. "
     'Every system has its own protocol, and Nordland several versions: compare with care.',
-    'SelaVPR: after re-ranking; MSLS-val and Nordland with SelaVPR_msls.pth, Pitts30k with '
-    'SelaVPR_pitts30k.pth.',
-    'CricaVPR: with the images of a batch correcting each other, which a robot does not have.',
-    'FoL, base: at 322x322 pixels, which has to be asked for; files of FoL are taken for 504x504.',
+    *(f'{system.name}: {system.note}' for system in SYSTEMS if system.note),
 )
 LICENCES = (
     "None of the authors' code is in this package: it has implementations of its own "
     '(Apache-2.0), and reads only the weights; also of SALAD, whose code is GPL-3.0.',
-    'No licence is stated for the weights of SelaVPR, CricaVPR, SALAD and FoL: ask the authors '
-    'before commercial use.',
+    "Where no licence of the weights is stated, the authors' code is licensed, but not what it "
+    'learned: ask the authors before commercial use.',
     'embedded: for most of the images that it was trained on no licence is stated, see '
     'selavpr_ros/weights/README.md.',
 )
@@ -68,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest='action', metavar='show | convert')
     show = actions.add_parser('show', help='say what a file of weights holds')
     show.add_argument('file', metavar='FILE',
-                      help="checkpoint, 'embedded', 'hog', or timm's name of a DINOv2 backbone")
+                      help='checkpoint, or a name that `vpr models` lists')
     convert = actions.add_parser('convert', help='write the weights as a safetensors file')
     convert.add_argument('file', metavar='IN', help='as for show')
     convert.add_argument('target', metavar='OUT.safetensors', type=Path, help='file to write')
@@ -107,7 +105,7 @@ def _list() -> Iterator[str]:
     yield '\nFiles'
     yield table([_file_row(system) for system in SYSTEMS])
     yield '\nDINOv2 by its name in timm, downloaded from Meta at the first use'
-    yield table([(f'  {name}', backbone_url(name)) for name in BACKBONES])
+    yield table([(f'  {name}', hub_url(name)) for name in BACKBONES])
     for heading, texts in {'Use': USE, 'Figures': NOTES, 'Licences': LICENCES}.items():
         yield f'\n{heading}\n{_paragraphs(texts)}'
 
@@ -127,11 +125,13 @@ def _told(facts: dict[str, Any]) -> str:
 
 
 def _describe_network(model: VprModel, heads_known: bool) -> Iterator[tuple[str, str]]:
-    from selavpr_ros.models.families import sizes_of
+    from selavpr_ros.models.families import family_of, sizes_of
 
-    yield 'family', model.family
-    if model.family != 'hog':
-        doubt = '' if heads_known else ' (width / 64, as the file does not tell it)'
+    family = family_of(model)
+    yield 'family', family.name
+    if family.has_weights:
+        guessed = family.takes_heads and not heads_known
+        doubt = ' (width / 64, as the file does not tell it)' if guessed else ''
         yield 'network', _told(sizes_of(model)) + doubt
         parameters = sum(parameter.numel() for parameter in model.parameters())
         yield 'parameters', f'{parameters:,}, stored in {str(model.dtype).removeprefix("torch.")}'
@@ -167,12 +167,13 @@ def _describe_file(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _show(args: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    from selavpr_ros.models import find_weights, read_model
     from selavpr_ros.models.checkpoints import read_metadata
+    from selavpr_ros.models.families import family_of
     from selavpr_ros.models.footprint import measure_footprint
+    from selavpr_ros.models.loading import find_weights, read_model
 
-    path = None if args.file == 'hog' else find_weights(args.file)
-    model = read_model(path or 'hog', args.image_size, args.num_heads, False, None)
+    model = read_model(args.file, args.image_size, args.num_heads, False, None)
+    path = find_weights(args.file) if family_of(model).has_weights else None
     metadata = read_metadata(path) if path else {}
     yield from _describe_network(model, bool(args.num_heads or 'num_heads' in metadata))
     yield from _describe_footprint(measure_footprint(model.float()))

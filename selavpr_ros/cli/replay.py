@@ -84,7 +84,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     """Declare the settings, for `settings_from`; `vpr build-map` has the same."""
     settings = parser.add_argument_group('how to recognise')
     settings.add_argument('--weights', metavar='W',
-                          help="'hog' (no weights), 'embedded', or the path of a checkpoint")
+                          help='the path of a checkpoint, or a name that `vpr models` lists')
     settings.add_argument('--device', metavar='D', help='auto, cpu, cuda, cuda:1')
     settings.add_argument('--params', type=Path, metavar='FILE.yaml',
                           help="the node's parameter file")

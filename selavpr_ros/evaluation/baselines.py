@@ -17,10 +17,10 @@ from selavpr_ros.evaluation.recall import TOP_K, Evaluation, Ranking, retrieve
 from selavpr_ros.evaluation.truth import EvaluationSet, Images
 from selavpr_ros.images.compressed import read_image
 from selavpr_ros.images.preprocess import denormalise
-from selavpr_ros.models import VprModel, read_model
-from selavpr_ros.models.base import Descriptors
-from selavpr_ros.models.families import sizes_of
-from selavpr_ros.models.hog import LUMA
+from selavpr_ros.models.base import Descriptors, VprModel
+from selavpr_ros.models.families import family_of, sizes_of
+from selavpr_ros.models.families.hog import LUMA
+from selavpr_ros.models.loading import read_model
 
 PATCH = 8  # pixels
 # Added to the deviation of a patch, in grey levels: a patch without texture stays one.
@@ -74,17 +74,17 @@ def load_untrained(
     """The network of a file of weights with torch's random start instead of its values.
 
     Args:
-        weights: as in `load_model`, but not 'hog'.
+        weights: as in `load_model`, but of a family that has weights.
         seed: of the values.
         image_size: (H, W) in pixels; the model's own where None.
 
     Raises:
-        CheckpointError: a file is missing, broken, or of no known family; 'hog'.
+        CheckpointError: a file is missing, broken, or of no known family; or there is none.
         SettingError: the image size does not fit the model.
     """
-    if weights == 'hog':
-        raise CheckpointError("'hog' has no weights that could be left out")
     trained = read_model(weights, image_size, None, False, None)
+    if not family_of(trained).has_weights:
+        raise CheckpointError(f"'{weights}' has no weights that could be left out")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = type(trained)(**sizes_of(trained))

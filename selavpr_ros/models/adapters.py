@@ -9,9 +9,24 @@ import torch
 from torch import nn
 
 from selavpr_ros.models.backbone import Backbone
+from selavpr_ros.models.base import VprModel
 
 PARALLEL_SCALE = 0.2  # the constant s of SelaVPR's eq. (4)
 BATCH_NORM_EPS = 1e-3
+
+# Adapters lie inside the modules that they wrap; in the published code they lie beside them.
+PUBLISHED_NAMES = (
+    (r'^module\.', ''),
+    (r'\.(attn|mlp)\.wrapped\.', r'.\1.'),
+    (r'\.adapter\.down\.', r'.adapter.D_fc1.'),
+    (r'\.adapter\.up\.', r'.adapter.D_fc2.'),
+    (r'^aggregation\.p$', 'aggregation.1.p'),
+)
+
+
+def adapters_and_heads(model: VprModel, name: str) -> bool:
+    """Whether a parameter is in an adapter, or behind the transformer."""
+    return '.adapter.' in name or not name.startswith('backbone.')
 
 
 class Adapter(nn.Module):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from selavpr_ros.errors import ImageError
+from selavpr_ros.models.backbone import transformer_sizes
+from selavpr_ros.models.checkpoints import StateDict, side
 
 GEM_EPS = 1e-6
 SINKHORN_ITERATIONS = 3
@@ -64,6 +67,21 @@ def transport(scores: torch.Tensor, dustbin: torch.Tensor) -> torch.Tensor:
 def _two_convolutions(width: int, hidden: int, dim: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(width, hidden, 1), nn.Dropout(0.3), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
+
+
+# SALAD and FoL: their files have the transformer one level deeper.
+PUBLISHED_NAMES = ((r'^module\.', ''), (r'^backbone\.(?!model\.)', 'backbone.model.'))
+
+
+def transport_sizes(state: StateDict) -> dict[str, Any]:
+    """Arguments of a transformer with `TransportAggregation`, by the published keys."""
+    return {
+        **transformer_sizes(state, 'backbone.model.'),
+        'hidden': side(state, 'aggregator.score.0.weight', 0),
+        'clusters': side(state, 'aggregator.score.3.weight', 0),
+        'cluster_dim': side(state, 'aggregator.cluster_features.3.weight', 0),
+        'token_dim': side(state, 'aggregator.token_features.2.weight', 0),
+    }
 
 
 class TransportAggregation(nn.Module):

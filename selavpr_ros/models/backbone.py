@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.nn import functional
 
 from selavpr_ros.errors import ImageError
+from selavpr_ros.models.base import VprModel
+from selavpr_ros.models.checkpoints import StateDict, side
 
 PATCH = 14
 # DINOv2 was trained at 518 pixels: every checkpoint stores 37 x 37 position embeddings.
 TRAINED_GRID = 37
+HEAD_DIM = 64  # of every published ViT
+TUNED_BLOCKS = 4  # of SALAD and FoL, the last ones
 
 
 def patch_grid(images: torch.Tensor) -> tuple[int, int]:
@@ -69,6 +75,7 @@ class Backbone(VisionTransformer):
             global_pool='',
             dynamic_img_size=True,
         )
+        self.num_heads = num_heads
         self.antialias_positions = antialias_positions
         self.register_tokens = (
             nn.Parameter(torch.zeros(1, registers, width)) if registers else None
@@ -119,3 +126,21 @@ class Backbone(VisionTransformer):
             ImageError: a side is not a multiple of 14.
         """
         return self.last_block(self.tokens_before_last_block(images), patch_grid(images))
+
+
+# ---- for the families that are built on it ------------------------------------------------------
+
+
+def transformer_sizes(state: StateDict, prefix: str) -> dict[str, Any]:
+    """Width and depth of a transformer whose published keys begin with `prefix`."""
+    blocks = {key[len(prefix):].split('.')[1] for key in state
+              if key.startswith(f'{prefix}blocks.')}
+    return {'width': side(state, f'{prefix}cls_token', -1, HEAD_DIM), 'depth': len(blocks) or 1}
+
+
+def last_blocks_and_heads(model: VprModel, name: str) -> bool:
+    """Whether a parameter is in the last four blocks, in the last norm or behind them."""
+    if not name.startswith('backbone.blocks.'):
+        return name.startswith('backbone.norm') or not name.startswith('backbone.')
+    depth = len(list(model.get_submodule('backbone.blocks').children()))
+    return int(name.split('.')[2]) >= depth - TUNED_BLOCKS

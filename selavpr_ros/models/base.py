@@ -82,6 +82,11 @@ class VprModel(nn.Module):
         with torch.inference_mode():
             return int(self(empty).global_descriptor.shape[1])
 
+    def describe_together(self, images: torch.Tensor) -> Descriptors:
+        """Describe images (B, 3, H, W) for the losses of training, where a batch is a whole."""
+        described: Descriptors = self(images)
+        return described
+
     def why_not(self, image_size: tuple[int, int]) -> str:
         """Why the network cannot work on images (H, W) in pixels; empty if it can."""
         height, width = image_size

@@ -41,6 +41,14 @@ CONTAINER_KEYS = ('model_state_dict', 'state_dict')
 CUT_OFF = 'EOFError|Invalid argument|central directory|header too small|file not fully covered'
 
 
+def side(state: StateDict, key: str, axis: int, default: int = 1) -> int:
+    """Length of an axis; the default, which will not fit, where there is no such axis."""
+    tensor = state.get(key)
+    if tensor is None or not -tensor.dim() <= axis < tensor.dim():
+        return default
+    return tensor.shape[axis]
+
+
 def sha256(path: Path) -> str:
     """Hash of a file's bytes, 64 hex digits."""
     with path.open('rb') as file:
@@ -112,8 +120,8 @@ def read_checkpoint(path: Path) -> tuple[StateDict, dict[str, Any]]:
     """
     if not path.is_file():
         raise CheckpointError(
-            f"{path}: no such file; give 'embedded', 'hog', the path of a checkpoint, or one of "
-            "timm's names of DINOv2 (`vpr models` lists them all)"
+            f'{path}: no such file; give the path of a checkpoint, or a name that `vpr models` '
+            'lists'
         )
     try:
         if path.suffix == '.safetensors':

@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from selavpr_ros.errors import CheckpointError
-from selavpr_ros.models import find_weights, read_model
 from selavpr_ros.models.base import VprModel
 from selavpr_ros.models.checkpoints import METADATA, StateDict, read_metadata
-from selavpr_ros.models.families import family_of, sizes_of
+from selavpr_ros.models.families import family_of, heads_of, sizes_of
+from selavpr_ros.models.loading import find_weights, read_model
 
 SUFFIX = '.safetensors'
 
@@ -49,7 +49,7 @@ def facts(model: VprModel, told: dict[str, Any]) -> dict[str, Any]:
     return {
         **told,
         'family': model.family,
-        'num_heads': sizes_of(model)['num_heads'],
+        **heads_of(model),
         'image_size': model.image_size,
         'resize': model.resize,
         'source_name': model.name,
@@ -121,9 +121,9 @@ def convert(
         SettingError: an argument does not fit the model.
     """
     check_target(target, overwrite)
-    if weights == 'hog':
-        raise CheckpointError("'hog' has no weights that could be converted")
     model = read_model(weights, image_size, num_heads, False, pca)
+    if not family_of(model).has_weights:
+        raise CheckpointError(f"'{weights}' has no weights that could be converted")
     metadata = json.dumps(facts(model, read_metadata(find_weights(weights))))
     with named_when_done(target) as unnamed:
         save_file(published_tensors(model), unnamed, {METADATA: metadata})

@@ -5,16 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch
-
 from selavpr_ros.errors import CheckpointError
-from selavpr_ros.systems import BACKBONES, backbone_url
 
-__all__ = ['BACKBONES', 'fetch_backbone', 'hub_url']
+# timm's names of Meta's DINOv2. The giant one has another MLP, which none of the systems uses.
+BACKBONES = tuple(
+    f'vit_{size}_patch14_{registers}dinov2'
+    for size in ('small', 'base', 'large') for registers in ('', 'reg4_'))
 
 
 def hub_url(name: str) -> str:
-    """Where Meta publishes a backbone.
+    """Where Meta publishes the weights of a backbone.
 
     Raises:
         CheckpointError: none of `BACKBONES`, with or without 'timm/' and '.lvd142m'.
@@ -22,7 +22,10 @@ def hub_url(name: str) -> str:
     plain = name.removeprefix('timm/').removesuffix('.lvd142m')
     if plain not in BACKBONES:
         raise CheckpointError(f"'{name}' is none of {', '.join(BACKBONES)}")
-    return backbone_url(plain)
+    _, size, _, *registers, _ = plain.split('_')
+    model = f'dinov2_vit{size[0]}14'
+    return (f'https://dl.fbaipublicfiles.com/dinov2/{model}/'
+            f'{"_".join([model, *registers, "pretrain"])}.pth')
 
 
 def fetch_backbone(name: str) -> Path:
@@ -35,6 +38,8 @@ def fetch_backbone(name: str) -> Path:
         CheckpointError: no such name, or it cannot be downloaded; then it is told which file
             has to be put where.
     """
+    import torch  # takes seconds, and the names are wanted without
+
     url = hub_url(name)
     path = Path(torch.hub.get_dir(), 'checkpoints', url.rpartition('/')[2])
     if path.is_file():

@@ -7,8 +7,7 @@ import math
 import torch
 
 from selavpr_ros.models.base import VprModel
-from selavpr_ros.models.catalogue import build
-from selavpr_ros.systems import System
+from selavpr_ros.models.catalogue import System, build
 
 # What the values of a trained DINOv2 are like, roughly: positions count as much as pixels, and a
 # block changes its input by a part of it.

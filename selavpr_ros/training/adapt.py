@@ -11,6 +11,7 @@ import numpy as np
 
 from selavpr_ros.errors import CheckpointError, SettingError
 from selavpr_ros.models import load_model
+from selavpr_ros.models.families import family_of, trainable
 from selavpr_ros.training.data import Places, Rules, Walk
 from selavpr_ros.training.methods import METHODS
 from selavpr_ros.training.recipe import Recipe
@@ -23,10 +24,6 @@ from selavpr_ros.training.validation import Validation, score
 VALIDATION_SHARE = 0.25  # of the places
 CELL_POSITIVES = 3.0  # side of a cell of places, in radii of a positive
 FEWEST = 8  # images of a part, or nothing can be said of it
-
-# The published losses of each family.
-METHOD_OF = {'selavpr': 'triplets', 'cricavpr': 'multi_similarity', 'salad': 'multi_similarity',
-             'fol': 'multi_similarity'}
 
 
 def _held_out(poses: np.ndarray, side_m: float) -> np.ndarray:
@@ -90,12 +87,12 @@ def site_recipe(
     Raises:
         SettingError: the model has nothing to adapt.
     """
-    family = load_model(weights).family
-    if family not in METHOD_OF:
-        raise SettingError(f"'{weights}' is {family}, which has no adapters or heads to train: "
-                           f'take one of {", ".join(METHOD_OF)}')
+    family = family_of(load_model(weights))
+    if not family.method:
+        raise SettingError(f"'{weights}' is {family.name}, which has no adapters or heads to "
+                           f'train: take one of {", ".join(trainable())}')
     rules = Rules(positive_m, negative_m)
-    return Recipe(weights=weights, method=METHOD_OF[family], rules=rules, **schedule)
+    return Recipe(weights=weights, method=family.method, rules=rules, **schedule)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from selavpr_ros.models.fol import (
+from selavpr_ros.models.families.fol import (
     MATCH_SIMILARITY,
     FoLOutputs,
     clip_outliers,

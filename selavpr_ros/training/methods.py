@@ -14,12 +14,11 @@ from tqdm import tqdm
 
 from selavpr_ros.errors import SettingError
 from selavpr_ros.images.preprocess import denormalise, normalise
-from selavpr_ros.models import DTYPES
 from selavpr_ros.models.base import Descriptors, VprModel
 from selavpr_ros.models.conv_stem import ConvStem
-from selavpr_ros.models.cricavpr import CricaVPR
-from selavpr_ros.models.fol import FoL
-from selavpr_ros.models.selavpr import SelaVPR
+from selavpr_ros.models.families.fol import FoL
+from selavpr_ros.models.families.selavpr import SelaVPR
+from selavpr_ros.models.loading import DTYPES
 from selavpr_ros.training.data import Places
 from selavpr_ros.training.describe import describe
 from selavpr_ros.training.fol_losses import FOL_WEIGHTS, fol_terms
@@ -107,9 +106,9 @@ class Triplets(Method):
 
     def __init__(self, model: VprModel, places: Places, recipe: Recipe) -> None:
         super().__init__(model, places, recipe)
-        if not isinstance(model, SelaVPR):
-            raise SettingError(f'method triplets trains selavpr, not {model.family}: take '
-                               'multi_similarity')
+        if model.local_positions() is None:
+            raise SettingError('method triplets needs a grid of local features, which '
+                               f'{model.family} has not: take multi_similarity')
 
     def _queries(self, count: int) -> torch.Tensor:
         """Random images, none again before all were taken."""
@@ -233,10 +232,8 @@ class MultiSimilarity(Method):
             with self._autocast():
                 outputs = self.model.training_outputs(images)
             return self._weighted(fol_terms(outputs, labels), FOL_WEIGHTS)
-        # CricaVPR learns to correct the images of a batch by each other, as published.
-        together = {'cross_image': True} if isinstance(self.model, CricaVPR) else {}
         with self._autocast():
-            descriptors = self.model(images, **together).global_descriptor
+            descriptors = self.model.describe_together(images).global_descriptor
         return self._weighted({'global': multi_similarity_loss(descriptors, labels)})
 
 

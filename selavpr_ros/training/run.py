@@ -17,7 +17,7 @@ from selavpr_ros.models import choose_device
 from selavpr_ros.models.base import VprModel
 from selavpr_ros.models.checkpoints import METADATA
 from selavpr_ros.models.convert import check_target, named_when_done, published_tensors
-from selavpr_ros.models.families import sizes_of
+from selavpr_ros.models.families import heads_of
 from selavpr_ros.training.data import Places
 from selavpr_ros.training.journal import write_curves
 from selavpr_ros.training.methods import METHODS
@@ -54,7 +54,7 @@ def write_weights(model: VprModel, target: Path, told: dict[str, Any], half: boo
     """
     check_target(target, overwrite=True)
     metadata = {
-        'family': model.family, 'num_heads': sizes_of(model)['num_heads'],
+        'family': model.family, **heads_of(model),
         'image_size': model.image_size, 'resize': model.resize,
         'local_stride': model.local_stride, **told}
     tensors = published_tensors(model)

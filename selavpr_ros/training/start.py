@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from selavpr_ros.errors import SettingError
-from selavpr_ros.models import find_weights, load_model
+from selavpr_ros.models import load_model
 from selavpr_ros.models.base import VprModel
 from selavpr_ros.models.checkpoints import read_checkpoint
-from selavpr_ros.models.dinov2_gem import Dinov2Gem
-from selavpr_ros.models.families import FAMILIES, build_model, sizes_of
-from selavpr_ros.models.selavpr import SelaVPR
+from selavpr_ros.models.families import Sizes, family_of, sizes_of, trainable
+from selavpr_ros.models.families.dinov2_gem import Dinov2Gem
+from selavpr_ros.models.families.selavpr import SelaVPR
+from selavpr_ros.models.loading import find_weights
+from selavpr_ros.models.recognition import build_model
 from selavpr_ros.training.initial import initialise
 from selavpr_ros.training.recipe import Recipe
 
-# The published sizes beside those of the backbone and its adapters.
-HEADS: dict[str, dict[str, Any]] = {
-    'selavpr': {'local_hidden': 256, 'local_dim': 128},
-    'cricavpr': {'encoder_layers': 2, 'encoder_hidden': 2048},
-    'salad': {'hidden': 512, 'clusters': 64, 'cluster_dim': 128, 'token_dim': 256},
-    'fol': {'hidden': 512, 'clusters': 64, 'cluster_dim': 128, 'token_dim': 256,
-            'local_hidden': 256, 'local_dim': 128},
-}
-ADAPTED = ('selavpr', 'cricavpr')
-TUNED_BLOCKS = 4  # of SALAD and FoL, the last ones
 
-
-def _network(family: str, sizes: dict[str, Any]) -> VprModel:
-    networks = {f.network.family: f.network for f in FAMILIES}
-    if family not in HEADS:
-        raise SettingError(f"family '{family}' is none of {', '.join(HEADS)}")
+def _network(told: Mapping[str, Any], sizes: Sizes) -> VprModel:
+    """A new network of the family that is told, with the sizes that are told or else given."""
+    arguments = {**sizes, **told}
+    family, known = arguments.pop('family', SelaVPR.family), trainable()
+    if family not in known:
+        raise SettingError(f"family '{family}' is none of {', '.join(known)}")
     try:
-        return networks[family](**sizes)
+        return known[family].network(**arguments)
     except (TypeError, ValueError, AssertionError) as error:
         raise SettingError(f'architecture: {error}') from error
-
-
-def _adapter_sizes(family: str, hidden: int) -> dict[str, Any]:
-    """Sizes of adapters with so wide a bottleneck, in the published proportions."""
-    if family == 'selavpr':
-        return {'adapter_hidden': hidden}
-    return {'adapter_hidden': hidden, 'branches': (hidden // 2, hidden // 16, hidden // 4)}
 
 
 def _on_backbone(recipe: Recipe) -> VprModel:
@@ -53,12 +40,8 @@ def _on_backbone(recipe: Recipe) -> VprModel:
     dinov2 = build_model(read_checkpoint(path)[0], path)
     if not isinstance(dinov2, Dinov2Gem):
         raise SettingError(f'backbone {path} is {dinov2.family}, no plain DINOv2: name it weights')
-    told = dict(recipe.architecture)
-    family = told.pop('family', 'selavpr')
     sizes = {key: size for key, size in sizes_of(dinov2).items() if key != 'registers' or size}
-    hidden = told.get('adapter_hidden', sizes['width'] // 2)
-    adapters = _adapter_sizes(family, hidden) if family in ADAPTED else {}
-    model = _network(family, {**sizes, **adapters, **HEADS.get(family, {}), **told})
+    model = _network(recipe.architecture, sizes)
     given = dinov2.state_dict()
     backbone = model.get_submodule('backbone')
     for name, tensor in backbone.state_dict().items():
@@ -69,33 +52,17 @@ def _on_backbone(recipe: Recipe) -> VprModel:
 
 
 def _from_scratch(recipe: Recipe) -> VprModel:
-    told = dict(recipe.architecture)
-    family = told.pop('family', 'selavpr')
-    model = _network(family, told)
-    if isinstance(model, SelaVPR) and told.get('conv_stem'):
+    model = _network(recipe.architecture, {})
+    if isinstance(model, SelaVPR) and recipe.architecture.get('conv_stem'):
         initialise(model.backbone, recipe.stem_weights)
     return model
 
 
-def _is_head(name: str, model: VprModel) -> bool:
-    """Whether a parameter is what the published recipe of the family trains."""
-    if not name.startswith('backbone.'):
-        return True
-    if model.family in ADAPTED:
-        return '.adapter.' in name
-    block = re.match(r'backbone\.blocks\.(\d+)\.', name)
-    depth = sizes_of(model)['depth']
-    last = block is not None and int(block[1]) >= depth - TUNED_BLOCKS
-    return last or name.startswith('backbone.norm')
-
-
 def freeze(model: VprModel) -> None:
-    """Leave a gradient only to what the published recipe of the family trains.
-
-    Adapters and heads; the last four blocks and the heads, where the family has no adapters.
-    """
+    """Leave a gradient only to what the published recipe of the family trains."""
+    family = family_of(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(_is_head(name, model))
+        parameter.requires_grad_(family.trains(model, name))
 
 
 @torch.no_grad()

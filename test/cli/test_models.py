@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from selavpr_ros.cli.main import main
 from selavpr_ros.models import convert, load_model
+from selavpr_ros.models.catalogue import BUILT_IN, SYSTEMS
 from selavpr_ros.models.footprint import measure_footprint
-from selavpr_ros.models.hub import hub_url
-from selavpr_ros.systems import BACKBONES, BUILT_IN, SYSTEMS
+from selavpr_ros.models.hub import BACKBONES, hub_url
 
 FAMILIES = tuple(tiny_checkpoints.SIZES)
 HEADS = ['--num-heads', str(tiny_checkpoints.HEADS)]

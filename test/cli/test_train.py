@@ -6,7 +6,7 @@ from training_sets import TINY, picture, write_walks
 
 from selavpr_ros.cli.main import main
 from selavpr_ros.models import load_model
-from selavpr_ros.models.selavpr import SelaVPR
+from selavpr_ros.models.families.selavpr import SelaVPR
 from selavpr_ros.pose import Pose
 from selavpr_ros.training.run import write_weights
 

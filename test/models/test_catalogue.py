@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 from models_support import full_size
 
-from selavpr_ros.models.catalogue import SYSTEMS, build
-from selavpr_ros.models.families import family_of
+from selavpr_ros.models.catalogue import BUILT_IN, SYSTEMS, build
+from selavpr_ros.models.families import FILES, all_families, family_named, family_of
 from selavpr_ros.models.hub import BACKBONES
 
 LISTINGS = {'SelaVPR': 'selavpr', 'SelaVPR, registers': 'selavpr_reg', 'CricaVPR': 'cricavpr',
@@ -50,7 +52,7 @@ def test_networks_have_the_published_keys_and_shapes(shared, system):
 def test_descriptors_have_the_stated_sizes(system, monkeypatch):
     # How many local features FoL has depends on values.
     monkeypatch.setattr(
-        'selavpr_ros.models.fol.chosen_features', lambda features, chosen, grid: features)
+        'selavpr_ros.models.families.fol.chosen_features', lambda features, chosen, grid: features)
     model = _shape_of(system)
     assert model.why_not(system.image_size) == ''
     descriptors = model(torch.empty(1, 3, *system.image_size, device='meta'))
@@ -58,6 +60,21 @@ def test_descriptors_have_the_stated_sizes(system, monkeypatch):
     local = descriptors.local_features
     stated = '' if local is None else f'{model.max_local_features} x {local.shape[2]}'
     assert stated == system.local
+
+
+@pytest.mark.parametrize('name', FILES)
+def test_what_is_read_of_a_family_is_what_its_file_says(name):
+    """The rows are read without importing the file."""
+    module = import_module(f'selavpr_ros.models.families.{name}')
+    assert family_named(name) is module.FAMILY
+    assert name == module.FAMILY.name
+    read = [system for system in (*SYSTEMS, *BUILT_IN) if system.family == name]
+    assert read == list(module.SYSTEMS)
+
+
+def test_every_family_without_weights_is_listed_under_its_name():
+    assert [family.name for family in all_families() if not family.has_weights] == [
+        system.name for system in BUILT_IN if not system.files]
 
 
 def test_names_are_unique_and_sources_can_be_followed():

@@ -83,7 +83,7 @@ def test_a_page_that_was_saved_as_a_checkpoint(tmp_path, text):
 @pytest.mark.parametrize('name', ['none.pth', 'none.safetensors', 'folder.pth', 'vit_embedded'])
 def test_a_missing_file_says_what_can_be_given(tmp_path, name):
     (tmp_path / 'folder.pth').mkdir()
-    assert _refusal(tmp_path / name).startswith("no such file; give 'embedded', 'hog', the path")
+    assert _refusal(tmp_path / name).startswith('no such file; give the path of a')
 
 
 # ---- hostile pickles ----------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from models_support import pictures
 
 from selavpr_ros.images.preprocess import normalise
 from selavpr_ros.models.conv_stem import CHANNELS, NETWORK, ConvStem, Scale, fuse, unit
-from selavpr_ros.models.families import build_model, sizes_of
-from selavpr_ros.models.selavpr import SelaVPR
+from selavpr_ros.models.families import sizes_of
+from selavpr_ros.models.families.selavpr import SelaVPR
+from selavpr_ros.models.recognition import build_model
 
 WIDTH = 24
 

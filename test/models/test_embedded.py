@@ -7,7 +7,7 @@ import torch
 from selavpr_ros.images.compressed import read_image
 from selavpr_ros.images.preprocess import preprocess
 from selavpr_ros.models import load_model
-from selavpr_ros.models.selavpr import SelaVPR
+from selavpr_ros.models.families.selavpr import SelaVPR
 
 
 def test_it_loads_without_any_argument():

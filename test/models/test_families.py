@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ from reference_weights import DATA, computed
 from safetensors.torch import save_file
 from tiny_checkpoints import HEADS, SIZES, make, published_state
 
+import selavpr_ros
 from selavpr_ros.errors import CheckpointError, SettingError
 from selavpr_ros.models import load_model
 from selavpr_ros.models.base import VprModel
-from selavpr_ros.models.families import build_model, family_of, sizes_of
+from selavpr_ros.models.families import FILES, family_of, sizes_of
+from selavpr_ros.models.recognition import build_model
 
+PACKAGE = Path(selavpr_ros.__file__).parent
 State = dict[str, torch.Tensor]
 every_family = pytest.mark.parametrize('family', sorted(SIZES))
 
@@ -132,7 +136,7 @@ def _refusal(state: State, num_heads: int = HEADS) -> str:
         build_model(state, Path('folder/file.pth'), num_heads)
     message = str(caught.value)
     assert message.startswith('folder/file.pth: not a checkpoint of any known system '
-                              '(selavpr, cricavpr, fol, salad, dinov2_gem); ')
+                              '(cricavpr, dinov2_gem, fol, salad, selavpr); ')
     assert '\n' not in message
     return message.partition('); ')[2]
 
@@ -220,6 +224,25 @@ def test_heads_that_do_not_divide_the_width(family, heads):
     with pytest.raises(SettingError, match=rf'file\.pth: {heads} attention heads do not divide '
                                            "the transformer's width of 64; give .*num_heads"):
         build_model(_file(make(family)), Path('file.pth'), heads)
+
+
+# ---- what a new family takes --------------------------------------------------------------------
+
+
+def _compared(tree: ast.AST) -> set[object]:
+    """The literals that code compares something with, or looks up in a dictionary of its own."""
+    parts = [part for node in ast.walk(tree) for part in (
+        [node.left, *node.comparators] if isinstance(node, ast.Compare)
+        else node.keys if isinstance(node, ast.Dict) else [])]
+    return {node.value for part in parts if part for node in ast.walk(part)
+            if isinstance(node, ast.Constant)}
+
+
+@pytest.mark.parametrize('file', [
+    file for file in sorted(PACKAGE.rglob('*.py')) if file.parent.name != 'families'],
+    ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_family_is_told_by_its_name_outside_of_its_file(file):
+    assert _compared(ast.parse(file.read_text())).isdisjoint(FILES)
 
 
 # ---- full size ----------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from tiny_checkpoints import make, write
 from selavpr_ros.errors import CheckpointError, SettingError
 from selavpr_ros.models import load_from_settings, warm_up
 from selavpr_ros.models.checkpoints import sha256
-from selavpr_ros.models.hog import Hog
+from selavpr_ros.models.families.hog import Hog
 from selavpr_ros.settings import ModelSettings
 
 

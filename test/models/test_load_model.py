@@ -13,7 +13,7 @@ from tiny_checkpoints import HEADS, IMAGE_SIZES, SIZES, make, write
 
 from selavpr_ros.errors import SettingError
 from selavpr_ros.models import choose_device, choose_dtype, load_model
-from selavpr_ros.models.families import FAMILIES, sizes_of
+from selavpr_ros.models.families import family_named, sizes_of
 
 every_family = pytest.mark.parametrize('family', sorted(SIZES))
 
@@ -38,7 +38,7 @@ def test_a_model_is_ready_for_inference(checkpoint, family):
 @every_family
 def test_each_system_has_its_image_size_unless_told(checkpoint, family):
     path = checkpoint(family)
-    own = next(f.network for f in FAMILIES if f.network.family == family).image_size
+    own = family_named(family).network.image_size
     assert own == {'fol': (504, 504), 'salad': (322, 322)}.get(family, (224, 224))
     model = load_model(path, num_heads=HEADS)
     assert model.image_size == own

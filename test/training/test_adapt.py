@@ -6,7 +6,7 @@ from training_sets import TINY, picture
 
 from selavpr_ros.errors import CheckpointError, SettingError
 from selavpr_ros.models import load_model
-from selavpr_ros.models.selavpr import SelaVPR
+from selavpr_ros.models.families.selavpr import SelaVPR
 from selavpr_ros.pose import Pose
 from selavpr_ros.training.adapt import adapt, site_recipe, split_by_place
 from selavpr_ros.training.data import Rules, Walk

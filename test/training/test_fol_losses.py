@@ -12,7 +12,7 @@ from tiny_checkpoints import make
 from torch.nn import functional
 
 from selavpr_ros.models.base import Descriptors
-from selavpr_ros.models.fol import FoLOutputs, clip_outliers, patch_confidence
+from selavpr_ros.models.families.fol import FoLOutputs, clip_outliers, patch_confidence
 from selavpr_ros.training import fol_losses
 from selavpr_ros.training.fol_losses import (
     FOL_WEIGHTS,

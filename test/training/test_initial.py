@@ -9,7 +9,7 @@ from models_support import pictures
 
 from selavpr_ros.errors import CheckpointError, SettingError
 from selavpr_ros.models.conv_stem import NETWORK, ConvStem
-from selavpr_ros.models.selavpr import SelaVPR
+from selavpr_ros.models.families.selavpr import SelaVPR
 from selavpr_ros.training.initial import (
     find_weights,
     fit_stem,

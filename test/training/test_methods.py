@@ -143,8 +143,8 @@ def test_a_site_without_places_apart_says_what_to_do():
 
 
 @pytest.mark.parametrize('family', ['fol', 'salad', 'cricavpr'])
-def test_triplets_are_for_selavpr(family):
-    with pytest.raises(SettingError, match=f'trains selavpr, not {family}: take multi_similarity'):
+def test_triplets_need_a_grid_of_local_features(family):
+    with pytest.raises(SettingError, match=f'which {family} has not: take multi_similarity'):
         Triplets(trained(family), make_places(walk(2)), Recipe())
 
 

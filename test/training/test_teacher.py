@@ -5,7 +5,7 @@ import torch
 from models_support import pictures
 
 from selavpr_ros.models.conv_stem import ConvStem
-from selavpr_ros.models.selavpr import SelaVPR
+from selavpr_ros.models.families.selavpr import SelaVPR
 from selavpr_ros.training.teacher import Teacher
 
 WIDTH, DIM, SIDE = 32, 16, 112

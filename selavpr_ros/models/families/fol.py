@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from timm.models.vision_transformer import Block
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from selavpr_ros.models.aggregation import TransportAggregation
-from selavpr_ros.models.backbone import PATCH, Backbone, patch_grid
+from selavpr_ros.models.aggregation import (
+    PUBLISHED_NAMES,
+    TransportAggregation,
+    transport_sizes,
+)
+from selavpr_ros.models.backbone import PATCH, Backbone, last_blocks_and_heads, patch_grid
 from selavpr_ros.models.base import Descriptors, VprModel
+from selavpr_ros.models.checkpoints import StateDict, side
+from selavpr_ros.models.families import Family, System
 from selavpr_ros.models.local_features import UpConvLocalFeatures
 
 ATTENDED = 0.01  # attention below it counts as none
@@ -146,8 +153,9 @@ class FoL(VprModel):
     match_similarity = MATCH_SIMILARITY
 
     def __init__(
-        self, width: int, depth: int, num_heads: int, hidden: int, clusters: int,
-        cluster_dim: int, token_dim: int, local_hidden: int, local_dim: int,
+        self, width: int, depth: int, num_heads: int, hidden: int = 512, clusters: int = 64,
+        cluster_dim: int = 128, token_dim: int = 256, local_hidden: int = 256,
+        local_dim: int = 128,
     ) -> None:
         super().__init__()
         self.backbone = Backbone(width, depth, num_heads)
@@ -206,3 +214,38 @@ class FoL(VprModel):
         local = chosen_features(local_map, best_patches(weights), grid)
         return FoLOutputs(
             Descriptors(descriptor, local), attention, shares, patches, local_map, soft_mask)
+
+
+def _sizes(state: StateDict) -> dict[str, Any]:
+    return {
+        **transport_sizes(state),
+        'local_hidden': side(state, 'upconv.weight', 1),
+        'local_dim': side(state, 'upconv2.weight', 1),
+    }
+
+
+FAMILY = Family(
+    FoL,
+    marker='upconv2.',
+    names=(*PUBLISHED_NAMES, (r'^local_head\.upconv1\.', 'upconv.'),
+           (r'^local_head\.upconv2\.', 'upconv2.')),
+    sizes=_sizes,
+    trains=last_blocks_and_heads,
+    method='multi_similarity',
+)
+
+SYSTEMS = (
+    System(
+        name='FoL, large', family='fol', files='FoL_large.pth',
+        source='https://huggingface.co/shunpeng/FoL', code_licence='Apache-2.0',
+        weights_licence='none stated', image_size=(504, 504), global_dim=8448, local='3600 x 128',
+        recall={'MSLS-val': '93.1 > 93.5', 'Pitts30k': '93.9 > 94.5', 'Nordland': '78.3 > 85.8'},
+        sizes={'width': 1024, 'depth': 24, 'num_heads': 16}),
+    System(
+        name='FoL, base', family='fol', files='FoL_base.pth',
+        source='https://huggingface.co/shunpeng/FoL', code_licence='Apache-2.0',
+        weights_licence='none stated', image_size=(322, 322), global_dim=8448, local='3600 x 128',
+        recall={'MSLS-val': '91.1 > 91.5', 'Pitts30k': '92.1 > 93.1'},
+        note='at 322x322 pixels, which has to be asked for; files of FoL are taken for 504x504.',
+        sizes={'width': 768, 'depth': 12, 'num_heads': 12}),
+)

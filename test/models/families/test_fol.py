@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from selavpr_ros.errors import ImageError
 from selavpr_ros.matching.mutual import count_mutual_matches
-from selavpr_ros.models import fol
 from selavpr_ros.models.backbone import patch_grid
-from selavpr_ros.models.fol import (
+from selavpr_ros.models.families import fol
+from selavpr_ros.models.families.fol import (
     ATTENDED,
     chosen_features,
     class_attention,

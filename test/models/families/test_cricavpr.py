@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from selavpr_ros.errors import CheckpointError, ImageError, SettingError
 from selavpr_ros.models import load_model
-from selavpr_ros.models.cricavpr import REGIONS, regions
+from selavpr_ros.models.families.cricavpr import REGIONS, regions
 
 DIM = REGIONS * 64
 

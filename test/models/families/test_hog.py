@@ -8,7 +8,7 @@ from models_support import assert_positions_are_true
 
 from selavpr_ros.images.preprocess import normalise
 from selavpr_ros.models import load_model
-from selavpr_ros.models.hog import hysteresis, orientation_cells
+from selavpr_ros.models.families.hog import hysteresis, orientation_cells
 
 
 def test_shapes_and_unit_rows():

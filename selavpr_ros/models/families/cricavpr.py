@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -12,11 +13,16 @@ from torch import nn
 from torch.nn import functional
 
 from selavpr_ros.errors import CheckpointError, SettingError
-from selavpr_ros.models.adapters import add_multiconv_adapters
+from selavpr_ros.models.adapters import (
+    PUBLISHED_NAMES,
+    adapters_and_heads,
+    add_multiconv_adapters,
+)
 from selavpr_ros.models.aggregation import GeM
-from selavpr_ros.models.backbone import PATCH, Backbone
+from selavpr_ros.models.backbone import PATCH, Backbone, transformer_sizes
 from selavpr_ros.models.base import Descriptors, VprModel
-from selavpr_ros.models.checkpoints import sha256
+from selavpr_ros.models.checkpoints import StateDict, sha256, side
+from selavpr_ros.models.families import Family, System
 
 # Where the published code cuts the map of patches, whatever its size: 16 x 16 was meant.
 CUTS = ((0, 8, None), (0, 5, 11, None))
@@ -64,7 +70,8 @@ class CricaVPR(VprModel):
 
     Args:
         width, depth, num_heads: of the transformer.
-        adapter_hidden, branches: of the adapters, see `MultiConvAdapter`.
+        adapter_hidden, branches: of the adapters, see `MultiConvAdapter`; if None, in the
+            published proportions.
         encoder_layers, encoder_hidden: of the cross-image encoder.
         pca_dim: length of the descriptor after a projection; 0 for none.
 
@@ -75,13 +82,15 @@ class CricaVPR(VprModel):
     family = 'cricavpr'
 
     def __init__(
-        self, width: int, depth: int, num_heads: int, adapter_hidden: int,
-        branches: tuple[int, int, int], encoder_layers: int, encoder_hidden: int,
-        pca_dim: int = 0,
+        self, width: int, depth: int, num_heads: int, adapter_hidden: int | None = None,
+        branches: tuple[int, int, int] | None = None, encoder_layers: int = 2,
+        encoder_hidden: int = 2048, pca_dim: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = Backbone(width, depth, num_heads)
-        add_multiconv_adapters(self.backbone, adapter_hidden, branches)
+        hidden = width // 2 if adapter_hidden is None else adapter_hidden
+        add_multiconv_adapters(
+            self.backbone, hidden, branches or (hidden // 2, hidden // 16, hidden // 4))
         self.aggregation = GeM()
         layer = nn.TransformerEncoderLayer(
             width, ENCODER_HEADS, encoder_hidden, dropout=0.1, activation='gelu')
@@ -117,6 +126,11 @@ class CricaVPR(VprModel):
         if self.pca is not None:
             descriptor = functional.normalize(self.pca(descriptor), dim=1)
         return Descriptors(descriptor, None)
+
+    def describe_together(self, images: torch.Tensor) -> Descriptors:
+        """As published: the images of a batch correct each other."""
+        described: Descriptors = self(images, cross_image=True)
+        return described
 
 
 def read_pca(path: Path) -> Pca:
@@ -164,3 +178,38 @@ def specialise(model: VprModel, cross_image: bool, pca: str | Path | None) -> No
         model.name += f'+pca{kept}'
         model.fingerprint = hashlib.sha256(
             (model.fingerprint + sha256(Path(pca))).encode()).hexdigest()
+
+
+def _sizes(state: StateDict) -> dict[str, Any]:
+    adapter = 'backbone.blocks.0.adapter'
+    layers = {key.split('.')[2] for key in state if key.startswith('encoder.layers.')}
+    return {
+        **transformer_sizes(state, 'backbone.'),
+        'adapter_hidden': side(state, f'{adapter}.D_fc1.weight', 0),
+        'branches': (side(state, f'{adapter}.branch1.conv.weight', 0),
+                     side(state, f'{adapter}.branch2.0.conv.weight', 0),
+                     side(state, f'{adapter}.branch2.1.conv.weight', 0)),
+        'encoder_layers': len(layers) or 1,
+        'encoder_hidden': side(state, 'encoder.layers.0.linear1.weight', 0),
+        'pca_dim': side(state, 'pca.components', 0, 0),
+    }
+
+
+FAMILY = Family(
+    CricaVPR,
+    marker='.branch1.',
+    names=(*PUBLISHED_NAMES, (r'\.mlp\.adapter\.', '.adapter.')),
+    sizes=_sizes,
+    trains=adapters_and_heads,
+    method='multi_similarity',
+)
+
+SYSTEMS = (
+    System(
+        name='CricaVPR', family='cricavpr', files='CricaVPR.pth',
+        source='https://github.com/Lu-Feng/CricaVPR/releases', code_licence='MIT',
+        weights_licence='none stated', image_size=(224, 224), global_dim=10752,
+        recall={'Pitts30k': '94.8 (batches of 16)'},
+        note='with the images of a batch correcting each other, which a robot does not have.',
+        sizes={'width': 768, 'depth': 12, 'num_heads': 12}),
+)

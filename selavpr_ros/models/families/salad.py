@@ -5,9 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from selavpr_ros.models.aggregation import TransportAggregation
-from selavpr_ros.models.backbone import PATCH, Backbone
+from selavpr_ros.models.aggregation import (
+    PUBLISHED_NAMES,
+    TransportAggregation,
+    transport_sizes,
+)
+from selavpr_ros.models.backbone import PATCH, Backbone, last_blocks_and_heads
 from selavpr_ros.models.base import Descriptors, VprModel
+from selavpr_ros.models.families import Family, System
 
 
 class SaladAggregation(TransportAggregation):
@@ -37,8 +42,8 @@ class Salad(VprModel):
     resize = 'pillow'
 
     def __init__(
-        self, width: int, depth: int, num_heads: int, hidden: int, clusters: int,
-        cluster_dim: int, token_dim: int,
+        self, width: int, depth: int, num_heads: int, hidden: int = 512, clusters: int = 64,
+        cluster_dim: int = 128, token_dim: int = 256,
     ) -> None:
         super().__init__()
         self.clusters = clusters
@@ -58,3 +63,22 @@ class Salad(VprModel):
         cls, patches = self.backbone(images)
         descriptor, _ = self.aggregator(cls, patches, self.aggregator.dust_bin)
         return Descriptors(descriptor, None)
+
+
+FAMILY = Family(
+    Salad,
+    marker='.dust_bin',
+    names=PUBLISHED_NAMES,
+    sizes=transport_sizes,
+    trains=last_blocks_and_heads,
+    method='multi_similarity',
+)
+
+SYSTEMS = (
+    System(
+        name='SALAD', family='salad', files='dino_salad.ckpt',
+        source='https://github.com/serizba/salad/releases', code_licence='GPL-3.0',
+        weights_licence='none stated', image_size=(322, 322), global_dim=8448,
+        recall={'MSLS-val': '92.2', 'Nordland': '76.0'},
+        sizes={'width': 768, 'depth': 12, 'num_heads': 12}),
+)

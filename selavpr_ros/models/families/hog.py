@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from selavpr_ros.images.preprocess import denormalise
 from selavpr_ros.models.base import Descriptors, VprModel, grid_positions
+from selavpr_ros.models.families import Family, System
 
 CELL = 8  # pixels
 BLOCK = 4  # cells a side of a local feature
@@ -61,14 +62,14 @@ class Hog(VprModel):
 
     family = 'hog'
     name = 'hog'
+    image_size = (240, 320)
     resize = 'area'
     size_multiple = CELL
 
     luma: torch.Tensor
 
-    def __init__(self, image_size: tuple[int, int] = (240, 320)) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.image_size = image_size
         self.register_buffer('luma', torch.tensor(LUMA).view(1, 3, 1, 1))
         recipe = (CELL, BLOCK, POOL, ORIENTATIONS, LOCAL_CLIP, GLOBAL_CLIP, LUMA)
         self.fingerprint = hashlib.sha256(repr(recipe).encode()).hexdigest()
@@ -98,3 +99,12 @@ class Hog(VprModel):
         blocks = functional.unfold(cells, BLOCK).transpose(1, 2)
         pooled = functional.avg_pool2d(cells, POOL).flatten(1)
         return Descriptors(hysteresis(pooled, GLOBAL_CLIP), hysteresis(blocks, LOCAL_CLIP))
+
+
+FAMILY = Family(Hog)
+
+SYSTEMS = (
+    System(
+        name='hog', family='hog', files='', source='', code_licence='Apache-2.0',
+        weights_licence='no weights', image_size=(240, 320), global_dim=384, local='999 x 128'),
+)

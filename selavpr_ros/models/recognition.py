@@ -1,0 +1,143 @@
+"""Which system a file of weights belongs to, by its keys and shapes; that network, filled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from selavpr_ros.errors import CheckpointError, SettingError
+from selavpr_ros.models.backbone import HEAD_DIM
+from selavpr_ros.models.base import VprModel
+from selavpr_ros.models.checkpoints import StateDict
+from selavpr_ros.models.families import Family, Sizes, all_families
+
+SHOWN = 3  # keys that an error names
+# In DINOv2's files, but without any effect at inference.
+UNUSED = 'mask_token'
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How well a file fits a family.
+
+    Attributes:
+        family: of the network that was tried.
+        model: that network, without values.
+        state: the file's tensors by published name.
+        missing, unexpected, reshaped: keys that differ, as the file or its authors name them.
+        likeness: share of the keys that both have, in [0, 1].
+        wrong_heads: why the number of heads is impossible, which no tensor tells; '' if it is not.
+    """
+
+    family: Family
+    model: VprModel
+    state: StateDict
+    missing: list[str]
+    unexpected: list[str]
+    reshaped: list[str]
+    likeness: float
+    wrong_heads: str
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.missing or self.unexpected or self.reshaped)
+
+    def __str__(self) -> str:
+        kinds = {'missing': self.missing, 'not known there': self.unexpected,
+                 'of another shape or type': self.reshaped}
+        return '; '.join(f'{kind}: {_first(keys)}' for kind, keys in kinds.items() if keys)
+
+
+def _first(keys: list[str]) -> str:
+    more = f' and {len(keys) - SHOWN} more' if len(keys) > SHOWN else ''
+    return ', '.join(islice(keys, SHOWN)) + more
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f'{list(tensor.shape)}' + ('' if tensor.is_floating_point() else f' {tensor.dtype}')
+
+
+def _fits(tensor: torch.Tensor, wanted: torch.Tensor) -> bool:
+    """Whether it can take the other's place; a count may be stored as any type."""
+    return tensor.shape == wanted.shape and (
+        tensor.is_floating_point() or not wanted.is_floating_point())
+
+
+def _with_heads(family: Family, sizes: Sizes, num_heads: int | None) -> tuple[Sizes, str]:
+    """All arguments of a network, and why its number of heads is impossible; '' if it is not."""
+    if not family.takes_heads:
+        return sizes, ''
+    width = sizes['width']
+    heads = num_heads or max(1, width // HEAD_DIM)
+    if heads > 0 and width % heads == 0:
+        return {**sizes, 'num_heads': heads}, ''
+    return {**sizes, 'num_heads': 1}, (
+        f"{heads} attention heads do not divide the transformer's width of {width}; give the "
+        'right num_heads')
+
+
+def _fit(family: Family, file: StateDict, num_heads: int | None) -> Fit | None:
+    """Try a family; None if no such network can be built at all."""
+    original = {family.published(key): key for key in file if not key.endswith(UNUSED)}
+    state = {name: file[key] for name, key in original.items()}
+    sizes, wrong_heads = _with_heads(family, family.sizes(state), num_heads)
+    try:
+        with torch.device('meta'):
+            model = family.network(**sizes)
+    except (AssertionError, ValueError, RuntimeError, ZeroDivisionError):
+        return None
+    wanted = {family.published(key): tensor for key, tensor in model.state_dict().items()}
+    state = {**family.constants, **state}
+    common = wanted.keys() & state.keys()
+    return Fit(
+        family, model, state,
+        missing=[name for name in wanted if name not in state],
+        unexpected=[key for name, key in original.items() if name not in wanted],
+        reshaped=[
+            f'{original[name]} {_kind(state[name])} instead of {_kind(tensor)}'
+            for name, tensor in wanted.items()
+            if name in common and not _fits(state[name], tensor)],
+        likeness=len(common) / len(wanted.keys() | state.keys()),
+        wrong_heads=wrong_heads)
+
+
+def _complaint(path: Path, file: StateDict, fits: list[Fit]) -> str:
+    nearest = max(fits, key=lambda fit: fit.likeness, default=None)
+    known = ', '.join(family.name for family in all_families() if family.has_weights)
+    if nearest is None or nearest.likeness < 0.05:
+        return (f'{path}: not a checkpoint of any known system ({known}); the file begins with '
+                f'{_first(list(file))}')
+    return (f'{path}: not a checkpoint of any known system ({known}); it is nearest to '
+            f'{nearest.family.name}, but {nearest}')
+
+
+def build_model(file: StateDict, path: Path, num_heads: int | None = None) -> VprModel:
+    """Recognise a system by its keys and shapes, and make it with these weights.
+
+    Args:
+        file: tensors by published names, with or without `module.`, or by this package's names.
+        path: of the file, for error messages.
+        num_heads: of the transformer, if it is one; width / 64 if None.
+
+    Raises:
+        CheckpointError: it fits no family; names the nearest one and what differs.
+        SettingError: the number of heads does not divide the width.
+    """
+    candidates = [family for family in all_families() if family.has_weights]
+    likely_first = sorted(candidates, key=lambda f: not any(f.marker in key for key in file))
+    fits = []
+    for fit in map(partial(_fit, file=file, num_heads=num_heads), likely_first):
+        if fit and fit.is_exact:
+            if fit.wrong_heads:
+                raise SettingError(f'{path}: {fit.wrong_heads}')
+            names = {key: fit.family.published(key) for key in fit.model.state_dict()}
+            fit.model.load_state_dict(
+                {key: fit.state[name] for key, name in names.items()}, assign=True)
+            return fit.model
+        fits += [fit] if fit else []
+    raise CheckpointError(_complaint(path, file, fits))
