@@ -3,6 +3,7 @@ from glob import glob
 from setuptools import find_packages, setup
 
 package_name = 'selavpr_ros'
+matplotlib = 'matplotlib>=3.5'
 
 setup(
     name=package_name,
@@ -30,13 +31,12 @@ setup(
             'vpr_node = selavpr_ros.ros.vpr_node:main',
         ],
     },
+    # What the node and the verbs for maps need. The simulation needs nothing else.
     # rclpy and the messages are not here: they come from a ROS installation, or from
     # scripts/ros_wheels.txt. torchvision has no line of its own: timm asks for it, and pip then
     # takes the build that fits torch.
     install_requires=[
         'faiss-cpu>=1.8',
-        'jinja2>=3.0',
-        'matplotlib>=3.5',
         'numpy>=1.21',
         'opencv-python-headless>=4.5',
         'pillow>=9.0',
@@ -50,14 +50,16 @@ setup(
     extras_require={
         # The example of a back-end: factor graphs.
         'backend': [
-            'gtsam>=4.3; python_version >= "3.11"',
+            matplotlib, 'gtsam>=4.3; python_version >= "3.11"',
             # The last one for Python 3.10 crashes with numpy 2.
             'gtsam==4.2; python_version < "3.11"', 'numpy<2; python_version < "3.11"'],
+        # Reports, with pictures: evaluate, replay, compare, demo.
+        'evaluation': ['jinja2>=3.0', matplotlib],
         # A shared map in Milvus; python-dotenv because pymilvus imports what it does not ask for.
         'milvus': ['milvus-lite>=3.2.2,<4', 'pymilvus>=3.0.2,<4', 'python-dotenv>=1.2.4'],
         'test': ['import-linter>=2.0', 'mypy', 'pytest', 'pytest-rerunfailures', 'pytest-xdist',
                  'ruff', 'scikit-learn>=1.3', 'types-PyYAML'],
-        'train': ['pytorch-metric-learning>=2.4', 'tensorboard>=2.14'],
+        'train': [matplotlib, 'pytorch-metric-learning>=2.4', 'tensorboard>=2.14'],
     },
     zip_safe=False,
 )

@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 import selavpr_ros
+from selavpr_ros.cli.main import EXTRAS
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,10 +69,38 @@ def test_every_message_can_be_made():
         getattr(msg, name.removesuffix('.msg'))()
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    loaded = run(sys.executable, '-c', 'import selavpr_ros, sys; print(*sys.modules)').split()
-    assert 'selavpr_ros' in loaded
-    assert {'torch', 'timm', 'numpy', 'cv2', 'faiss', 'rclpy'}.isdisjoint(loaded)
+def requirements():
+    """What setup.py asks for: names of packages, of the base ('') and of each extra."""
+    code = ("import json, setuptools; setuptools.setup = lambda **told: print(json.dumps("
+            "{'': told['install_requires'], **told['extras_require']}))\n"
+            "exec(open('setup.py').read())")
+    told = json.loads(run(sys.executable, '-c', code))
+    return {extra: {re.match(r'[\w-]+', line)[0] for line in lines}
+            for extra, lines in told.items()}
+
+
+def test_errors_name_the_extras_that_setup_py_has():
+    required = requirements()
+    for name, extra in EXTRAS.items():
+        assert name in required[extra]
+        assert name not in required['']
+
+
+def test_set_up_installs_every_extra():
+    extras = set(requirements()) - {''}
+    installed = re.search(r"--editable '\.\[(.*)\]'", (ROOT / 'scripts/setup.sh').read_text())
+    assert set(installed[1].split(',')) == extras
+
+
+@pytest.mark.parametrize('module', ['ros.node', 'cli.build_map', 'cli.map_info',
+                                    'cli.merge_maps'])
+def test_a_robot_needs_no_extra(module):
+    pytest.importorskip('rclpy', reason='source scripts/env.sh')
+    code = f'import selavpr_ros.{module}, sys; print(*sys.modules)'
+    loaded = set(run(sys.executable, '-c', code).split())
+    assert f'selavpr_ros.{module}' in loaded
+    assert {*EXTRAS, 'pytorch_metric_learning', 'tensorboard', 'gtsam', 'pymilvus',
+            'selavpr_ros.simulation', 'selavpr_ros.training'}.isdisjoint(loaded)
 
 
 @pytest.fixture

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from selavpr_ros.errors import VprError
 
+# What only some verbs import -> the extra of setup.py that installs it.
+EXTRAS = {'jinja2': 'evaluation', 'matplotlib': 'evaluation'}
+
 # Every other file of this folder is a verb.
 VERBS = sorted(
     path.stem for path in Path(__file__).parent.glob('*.py')
@@ -53,6 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader, `head` perhaps, has seen enough; Python's own last flush shall not fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        print(f'vpr {parsed.verb}: needs {error.name}, which is not installed: '
+              f"pip install 'selavpr_ros[{EXTRAS[error.name]}]'", file=sys.stderr)
+        return 1
     except VprError as error:
         print(f'vpr {parsed.verb}: {error}', file=sys.stderr)
         return 1

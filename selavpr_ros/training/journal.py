@@ -30,7 +30,7 @@ class Journal:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise SettingError('the training log needs tensorboard, which is not installed: '
-                               'pip install tensorboard') from error
+                               "pip install 'selavpr_ros[train]'") from error
         self._writer = SummaryWriter(str(folder))
 
     def write(self, group: str, figures: dict[str, float]) -> None:

@@ -170,7 +170,7 @@ def metric_learning() -> tuple[Any, Any]:
     except ImportError as error:
         raise SettingError(
             'training on places needs pytorch-metric-learning, which is not installed: '
-            'pip install pytorch-metric-learning') from error
+            "pip install 'selavpr_ros[train]'") from error
     return losses, miners
 
 

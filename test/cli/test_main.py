@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import selavpr_ros.cli.replay
-from selavpr_ros.cli.main import VERBS, main
+from selavpr_ros.cli.main import EXTRAS, VERBS, main
 from selavpr_ros.errors import BagError
 
 HEAVY = ('torch', 'timm', 'faiss', 'cv2', 'matplotlib', 'rosbags', 'sqlite3', 'rclpy')
@@ -75,6 +75,21 @@ def test_ctrl_c_is_one_line(monkeypatch, capsys):
 def test_an_unknown_error_keeps_its_traceback(monkeypatch):
     _fail_with(monkeypatch, ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
+        main(['replay', 'x'])
+
+
+@pytest.mark.parametrize('name', EXTRAS)
+def test_a_missing_extra_is_named_in_one_line(name, monkeypatch, capsys):
+    _fail_with(monkeypatch, ModuleNotFoundError(name=name))
+    assert main(['replay', 'x']) == 1
+    assert capsys.readouterr().err == (
+        f"vpr replay: needs {name}, which is not installed: "
+        f"pip install 'selavpr_ros[{EXTRAS[name]}]'\n")
+
+
+def test_any_other_missing_module_keeps_its_traceback(monkeypatch):
+    _fail_with(monkeypatch, ModuleNotFoundError(name='selavpr_ros.nothing'))
+    with pytest.raises(ModuleNotFoundError):
         main(['replay', 'x'])
 
 

@@ -35,7 +35,7 @@ def test_a_second_run_adds_to_the_first(tmp_path):
 
 def test_a_missing_tensorboard_gives_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch.utils.tensorboard', None)
-    with pytest.raises(SettingError, match='pip install tensorboard'):
+    with pytest.raises(SettingError, match=r"'selavpr_ros\[train\]'"):
         Journal(tmp_path)
 
 
