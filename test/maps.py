@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from selavpr_ros.maps.file.map_file import MapFile
+from selavpr_ros.maps.file.schema import new_manifest
 from selavpr_ros.maps.keyframe import (
     Keyframe,
     KeyframeId,
@@ -27,8 +29,6 @@ from selavpr_ros.maps.keyframe import (
 )
 from selavpr_ros.maps.keyframe_map import KeyframeStore
 from selavpr_ros.maps.local_codec import FLOAT16, EncodedFeatures, encode
-from selavpr_ros.maps.map_file import MapFile
-from selavpr_ros.maps.schema import new_manifest
 from selavpr_ros.pose import Pose
 
 SECOND_NS = 1_000_000_000

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from selavpr_ros.maps.keyframe import KeyframeId, SessionId
-    from selavpr_ros.maps.map_file import MapFile
-    from selavpr_ros.maps.schema import SessionSummary
+    from selavpr_ros.maps.file.map_file import MapFile
+    from selavpr_ros.maps.keyframe import KeyframeId, SessionId, SessionSummary
 
 SECOND_NS = 1_000_000_000
 HEADS = ('id', 'robot', 'label', 'start (UTC)', 'duration', 'frame', 'keyframes', 'with pose',
@@ -259,8 +258,8 @@ def _save(figure: Figure, path: Path) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read the map, print, draw."""
     from selavpr_ros.errors import MapError
+    from selavpr_ros.maps.file.map_file import MapFile
     from selavpr_ros.maps.fleet.milvus_connection import is_address
-    from selavpr_ros.maps.map_file import MapFile
 
     if is_address(args.map):
         if args.thumbnails:

@@ -37,6 +37,8 @@ from selavpr_ros.evaluation.map_costs_results import (
 from selavpr_ros.evaluation.measure import alike_features
 from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, evaluate_codecs
 from selavpr_ros.evaluation.truth import EvaluationSet
+from selavpr_ros.maps.file.map_file import MapFile
+from selavpr_ros.maps.file.schema import new_manifest
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.maps.keyframe_index import AUTO, FLAT, HNSW, IVF, KINDS, KeyframeIndex, Rows
 from selavpr_ros.maps.keyframe_map import KeyframeMap
@@ -49,8 +51,6 @@ from selavpr_ros.maps.local_codec import (
     EncodedFeatures,
     encode,
 )
-from selavpr_ros.maps.map_file import MapFile
-from selavpr_ros.maps.schema import new_manifest
 from selavpr_ros.matching.mutual import count_encoded_matches
 from selavpr_ros.models import VprModel, load_model
 from selavpr_ros.models.footprint import Footprint, measure_footprint

@@ -60,6 +60,25 @@ class Session:
 
 
 @dataclass(frozen=True)
+class SessionSummary:
+    """How much of a session is in a map.
+
+    Attributes:
+        session: see there.
+        keyframes: how many; 0 where all of them were forgotten.
+        last_ns: stamp of the last keyframe.
+        with_pose: how many have a pose in the odometry frame.
+        with_map_pose: how many have one of the back-end.
+    """
+
+    session: Session
+    keyframes: int
+    last_ns: int
+    with_pose: int
+    with_map_pose: int
+
+
+@dataclass(frozen=True)
 class MapPose:
     """Where a keyframe is by the SLAM back-end: in a frame that sessions share."""
 

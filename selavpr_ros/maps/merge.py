@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from selavpr_ros.errors import MapError, SettingError
+from selavpr_ros.maps.file.copies import appearing
+from selavpr_ros.maps.file.map_file import MapFile
+from selavpr_ros.maps.file.schema import new_manifest
 from selavpr_ros.maps.keyframe import KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.maps.local_codec import BINARY, FLOAT16, INT8, NONE, EncodedFeatures, encode
-from selavpr_ros.maps.map_file import MapFile, appearing
-from selavpr_ros.maps.schema import new_manifest
 
 # Features can be encoded again from left to right only.
 RICHEST_FIRST = (FLOAT16, INT8, BINARY, NONE)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from selavpr_ros.errors import MapError
+from selavpr_ros.maps.file.map_file import MapFile
+from selavpr_ros.maps.file.schema import new_manifest
 from selavpr_ros.maps.fleet.milvus_connection import Address, is_address
 from selavpr_ros.maps.fleet.milvus_store import MilvusStore
 from selavpr_ros.maps.fleet.shared_map import SharedMap
 from selavpr_ros.maps.keyframe_map import KeyframeMap
-from selavpr_ros.maps.map_file import MapFile
-from selavpr_ros.maps.schema import new_manifest
 from selavpr_ros.settings import Settings
 
 

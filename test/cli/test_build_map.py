@@ -26,8 +26,8 @@ from bags import (
 
 from selavpr_ros.cli.main import main
 from selavpr_ros.errors import MapError
+from selavpr_ros.maps.file.map_file import MapFile
 from selavpr_ros.maps.keyframe_map import KeyframeMap
-from selavpr_ros.maps.map_file import MapFile
 from selavpr_ros.models import load_from_settings
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.recordings.bag import Bag

@@ -22,6 +22,8 @@ from maps import MODEL, make_keyframe
 from selavpr_ros.cli import map_info
 from selavpr_ros.cli.main import main
 from selavpr_ros.images.preprocess import make_thumbnail
+from selavpr_ros.maps.file.map_file import MapFile
+from selavpr_ros.maps.file.schema import Manifest
 from selavpr_ros.maps.fleet.milvus_connection import Address
 from selavpr_ros.maps.fleet.milvus_store import MilvusStore
 from selavpr_ros.maps.keyframe import (
@@ -33,8 +35,6 @@ from selavpr_ros.maps.keyframe import (
     SessionId,
 )
 from selavpr_ros.maps.local_codec import encode
-from selavpr_ros.maps.map_file import MapFile
-from selavpr_ros.maps.schema import Manifest
 from selavpr_ros.pose import Pose
 
 SECOND = 1_000_000_000

@@ -10,11 +10,11 @@ import torch
 
 from selavpr_ros.cli import merge_maps
 from selavpr_ros.cli.main import main
+from selavpr_ros.maps.file.map_file import MapFile
+from selavpr_ros.maps.file.schema import new_manifest
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.maps.local_codec import encode
-from selavpr_ros.maps.map_file import MapFile
 from selavpr_ros.maps.merge import RICHEST_FIRST
-from selavpr_ros.maps.schema import new_manifest
 
 SECOND = 1_000_000_000
 

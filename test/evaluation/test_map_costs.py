@@ -44,8 +44,8 @@ from selavpr_ros.evaluation.map_costs_results import (
     SizeCosts,
 )
 from selavpr_ros.evaluation.truth import EvaluationSet
+from selavpr_ros.maps.file.map_file import MapFile
 from selavpr_ros.maps.keyframe import KeyframeId
-from selavpr_ros.maps.map_file import MapFile
 from selavpr_ros.models import load_model
 from selavpr_ros.models.footprint import Footprint
 from selavpr_ros.recordings.ground_truth import SamePlace

@@ -41,11 +41,12 @@ from maps import (
 
 from selavpr_ros.errors import MapError
 from selavpr_ros.maps import keyframe_index, keyframe_map
+from selavpr_ros.maps.file.database import PAGE_BYTES
+from selavpr_ros.maps.file.map_file import MapFile
+from selavpr_ros.maps.file.schema import new_manifest
 from selavpr_ros.maps.keyframe import KeyframeId, MapPose, NewKeyframe
 from selavpr_ros.maps.keyframe_map import KeyframeMap
 from selavpr_ros.maps.local_codec import BINARY, FLOAT16
-from selavpr_ros.maps.map_file import PAGE_BYTES, MapFile
-from selavpr_ros.maps.schema import new_manifest
 from selavpr_ros.pose import Pose
 
 # By codec, the shape of local features that are as short as those of a small model.
@@ -131,8 +132,8 @@ def test_what_was_acknowledged_survives_kill_9(path, turn, seconds_of_all_insert
 def test_it_is_durable_before_add_returns(path):
     """Kill -9 leaves what the kernel has; for a power cut SQLite has to wait for the disk."""
     with make_map_file(path, 1) as file:
-        assert file._pragma('journal_mode') == 'wal'
-        assert file._pragma('synchronous') == 2  # FULL
+        assert file.database.pragma('journal_mode') == 'wal'
+        assert file.database.pragma('synchronous') == 2  # FULL
 
 
 def test_a_log_that_a_power_cut_cut_off(path, tmp_path):
@@ -664,7 +665,7 @@ READ_ALL = """
 import json, random, sys
 from pathlib import Path
 from selavpr_ros.maps.keyframe_map import KeyframeMap
-from selavpr_ros.maps.map_file import MapFile
+from selavpr_ros.maps.file.map_file import MapFile
 
 def memory_kb(name):  # ru_maxrss would be that of the process which started this one
     return int(Path('/proc/self/status').read_text().split(name + ':')[1].split()[0])
@@ -690,7 +691,7 @@ def big_map(path) -> Path:
         pytest.skip('needs 5 GB of disk')
     file = make_map_file(path)
     for pragma in ('journal_mode = OFF', 'synchronous = OFF'):  # it is made for a test
-        file.execute(f'PRAGMA {pragma}')
+        file.database.execute(f'PRAGMA {pragma}')
     features = make_keyframe(1, local=(3721, 128)).local
     assert features
     bare = make_keyframe(1, dim=1024)

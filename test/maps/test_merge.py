@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from selavpr_ros.errors import MapError, SettingError
+from selavpr_ros.maps.file.map_file import MapFile
+from selavpr_ros.maps.file.schema import new_manifest
 from selavpr_ros.maps.keyframe import (
     Keyframe,
     KeyframeId,
@@ -26,9 +28,7 @@ from selavpr_ros.maps.keyframe import (
     SessionId,
 )
 from selavpr_ros.maps.local_codec import BINARY, FLOAT16, INT8, NONE, encode
-from selavpr_ros.maps.map_file import MapFile
 from selavpr_ros.maps.merge import merge_maps
-from selavpr_ros.maps.schema import new_manifest
 from selavpr_ros.pose import Pose
 
 SECOND = 1_000_000_000

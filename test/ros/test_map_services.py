@@ -21,7 +21,7 @@ from selavpr_msgs.srv import (
     SetMode,
     StartSession,
 )
-from selavpr_ros.maps.map_file import MapFile
+from selavpr_ros.maps.file.map_file import MapFile
 
 
 @pytest.fixture

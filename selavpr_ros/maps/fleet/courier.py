@@ -9,10 +9,10 @@ from contextlib import suppress
 from typing import TypeVar
 
 from selavpr_ros.errors import MapError, UnreachableError
-from selavpr_ros.maps.fleet.deliveries import Deliveries, count_undelivered
+from selavpr_ros.maps.file.deliveries import Deliveries
+from selavpr_ros.maps.file.map_file import MapFile
 from selavpr_ros.maps.fleet.milvus_store import MilvusStore
 from selavpr_ros.maps.keyframe import NewKeyframe
-from selavpr_ros.maps.map_file import MapFile
 
 T = TypeVar('T')
 
@@ -82,7 +82,7 @@ class Courier:
         """Deliver what can be delivered soon, and let go of the server."""
         until_s = time.monotonic() + CLOSING_S
         with suppress(MapError):
-            while (not self.error and count_undelivered(self._file)
+            while (not self.error and self._file.undelivered
                    and time.monotonic() < until_s):
                 time.sleep(0.02)
         self._stopped.set()
@@ -117,7 +117,7 @@ class Courier:
                 self._open()
             elif self.error and self._store:  # somebody may have deleted what was there
                 self._store.reopen()
-                self._deliveries = Deliveries(self._file, self._store.uuid)
+                self._deliveries = self._file.deliveries(self._store.uuid)
             self._deliver()
         except MapError as error:
             self._failures += 1
@@ -130,7 +130,7 @@ class Courier:
 
     def _open(self) -> None:
         self._store = self._connect()
-        self._deliveries = Deliveries(self._file, self._store.uuid)
+        self._deliveries = self._file.deliveries(self._store.uuid)
         self._is_reachable = True
 
     def _disconnect(self) -> None:

@@ -10,14 +10,13 @@ from functools import partial
 import numpy as np
 
 from selavpr_ros.errors import MapError
+from selavpr_ros.maps.file.map_file import MapFile
 from selavpr_ros.maps.fleet.courier import Courier
-from selavpr_ros.maps.fleet.deliveries import count_undelivered, forget_here
 from selavpr_ros.maps.fleet.milvus_store import MilvusStore
 from selavpr_ros.maps.keyframe import Hint, Keyframe, KeyframeId, SessionId
 from selavpr_ros.maps.keyframe_index import AUTO
 from selavpr_ros.maps.keyframe_map import KeyframeMap, Retrieval
 from selavpr_ros.maps.local_codec import EncodedFeatures
-from selavpr_ros.maps.map_file import MapFile
 
 
 class SharedMap(KeyframeMap):
@@ -56,7 +55,7 @@ class SharedMap(KeyframeMap):
     def undelivered(self) -> int:
         """How many keyframes other robots do not know yet."""
         with suppress(MapError):  # then `store_error` tells
-            return count_undelivered(self._file) + self.unsaved
+            return self._file.undelivered + self.unsaved
         return self.unsaved
 
     def last_session_id(self, robot_id: int) -> int:
@@ -83,7 +82,7 @@ class SharedMap(KeyframeMap):
 
     def _let_go(self, ids: Sequence[KeyframeId]) -> int:
         """Forget keyframes here alone; those that are nowhere else yet stay."""
-        gone = set(forget_here(self._file, ids))
+        gone = set(self._file.forget_delivered(ids))
         self._drop(gone)
         return len(gone)
 

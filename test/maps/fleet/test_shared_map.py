@@ -17,13 +17,13 @@ from maps import MODEL, make_keyframe
 from relay import Relay, importing, milvus_server
 
 from selavpr_ros.errors import MapError
+from selavpr_ros.maps.file.map_file import MapFile
 from selavpr_ros.maps.fleet import courier, milvus_store
 from selavpr_ros.maps.fleet.milvus_connection import Address
 from selavpr_ros.maps.fleet.milvus_store import MilvusStore
 from selavpr_ros.maps.fleet.shared_map import SharedMap
 from selavpr_ros.maps.keyframe import Hint, KeyframeId, MapPose, NewKeyframe, SessionId
 from selavpr_ros.maps.keyframe_map import DENSEST, OLDEST_SESSION
-from selavpr_ros.maps.map_file import MapFile
 from selavpr_ros.maps.opening import open_map
 from selavpr_ros.pose import Pose
 from selavpr_ros.settings import make_settings

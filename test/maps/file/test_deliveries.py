@@ -5,9 +5,9 @@ from contextlib import closing
 import pytest
 from maps import make_keyframe, make_map_file
 
-from selavpr_ros.maps.fleet.deliveries import Deliveries, count_undelivered, forget_here
+from selavpr_ros.maps.file.deliveries import Deliveries
+from selavpr_ros.maps.file.map_file import MapFile
 from selavpr_ros.maps.keyframe import KeyframeId, MapPose
-from selavpr_ros.maps.map_file import MapFile
 from selavpr_ros.pose import Pose
 
 MOVED, AGAIN = (MapPose('map', Pose.planar(x, 2.0, 0.5)) for x in (1.0, 3.0))
@@ -33,31 +33,31 @@ def deliver(file: MapFile, waiting: Deliveries, *numbers: int) -> None:
 
 
 def test_new_keyframes_until_they_are_marked(file):
-    waiting = Deliveries(file, 'fleet')
+    waiting = file.deliveries('fleet')
     assert waiting.new(3) == numbered(1, 2, 3)
     assert waiting.new(3, after=2) == numbered(3, 4, 5)
     deliver(file, waiting, 1, 3)
     assert waiting.new(9) == numbered(2, 4, 5)
-    assert count_undelivered(file) == 3
+    assert file.undelivered == 3
     file.add([make_keyframe(6)])
     assert waiting.new(9) == numbered(2, 4, 5, 6)
 
 
 def test_marks_survive_and_belong_to_one_shared_map(file):
-    deliver(file, Deliveries(file, 'fleet'), 1, 2, 3, 4)
+    deliver(file, file.deliveries('fleet'), 1, 2, 3, 4)
     file.remove(ids(4))
     path = file.path
     file.close()
     with closing(MapFile(path)) as again:
-        assert Deliveries(again, 'fleet').new(9) == numbered(5)
-        assert Deliveries(again, 'fleet').recalled(9) == ids(4)
-        other = Deliveries(again, 'another fleet')
+        assert again.deliveries('fleet').new(9) == numbered(5)
+        assert again.deliveries('fleet').recalled(9) == ids(4)
+        other = again.deliveries('another fleet')
         assert (other.new(9), other.recalled(9)) == (numbered(1, 2, 3, 5), [])
         assert again.manifest.codec == 'float16'  # the manifest can still be read
 
 
 def test_poses_of_what_was_delivered(file):
-    waiting = Deliveries(file, 'fleet')
+    waiting = file.deliveries('fleet')
     file.set_map_poses({KeyframeId(1, 1): MOVED, KeyframeId(1, 2): MOVED})
     assert waiting.moved(9) == {}  # they go with the keyframes
     deliver(file, waiting, 1, 3)
@@ -70,7 +70,7 @@ def test_poses_of_what_was_delivered(file):
 
 
 def test_a_pose_that_came_while_the_last_one_was_on_its_way(file):
-    waiting = Deliveries(file, 'fleet')
+    waiting = file.deliveries('fleet')
     on_its_way = file.whole(KeyframeId(1, 1)).keyframe
     file.set_map_poses({KeyframeId(1, 1): MOVED})
     waiting.mark_new([on_its_way])
@@ -81,7 +81,7 @@ def test_a_pose_that_came_while_the_last_one_was_on_its_way(file):
 
 
 def test_what_is_forgotten_is_recalled(file):
-    waiting = Deliveries(file, 'fleet')
+    waiting = file.deliveries('fleet')
     deliver(file, waiting, 1, 2)
     assert file.remove(ids(2, 3)) == 2  # the third may be there, its mark not yet made
     assert waiting.recalled(9) == ids(2, 3)
@@ -93,11 +93,11 @@ def test_what_is_forgotten_is_recalled(file):
 
 def test_a_map_that_is_not_shared_recalls_nothing(file):
     file.remove(ids(1))
-    assert file.select('SELECT * FROM recalled') == []
+    assert file.database.select('SELECT * FROM recalled') == []
 
 
 def test_what_is_forgotten_on_its_way_is_recalled(file):
-    waiting = Deliveries(file, 'fleet')
+    waiting = file.deliveries('fleet')
     on_its_way = file.whole(KeyframeId(1, 1)).keyframe
     file.remove(ids(1))
     waiting.mark_new([on_its_way])
@@ -106,9 +106,9 @@ def test_what_is_forgotten_on_its_way_is_recalled(file):
 
 
 def test_what_is_forgotten_here_stays_there(file):
-    waiting = Deliveries(file, 'fleet')
+    waiting = file.deliveries('fleet')
     deliver(file, waiting, 1, 2)
-    assert forget_here(file, ids(1, 2, 3)) == ids(1, 2)
+    assert file.forget_delivered(ids(1, 2, 3)) == ids(1, 2)
     assert waiting.recalled(9) == []
     assert [k.id for k in file.keyframes()] == ids(3, 4, 5)
     assert waiting.new(9) == numbered(3, 4, 5)

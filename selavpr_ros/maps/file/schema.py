@@ -1,16 +1,10 @@
-"""What a map file holds: its tables, their rows, and the questions asked of them."""
+"""What a map file holds: its tables, their versions, and what it says of itself."""
 
 from __future__ import annotations
 
 import time
 import uuid
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-
-from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, MapPose, Session
-from selavpr_ros.pose import Pose
 
 CREATOR = 'selavpr_ros 0.1.0'
 APPLICATION_ID = 0x5650524D  # 'VPRM' in the file's header
@@ -105,79 +99,6 @@ class Manifest:
     created_ns: int
 
 
-@dataclass(frozen=True)
-class SessionSummary:
-    """How much of a session is in a map.
-
-    Attributes:
-        session: see there.
-        keyframes: how many; 0 where all of them were forgotten.
-        last_ns: stamp of the last keyframe.
-        with_pose: how many have a pose in the odometry frame.
-        with_map_pose: how many have one of the back-end.
-    """
-
-    session: Session
-    keyframes: int
-    last_ns: int
-    with_pose: int
-    with_map_pose: int
-
-
 def new_manifest(model_id: str, codec: str) -> Manifest:
     """The manifest of a map that begins now."""
     return Manifest(uuid.uuid4().hex, model_id, codec, CREATOR, time.time_ns())
-
-
-def numbers(array: np.ndarray | None, dtype: str = '<f8') -> bytes | None:
-    """An array as a map file keeps it."""
-    return None if array is None else np.ascontiguousarray(array, dtype).tobytes()
-
-
-def pose_bytes(pose: Pose | None) -> bytes | None:
-    """Seven float64: translation, then quaternion (x, y, z, w)."""
-    return None if pose is None else numbers(np.concatenate([pose.translation_m, pose.rotation]))
-
-
-def pose_of(content: bytes | None) -> Pose | None:
-    """The pose that `pose_bytes` made; PoseError or ValueError if it is none."""
-    if content is None:
-        return None
-    found = np.frombuffer(content, '<f8')
-    return Pose(found[:3], found[3:])
-
-
-def keyframe_of(row: tuple[Any, ...], dim: int) -> Keyframe:
-    """A keyframe of a row of KEYFRAMES; PoseError, TypeError or ValueError if it is none."""
-    _, *key, stamp_ns, travelled_m, pose, descriptor, frame, moved, has_local = row
-    map_pose = pose_of(moved)
-    return Keyframe(
-        KeyframeId(*map(int, key)), int(stamp_ns),
-        np.frombuffer(descriptor, '<f4').reshape(dim), pose_of(pose), float(travelled_m),
-        None if map_pose is None else MapPose(frame, map_pose), bool(has_local))
-
-
-ONE_KEYFRAME = (
-    'FROM keyframes WHERE session = (SELECT number FROM sessions WHERE robot_id = ? '
-    'AND session_id = ?) AND keyframe_id = ?')
-DESCRIPTOR = 7  # its place in a row of these:
-KEYFRAMES = (
-    'SELECT keyframes.number, session_id, keyframe_id, robot_id, stamp_ns, travelled_m, '
-    'keyframes.pose, descriptor, map_poses.frame, map_poses.pose, '
-    'EXISTS (SELECT 1 FROM local_features WHERE keyframe = keyframes.number) FROM keyframes '
-    'JOIN sessions ON sessions.number = keyframes.session '
-    'LEFT JOIN map_poses ON map_poses.keyframe = keyframes.number '
-    'WHERE keyframes.number > ? ORDER BY keyframes.number LIMIT ?')
-
-SUMMARIES = (
-    'SELECT session_id, robot_id, label, started_ns, sessions.frame, model_id, origin, '
-    'count(keyframes.number), coalesce(max(stamp_ns), started_ns), count(keyframes.pose), '
-    'count(map_poses.keyframe) FROM sessions '
-    'LEFT JOIN keyframes ON keyframes.session = sessions.number '
-    'LEFT JOIN map_poses ON map_poses.keyframe = keyframes.number '
-    'GROUP BY sessions.number ORDER BY sessions.number')
-
-
-def key_of(keyframe_id: KeyframeId) -> tuple[int, int, int]:
-    """The values for ONE_KEYFRAME."""
-    return keyframe_id.robot_id, keyframe_id.session_id, keyframe_id.keyframe_id

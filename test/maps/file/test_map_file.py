@@ -32,13 +32,14 @@ from maps import (
 
 from selavpr_ros.decision.unrelated import Unrelated
 from selavpr_ros.errors import MapError
-from selavpr_ros.maps import map_file
+from selavpr_ros.maps.file import map_file, versions
+from selavpr_ros.maps.file.database import PAGE_BYTES, Database
+from selavpr_ros.maps.file.map_file import MapFile
+from selavpr_ros.maps.file.schema import APPLICATION_ID, VERSION, new_manifest
 from selavpr_ros.maps.keyframe import KeyframeId, MapPose, SessionId
 from selavpr_ros.maps.keyframe_map import KeyframeMap
 from selavpr_ros.maps.local_codec import BINARY, CODECS, FLOAT16, NONE
-from selavpr_ros.maps.map_file import PAGE_BYTES, MapFile
 from selavpr_ros.maps.opening import open_map
-from selavpr_ros.maps.schema import APPLICATION_ID, VERSION, new_manifest
 from selavpr_ros.pose import Pose
 from selavpr_ros.settings import Settings, replace_setting
 
@@ -750,8 +751,8 @@ STEPS = (
 @pytest.fixture
 def newer(monkeypatch) -> None:
     """A program that is two versions newer than the map."""
-    monkeypatch.setattr(map_file, 'MIGRATIONS', (*map_file.MIGRATIONS, *STEPS))
-    monkeypatch.setattr(map_file, 'VERSION', VERSION + 2)
+    monkeypatch.setattr(versions, 'MIGRATIONS', (*versions.MIGRATIONS, *STEPS))
+    monkeypatch.setattr(versions, 'VERSION', VERSION + 2)
 
 
 def user_version(path: Path) -> int:
@@ -760,7 +761,7 @@ def user_version(path: Path) -> int:
 
 
 def test_there_is_a_migration_from_every_version():
-    assert len(map_file.MIGRATIONS) == VERSION - 1
+    assert len(versions.MIGRATIONS) == VERSION - 1
 
 
 def test_an_older_map_is_migrated(closed, newer):
@@ -781,8 +782,8 @@ def test_a_map_of_the_version_between_takes_only_the_last_step(closed, newer):
 
 
 def test_a_migration_that_fails_changes_nothing(closed, newer, monkeypatch):
-    monkeypatch.setattr(map_file, 'MIGRATIONS', (
-        *map_file.MIGRATIONS[:-1], "UPDATE sessions SET label = ''; INSERT INTO nowhere VALUES (1)"
+    monkeypatch.setattr(versions, 'MIGRATIONS', (
+        *versions.MIGRATIONS[:-1], "UPDATE sessions SET label = ''; INSERT INTO nowhere VALUES (1)"
     ))
     before = digest(closed)
     with pytest.raises(MapError, match='nowhere'):
@@ -795,16 +796,16 @@ def test_a_migration_that_fails_changes_nothing(closed, newer, monkeypatch):
 
 def _migrate_and_stop(line: Connection, path: Path) -> None:
     """Stop in the middle of the last step."""
-    map_file.MIGRATIONS, map_file.VERSION = (*map_file.MIGRATIONS, *STEPS), VERSION + 2
-    execute = MapFile.execute
+    versions.MIGRATIONS, versions.VERSION = (*versions.MIGRATIONS, *STEPS), VERSION + 2
+    execute = Database.execute
 
-    def stop_at(file: MapFile, statement: str, values: tuple = ()) -> sqlite3.Cursor:
+    def stop_at(file: Database, statement: str, values: tuple = ()) -> sqlite3.Cursor:
         if 'DROP TABLE' in statement:
             line.send('here')
             line.recv()
         return execute(file, statement, values)
 
-    MapFile.execute = stop_at  # type: ignore[method-assign]
+    Database.execute = stop_at  # type: ignore[method-assign]
     MapFile(path)
 
 
@@ -865,9 +866,9 @@ def test_an_empty_file_holds_nothing_to_read(path):
 
 def _create_slowly(line: Connection, path: Path, statements: int) -> None:
     """Stop after so many statements of a creation."""
-    execute, count = MapFile.execute, 0
+    execute, count = Database.execute, 0
 
-    def stop_at(file: MapFile, statement: str, values: tuple = ()) -> sqlite3.Cursor:
+    def stop_at(file: Database, statement: str, values: tuple = ()) -> sqlite3.Cursor:
         nonlocal count
         count += 1
         if count == statements:
@@ -875,7 +876,7 @@ def _create_slowly(line: Connection, path: Path, statements: int) -> None:
             line.recv()
         return execute(file, statement, values)
 
-    MapFile.execute = stop_at  # type: ignore[method-assign]
+    Database.execute = stop_at  # type: ignore[method-assign]
     MapFile(path, MANIFEST)
     line.send('all')
 

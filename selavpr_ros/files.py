@@ -1,0 +1,39 @@
+"""Files that appear when they are complete."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+def sync(path: Path) -> None:
+    """Make the disk keep a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """A path to write to, which becomes `target` at the end of the block: all of it or nothing.
+
+    The path has the target's name, in a hidden folder beside it. Both files and folders can be
+    written; what has the target's name already is replaced. After an error the target is as it
+    was and the hidden folder is gone; after kill -9 or a power cut the hidden folder stays.
+
+    Raises:
+        OSError: the target's folder cannot be written, or the disk is full.
+    """
+    with TemporaryDirectory(prefix=f'.{target.name}.', dir=target.parent) as folder:
+        unnamed = Path(folder, target.name)
+        yield unnamed
+        sync(unnamed)
+        if target.is_dir():  # which a rename would not replace
+            target.rename(Path(folder, 'replaced'))
+        unnamed.replace(target)
+        sync(target.parent)
