@@ -27,8 +27,8 @@ from selavpr_ros.maps.keyframe import (
     Session,
     SessionId,
 )
-from selavpr_ros.maps.keyframe_map import KeyframeStore
 from selavpr_ros.maps.local_codec import FLOAT16, EncodedFeatures, encode
+from selavpr_ros.maps.store import OwnStore
 from selavpr_ros.pose import Pose
 
 SECOND_NS = 1_000_000_000
@@ -90,7 +90,7 @@ def make_map_file(
     return file
 
 
-def assert_same_keyframe(store: KeyframeStore, found: Keyframe, wanted: NewKeyframe) -> None:
+def assert_same_keyframe(store: OwnStore, found: Keyframe, wanted: NewKeyframe) -> None:
     """Everything of a stored keyframe is what it was, bit by bit."""
     keyframe = wanted.keyframe
     assert (found.id, found.stamp_ns, found.travelled_m, found.has_local) == (

@@ -19,7 +19,6 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from itertools import cycle
 from pathlib import Path
@@ -31,13 +30,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from selavpr_ros.maps.file.map_file import MapFile
     from selavpr_ros.maps.keyframe import KeyframeId, SessionId, SessionSummary
+    from selavpr_ros.maps.store import KeyframeStore
 
 SECOND_NS = 1_000_000_000
 HEADS = ('id', 'robot', 'label', 'start (UTC)', 'duration', 'frame', 'keyframes', 'with pose',
          'optimised', 'origin')
-SHARED_HEADS = ('id', 'robot', 'label', 'start (UTC)', 'frame', 'keyframes', 'origin')
 SHORT_UUID = 8
 
 # The contact sheet, in pixels.
@@ -70,31 +68,12 @@ def _session_facts(summary: SessionSummary) -> dict[str, Any]:
         'origin': session.origin}
 
 
-def _facts(file: MapFile, path: Path) -> dict[str, Any]:
+def _facts(store: KeyframeStore) -> dict[str, Any]:
     """All that is told of a map, as JSON has it."""
-    log = Path(f'{path}-wal')
     return {
-        'path': str(path), **asdict(file.manifest), 'keyframes': len(file),
-        'file_bytes': path.stat().st_size + (log.stat().st_size if log.exists() else 0),
-        'contents': {name.replace(' ', '_'): {'count': count, 'bytes': nbytes}
-                     for name, (count, nbytes) in file.bytes_by_table().items()},
-        'sessions': [_session_facts(summary) for summary in file.summaries()]}
-
-
-def _shared_facts(text: str) -> dict[str, Any]:
-    """The same of a shared map, as far as its server can tell."""
-    from selavpr_ros.maps.fleet.milvus_connection import Address
-    from selavpr_ros.maps.fleet.milvus_store import open_existing
-
-    with closing(open_existing(Address.parse(text))) as store:
-        return {
-            'path': str(store.address), 'uuid': store.uuid, 'model_id': store.model_id,
-            'codec': store.codec, 'keyframes': len(store), 'sessions': [{
-                'id': str(each.session.id), 'robot_id': each.session.id.robot_id,
-                'session_id': each.session.id.session_id, 'label': each.session.label,
-                'started_ns': each.session.started_ns, 'frame': each.session.frame,
-                'keyframes': each.keyframes, 'origin': each.session.origin}
-                for each in store.sessions()]}
+        'path': store.name, 'uuid': store.uuid, 'model_id': store.model_id, 'codec': store.codec,
+        **store.describe(), 'keyframes': len(store),
+        'sessions': [_session_facts(summary) for summary in store.summaries()]}
 
 
 # ---- text --------------------------------------------------------------------------------------
@@ -108,31 +87,26 @@ def _duration(nanoseconds: int) -> str:
     return str(timedelta(seconds=round(nanoseconds / SECOND_NS)))
 
 
-def _shared_text(facts: dict[str, Any]) -> str:
-    lines = [table([(name, str(facts[key])) for name, key in {
-        'map': 'path', 'model': 'model_id', 'codec': 'codec', 'uuid': 'uuid',
-        'keyframes': 'keyframes'}.items()], texts=2)]
-    rows = [(str(each['session_id']), str(each['robot_id']), each['label'] or '-',
-             _date(each['started_ns']), each['frame'], str(each['keyframes']),
-             _short_origin(each['origin'])) for each in facts['sessions']]
-    return '\n'.join([*lines, *(['', table([SHARED_HEADS, *rows])] if rows else [])])
-
-
 def _short_origin(origin: str) -> str:
     uuid, _, old_id = origin.partition('/')
     return f'{uuid[:SHORT_UUID]}/{old_id}'
 
 
 def _entries(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    count = facts['keyframes']
-    each = f', {size(facts["file_bytes"] / count)} per keyframe' if count else ''
-    yield 'map', f'{facts["path"]}, {size(facts["file_bytes"])}{each}'
+    count, file_bytes = facts['keyframes'], facts.get('file_bytes')
+    told = [facts['path']]
+    if file_bytes is not None:
+        told.append(size(file_bytes))
+        if count:
+            told.append(f'{size(file_bytes / count)} per keyframe')
+    yield 'map', ', '.join(told)
     yield 'model', facts['model_id']
     yield 'codec', f'{facts["codec"]} (of local features)'
-    yield 'created', f'{_date(facts["created_ns"])} UTC by {facts["creator"]}'
+    if 'created_ns' in facts:
+        yield 'created', f'{_date(facts["created_ns"])} UTC by {facts["creator"]}'
     yield 'uuid', facts['uuid']
     yield 'keyframes', str(count)
-    for name, content in facts['contents'].items():
+    for name, content in facts.get('contents', {}).items():
         number, nbytes = content['count'], content['bytes']
         each = f'{number}, {size(nbytes)}, {size(nbytes / number)} each' if number else 'none'
         yield f'  {name.replace("_", " ")}', each
@@ -155,35 +129,35 @@ def _text(facts: dict[str, Any]) -> str:
 # ---- picture -----------------------------------------------------------------------------------
 
 
-def _choose(file: MapFile) -> list[tuple[KeyframeId, int]]:
+def _choose(store: KeyframeStore) -> list[tuple[KeyframeId, int]]:
     """Ids and stamps of evenly spread keyframes that have a thumbnail."""
     from selavpr_ros.errors import MapError
 
-    stamps = list(file.stamps(with_thumbnail=True))
+    stamps = list(store.stamps(with_thumbnail=True))
     if not stamps:
-        raise MapError(f'{file.path}: it holds no thumbnails: they are kept while '
-                       'map.thumbnails is on')
+        raise MapError(f'{store.name}: it holds no thumbnails: they are kept while '
+                       'map.thumbnails is on, and in files alone')
     count = min(PICTURES, len(stamps))
     return [stamps[number * len(stamps) // count] for number in range(count)]
 
 
-def _pictures(file: MapFile, chosen: Sequence[tuple[KeyframeId, int]]) -> Iterator[Any]:
+def _pictures(store: KeyframeStore, chosen: Sequence[tuple[KeyframeId, int]]) -> Iterator[Any]:
     """(H, W, 3) uint8 RGB of each; one that cannot be read is grey."""
     import cv2
     import numpy as np
 
     for keyframe_id, _ in chosen:
-        jpeg = np.frombuffer(file.thumbnail(keyframe_id), np.uint8)
+        jpeg = np.frombuffer(store.thumbnail(keyframe_id), np.uint8)
         picture = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
         grey = np.full((120, 160, 3), 128, np.uint8)
         yield grey if picture is None else picture[:, :, ::-1]
 
 
-def _head(file: MapFile, colours: Mapping[SessionId, str]) -> Iterator[tuple[str, str]]:
+def _head(store: KeyframeStore, colours: Mapping[SessionId, str]) -> Iterator[tuple[str, str]]:
     """The title, and a line for each session in the pictures, with their colours."""
-    summaries = file.summaries()
+    summaries = store.summaries()
     count = sum(summary.keyframes for summary in summaries)
-    yield f'{file.path and file.path.name}: {count} keyframes of {file.manifest.model_id}', 'black'
+    yield f'{Path(store.name).name}: {count} keyframes of {store.model_id}', 'black'
     shown = [summary for summary in summaries if summary.session.id in colours]
     for summary in shown[:LISTED]:
         session = summary.session
@@ -220,18 +194,18 @@ def _canvas(width: int, height: int) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def draw_contact_sheet(file: MapFile) -> Figure:
+def draw_contact_sheet(store: KeyframeStore) -> Figure:
     """Keyframes from the whole map in their order; below each its id and the time in its session.
 
     Raises:
         MapError: the map has no thumbnails.
     """
-    chosen = _choose(file)
-    pictures = list(_pictures(file, chosen))
-    starts = {session.id: session.started_ns for session in file.sessions()}
+    chosen = _choose(store)
+    pictures = list(_pictures(store, chosen))
+    starts = {session.id: session.started_ns for session in store.sessions()}
     shown = dict.fromkeys(keyframe_id.session for keyframe_id, _ in chosen)
     colours = dict(zip(shown, cycle(COLOURS), strict=False))
-    head = list(_head(file, colours))
+    head = list(_head(store, colours))
     height = max(picture.shape[0] for picture in pictures) + CAPTION
     width = max(picture.shape[1] for picture in pictures) + GAP
     top = MARGIN + LINE * len(head) + GAP
@@ -257,20 +231,11 @@ def _save(figure: Figure, path: Path) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Read the map, print, draw."""
-    from selavpr_ros.errors import MapError
-    from selavpr_ros.maps.file.map_file import MapFile
-    from selavpr_ros.maps.fleet.milvus_connection import is_address
+    from selavpr_ros.maps.opening import open_store
 
-    if is_address(args.map):
-        if args.thumbnails:
-            raise MapError("a shared map has no thumbnails: ask for those of a robot's own file")
-        facts = _shared_facts(args.map)
-        print(json.dumps(facts, indent=1) if args.json else _shared_text(facts))
-        return
-    path = Path(args.map)
-    with MapFile(path, read_only=True) as file, file.snapshot():
-        facts = _facts(file, path)
-        figure = draw_contact_sheet(file) if args.thumbnails else None
+    with closing(open_store(args.map)) as store, store.snapshot():
+        facts = _facts(store)
+        figure = draw_contact_sheet(store) if args.thumbnails else None
     print(json.dumps(facts, indent=1) if args.json else _text(facts))
     if figure:
         _save(figure, args.thumbnails)

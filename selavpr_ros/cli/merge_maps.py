@@ -1,9 +1,13 @@
-"""Merge map files into a new one, which has all their sessions and keyframes.
+"""Merge maps into a new one, which has all their sessions and keyframes.
 
   vpr merge-maps monday.vprmap tuesday.vprmap -o week.vprmap
       maps of one model; they stay as they are
   vpr merge-maps monday.vprmap tuesday.vprmap -o small.vprmap --codec binary
       with local features in a sixteenth of the bytes; also with one map alone
+  vpr merge-maps milvus://fleet:19530 -o fleet.vprmap
+      what robots share, as a file; without thumbnails, which a shared map does not have
+  vpr merge-maps monday.vprmap tuesday.vprmap -o milvus://fleet:19530#week
+      a map that robots share from then on
 
 A session keeps its id where that is free, else it gets the next one of its robot; its origin,
 which `vpr map-info` shows, stays. The new map appears when it is complete.
@@ -28,13 +32,15 @@ BAR_AFTER_S = 0.1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `vpr merge-maps`."""
-    parser.add_argument('maps', type=Path, nargs='+', metavar='MAP', help='map files')
-    parser.add_argument('-o', '--output', type=Path, required=True, metavar='OUT',
-                        help='map file to write')
+    parser.add_argument('maps', nargs='+', metavar='MAP',
+                        help='map files, or addresses of shared maps')
+    parser.add_argument('-o', '--output', required=True, metavar='OUT',
+                        help='map file to write, or address of a new shared map')
     parser.add_argument('--codec', choices=CODECS,
                         help='how OUT keeps local features (default: as all MAPs do); never '
                         'more than a MAP has')
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing OUT')
+    parser.add_argument('--overwrite', action='store_true',
+                        help='replace an existing OUT, if it is a file')
 
 
 def _merge(args: argparse.Namespace) -> list[MergedSession]:
@@ -51,16 +57,25 @@ def _merge(args: argparse.Namespace) -> list[MergedSession]:
                           progress=on_progress)
 
 
+def _short(source: str) -> str:
+    """A file without its folder; an address as it is."""
+    return source if '://' in source else Path(source).name
+
+
 def _rows(merged: Sequence[MergedSession]) -> list[tuple[str, ...]]:
     heads = ('map', 'session', 'becomes', 'label', 'keyframes')
     return [heads, *(
-        (session.source.name, str(session.old_id), str(session.session.id),
+        (_short(session.source), str(session.old_id), str(session.session.id),
          session.session.label or '-', str(session.keyframes)) for session in merged)]
 
 
 def run(args: argparse.Namespace) -> None:
     """Merge, print which session became which."""
+    from selavpr_ros.maps.fleet.milvus_connection import is_address, without_secrets
+
     merged = _merge(args)
     keyframes = sum(session.keyframes for session in merged)
-    print(f'{table(_rows(merged))}\n\n{args.output}: {len(merged)} sessions, {keyframes} '
-          f'keyframes, {size(args.output.stat().st_size)}')
+    told = f'{without_secrets(args.output)}: {len(merged)} sessions, {keyframes} keyframes'
+    if not is_address(args.output):
+        told += f', {size(Path(args.output).stat().st_size)}'
+    print(f'{table(_rows(merged))}\n\n{told}')

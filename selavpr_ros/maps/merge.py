@@ -1,24 +1,24 @@
-"""Several map files into one: all sessions and keyframes, with everything that belongs to them."""
+"""Several maps into one: all sessions and keyframes, with everything that belongs to them."""
 
 from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import combinations, islice
+from itertools import chain, combinations, islice
 from pathlib import Path
 
 import numpy as np
 
 from selavpr_ros.errors import MapError, SettingError
-from selavpr_ros.maps.file.copies import appearing
-from selavpr_ros.maps.file.map_file import MapFile
-from selavpr_ros.maps.file.schema import new_manifest
+from selavpr_ros.maps.fleet.milvus_connection import is_address
 from selavpr_ros.maps.keyframe import KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.maps.local_codec import BINARY, FLOAT16, INT8, NONE, EncodedFeatures, encode
+from selavpr_ros.maps.opening import new_store, open_store
+from selavpr_ros.maps.store import KeyframeStore
 
 # Features can be encoded again from left to right only.
 RICHEST_FIRST = (FLOAT16, INT8, BINARY, NONE)
@@ -33,13 +33,13 @@ class MergedSession:
     """Where a session went.
 
     Attributes:
-        source: the map that it comes from.
+        source: name of the map that it comes from.
         old_id: its identity there.
         session: as it is in the merged map.
         keyframes: how many.
     """
 
-    source: Path
+    source: str
     old_id: SessionId
     session: Session
     keyframes: int
@@ -48,38 +48,38 @@ class MergedSession:
 # ---- what cannot be merged ---------------------------------------------------------------------
 
 
-def _common_model(maps: Sequence[MapFile]) -> str:
+def _common_model(maps: Sequence[KeyframeStore]) -> str:
     first, *others = maps
     for other in others:
-        if other.manifest.model_id != first.manifest.model_id:
+        if other.model_id != first.model_id:
             raise MapError(
-                f'{first.path} is of model {first.manifest.model_id}, {other.path} of '
-                f'{other.manifest.model_id}: their descriptors cannot be compared; merge only '
+                f'{first.name} is of model {first.model_id}, {other.name} of '
+                f'{other.model_id}: their descriptors cannot be compared; merge only '
                 'maps of one model')
-    return first.manifest.model_id
+    return first.model_id
 
 
-def _choose_codec(maps: Sequence[MapFile], asked: str | None) -> str:
+def _choose_codec(maps: Sequence[KeyframeStore], asked: str | None) -> str:
     """How the merged map keeps local features."""
     if asked is None:
-        kept = {file.codec for file in maps}
+        kept = {store.codec for store in maps}
         if len(kept) > 1:
-            told = ', '.join(f'{file.path} {file.codec}' for file in maps)
+            told = ', '.join(f'{store.name} {store.codec}' for store in maps)
             raise MapError(f'the maps keep local features in several ways ({told}): choose one '
                            f'codec for all, {max(kept, key=RICHEST_FIRST.index)} at the most')
         return kept.pop()
     if asked not in RICHEST_FIRST:
         raise SettingError(f"codec '{asked}' is none of {', '.join(RICHEST_FIRST)}")
-    for file in maps:
-        if RICHEST_FIRST.index(asked) < RICHEST_FIRST.index(file.codec):
-            raise MapError(f'{file.path}: what it keeps of local features ({file.codec}) cannot '
-                           f'become {asked} again: choose {file.codec}, or leave this map out')
+    for store in maps:
+        if RICHEST_FIRST.index(asked) < RICHEST_FIRST.index(store.codec):
+            raise MapError(f'{store.name}: what it keeps of local features ({store.codec}) cannot '
+                           f'become {asked} again: choose {store.codec}, or leave this map out')
     return asked
 
 
-def _stamps_by_robot(file: MapFile) -> dict[int, np.ndarray]:
+def _stamps_by_robot(store: KeyframeStore) -> dict[int, np.ndarray]:
     stamps: defaultdict[int, array[int]] = defaultdict(lambda: array('q'))
-    for keyframe_id, stamp_ns in file.stamps():
+    for keyframe_id, stamp_ns in store.stamps():
         stamps[keyframe_id.robot_id].append(stamp_ns)
     return {robot_id: np.array(of_robot) for robot_id, of_robot in stamps.items()}
 
@@ -88,17 +88,17 @@ def _date(stamp_ns: int) -> str:
     return f'{datetime.fromtimestamp(stamp_ns // 1_000_000_000, timezone.utc):%Y-%m-%d %H:%M:%S}'
 
 
-def _require_no_copies(maps: Sequence[MapFile]) -> None:
+def _require_no_copies(maps: Sequence[KeyframeStore]) -> None:
     """A keyframe that two maps hold would find itself forever."""
-    stamps = [(file.path, _stamps_by_robot(file)) for file in maps]
-    for (path, of_one), (other_path, of_other) in combinations(stamps, 2):
+    stamps = [(store.name, _stamps_by_robot(store)) for store in maps]
+    for (name, of_one), (other_name, of_other) in combinations(stamps, 2):
         shared = {robot_id: np.intersect1d(of_one[robot_id], of_other[robot_id])
                   for robot_id in of_one.keys() & of_other.keys()}
         count = sum(map(len, shared.values()))
         if count:
             robot_id, found = next((r, both) for r, both in sorted(shared.items()) if len(both))
             raise MapError(
-                f'{path} and {other_path} both hold {count} keyframes, e.g. that of robot '
+                f'{name} and {other_name} both hold {count} keyframes, e.g. that of robot '
                 f'{robot_id} at {found[0]} ns ({_date(int(found[0]))}): if one map is a copy or '
                 'a continuation of the other, leave the smaller one out; else remove from one of '
                 'them what both hold')
@@ -115,17 +115,16 @@ def _free_id(wanted: SessionId, taken: Collection[SessionId]) -> SessionId:
     return SessionId(last + 1, wanted.robot_id)
 
 
-def _place_sessions(maps: Iterable[MapFile]) -> list[MergedSession]:
+def _place_sessions(maps: Iterable[KeyframeStore]) -> list[MergedSession]:
     """Give every session that has keyframes an id in the merged map."""
     placed: dict[SessionId, MergedSession] = {}
-    for file in maps:
-        assert file.path
-        for summary in file.summaries():
+    for store in maps:
+        for summary in store.summaries():
             if summary.keyframes:
                 session = summary.session
                 new_id = _free_id(session.id, placed)
                 placed[new_id] = MergedSession(
-                    file.path, session.id, replace(session, id=new_id), summary.keyframes)
+                    store.name, session.id, replace(session, id=new_id), summary.keyframes)
     return list(placed.values())
 
 
@@ -133,36 +132,47 @@ def _encoded(local: EncodedFeatures | None, codec: str) -> EncodedFeatures | Non
     return local if local is None or local.codec == codec else encode(local.decode(), codec)
 
 
-def _keyframes(
-    file: MapFile, sessions: Mapping[SessionId, Session], codec: str
-) -> Iterator[NewKeyframe]:
-    """All keyframes of a map as those of sessions in another one."""
-    for keyframe in file.keyframes():
-        session = sessions[keyframe.id.session]
-        new_id = KeyframeId(
-            session.id.session_id, keyframe.id.keyframe_id, session.id.robot_id)
-        yield NewKeyframe(
-            replace(keyframe, id=new_id), session,
-            _encoded(file.local_features(keyframe.id), codec), file.thumbnail(keyframe.id),
-            *file.details(keyframe.id))
+def _moved(new: NewKeyframe, session: Session, codec: str) -> NewKeyframe:
+    """A keyframe as that of a session in another map."""
+    keyframe = new.keyframe
+    new_id = KeyframeId(session.id.session_id, keyframe.id.keyframe_id, session.id.robot_id)
+    return replace(new, keyframe=replace(keyframe, id=new_id), session=session,
+                   local=_encoded(new.local, codec))
 
 
-def _merge(
-    maps: Sequence[MapFile], merged: Sequence[MergedSession], target: MapFile, progress: Progress
+def _parcels(
+    maps: Sequence[KeyframeStore], merged: Sequence[MergedSession], codec: str
+) -> Iterator[list[NewKeyframe]]:
+    """All keyframes as those of the merged map, some at a time."""
+    for store in maps:
+        sessions = {m.old_id: m.session for m in merged if m.source == store.name}
+        # A shared map may have got new sessions meanwhile.
+        ids = (each for each, _ in store.stamps() if each.session in sessions)
+        while some := list(islice(ids, KEYFRAMES_AT_ONCE)):
+            yield [_moved(new, sessions[new.keyframe.id.session], codec)
+                   for new in store.whole(some)]
+
+
+def _fill(
+    target: KeyframeStore, parcels: Iterable[list[NewKeyframe]], total: int, progress: Progress
 ) -> None:
-    total, done = sum(session.keyframes for session in merged), 0
-    for file in maps:
-        sessions = {m.old_id: m.session for m in merged if m.source == file.path}
-        rest = _keyframes(file, sessions, target.codec)
-        while batch := list(islice(rest, KEYFRAMES_AT_ONCE)):
-            target.add(batch)
-            done += len(batch)
-            progress(done, total)
+    done = 0
+    for parcel in parcels:
+        target.add(parcel)
+        done += len(parcel)
+        progress(done, total)
+
+
+def _require_other(target: str | Path, sources: Sequence[str | Path]) -> None:
+    paths = [Path(source) for source in sources if not is_address(str(source))]
+    if not is_address(str(target)) and Path(target).exists() and any(
+            Path(target).samefile(path) for path in paths):
+        raise MapError(f'{target}: it is one of the maps to merge: choose another name')
 
 
 def merge_maps(
-    sources: Sequence[Path], target: Path, *, codec: str | None = None, overwrite: bool = False,
-    progress: Progress = lambda done, total: None,
+    sources: Sequence[str | Path], target: str | Path, *, codec: str | None = None,
+    overwrite: bool = False, progress: Progress = lambda done, total: None,
 ) -> list[MergedSession]:
     """Write a new map with all sessions and keyframes of several maps, which stay as they are.
 
@@ -170,10 +180,11 @@ def merge_maps(
     `origin` and the ids of its keyframes stay. The target appears when it is complete.
 
     Args:
-        sources: maps of one model, in the order in which the target has them.
-        target: of the new map.
+        sources: files or addresses of maps of one model, in the order in which the target has
+            them.
+        target: file or address of the new map.
         codec: to encode local features again, in less; None keeps that of the sources.
-        overwrite: replace a map that is there.
+        overwrite: replace a file that is there.
         progress: called with the keyframes that are done, and with their number.
 
     Returns:
@@ -186,15 +197,17 @@ def merge_maps(
     """
     if not sources:
         raise MapError('there is nothing to merge: name the maps')
-    with ExitStack() as opened, appearing(target, overwrite=overwrite) as unnamed:
-        maps = [opened.enter_context(MapFile(path, read_only=True)) for path in sources]
-        if target.exists() and any(target.samefile(source) for source in sources):
-            raise MapError(f'{target}: it is one of the maps to merge: choose another name')
-        for file in maps:
-            opened.enter_context(file.snapshot())
-        manifest = new_manifest(_common_model(maps), _choose_codec(maps, codec))
+    with ExitStack() as opened:
+        maps = [opened.enter_context(closing(open_store(str(source)))) for source in sources]
+        _require_other(target, sources)
+        for store in maps:
+            opened.enter_context(store.snapshot())
+        model_id, codec = _common_model(maps), _choose_codec(maps, codec)
         _require_no_copies(maps)
         merged = _place_sessions(maps)
-        with MapFile(unnamed, manifest) as new:
-            _merge(maps, merged, new, progress)
+        parcels = _parcels(maps, merged, codec)
+        first = next(parcels, [])
+        dim = len(first[0].keyframe.global_descriptor) if first else 0
+        with new_store(str(target), model_id, codec, dim, overwrite=overwrite) as new:
+            _fill(new, chain([first], parcels), sum(each.keyframes for each in merged), progress)
     return merged

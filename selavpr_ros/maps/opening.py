@@ -3,19 +3,81 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from selavpr_ros.errors import MapError
+from selavpr_ros.maps.file.copies import appearing
 from selavpr_ros.maps.file.map_file import MapFile
 from selavpr_ros.maps.file.schema import new_manifest
 from selavpr_ros.maps.fleet.milvus_connection import Address, is_address
-from selavpr_ros.maps.fleet.milvus_store import MilvusStore
+from selavpr_ros.maps.fleet.milvus_store import MilvusStore, exists, open_existing
 from selavpr_ros.maps.fleet.shared_map import SharedMap
 from selavpr_ros.maps.keyframe_map import KeyframeMap
+from selavpr_ros.maps.store import KeyframeStore
 from selavpr_ros.settings import Settings
+
+# Of programs that nobody waits for between two images.
+WRITER_TIMEOUT_S = 5.0
+
+
+def open_store(name: str) -> KeyframeStore:
+    """Open a map that is there, to read it: a file, or a shared map by its address.
+
+    Raises:
+        MapError: there is none, it cannot be read, or its server does not answer.
+    """
+    if is_address(name):
+        return open_existing(Address.parse(name))
+    return MapFile(Path(name), read_only=True)
+
+
+@contextmanager
+def new_store(
+    name: str, model_id: str, codec: str, dim: int, *, overwrite: bool = False
+) -> Iterator[KeyframeStore]:
+    """A new map to write, which is there at the end of the block, as a whole or not at all.
+
+    Only kill -9 leaves a part of a shared map behind.
+
+    Args:
+        name: file, or address of a shared map.
+        model_id, codec: see `KeyframeStore`.
+        dim: length of its global descriptors; only a shared map wants to know.
+        overwrite: replace a file that is there.
+
+    Raises:
+        MapError: the map exists, or cannot be written.
+    """
+    if not is_address(name):
+        with (appearing(Path(name), overwrite=overwrite) as unnamed,
+              MapFile(unnamed, new_manifest(model_id, codec)) as file):
+            yield file
+        return
+    address = Address.parse(name)
+    if not dim:
+        raise MapError(f'{address}: there is no keyframe to begin a shared map with')
+    if exists(address):
+        raise MapError(f'{address}: it exists already: choose another name and put it behind the '
+                       'address, #NAME; a shared map is not overwritten')
+    with closing(MilvusStore(address, model_id=model_id, dim=dim, codec=codec,
+                             timeout_s=WRITER_TIMEOUT_S)) as store:
+        try:
+            yield store
+        except BaseException:
+            store.drop()
+            raise
+
+
+@contextmanager
+def _closed_on_error() -> Iterator[ExitStack]:
+    """What was opened, which is let go of unless all goes well."""
+    with ExitStack() as opened:
+        yield opened
+        opened.pop_all()
 
 
 def open_map(
@@ -39,7 +101,9 @@ def open_map(
         return _open_shared(settings, model_id, global_dim)
     path = Path(settings.map.path).expanduser() if settings.map.path else None
     file = _open_file(path, settings, model_id, 'map.path', allow_model_mismatch)
-    return _closing_on_error(file, lambda: KeyframeMap(file, **_options(settings)))
+    with _closed_on_error() as opened:
+        opened.callback(file.close)
+        return KeyframeMap(file, **_options(settings))
 
 
 def _open_file(
@@ -60,16 +124,10 @@ def _options(settings: Settings) -> dict[str, Any]:
     return {'index': settings.index.type, 'cache_bytes': settings.map.local_cache_mib << 20}
 
 
-def _closing_on_error(file: MapFile, make: Callable[[], KeyframeMap]) -> KeyframeMap:
-    try:
-        return make()
-    except BaseException:
-        file.close()
-        raise
-
-
 def own_path(settings: Settings) -> Path:
-    """The file of the keyframes of a robot that shares its map."""
+    """The file of a robot's own keyframes: `map.path`, or if that is shared, `map.own_path`."""
+    if not is_address(settings.map.path):
+        return Path(settings.map.path).expanduser()
     if settings.map.own_path:
         return Path(settings.map.own_path).expanduser()
     home = os.environ.get('ROS_HOME') or '~/.ros'
@@ -95,5 +153,8 @@ def _open_shared(settings: Settings, model_id: str, global_dim: int) -> Keyframe
     connect = partial(
         MilvusStore, address, model_id=model_id, dim=global_dim, codec=file.codec,
         timeout_s=settings.map.server_timeout)
-    return _closing_on_error(file, lambda: SharedMap(
-        file, connect, fetch_s=settings.map.server_timeout, **_options(settings)))
+    with _closed_on_error() as opened:
+        opened.callback(file.close)
+        shared = SharedMap(file, connect, fetch_s=settings.map.server_timeout)
+        opened.callback(shared.close)
+        return KeyframeMap(file, shared, **_options(settings))

@@ -260,7 +260,7 @@ def test_a_map_that_robots_share(tmp_path, capsys):
     folder = f'milvus://{tmp_path}/fleet.db'
     with closing(MilvusStore(
             Address.parse(folder), model_id=MODEL, dim=32, codec='float16')) as store:
-        store.upsert([
+        store.add([
             NewKeyframe(new.keyframe, replace(new.session, origin=f'0123456789/{robot}.{session}'))
             for robot, session, number in ((3, 1, 1), (3, 2, 1), (3, 2, 2), (1, 1, 1))
             for new in [make_keyframe(number, session, robot)]])
@@ -269,7 +269,7 @@ def test_a_map_that_robots_share(tmp_path, capsys):
     assert f"map        map 'selavpr' on {tmp_path}/fleet.db" in said
     assert f'model      {MODEL}' in said
     rows = [line.split() for line in said.splitlines()[-3:]]
-    assert [(row[1], row[0], row[-2], row[-1]) for row in rows] == [
+    assert [(row[1], row[0], row[-4], row[-1]) for row in rows] == [
         ('1', '1', '1', '01234567/1.1'), ('3', '1', '1', '01234567/3.1'),
         ('3', '2', '2', '01234567/3.2')]
     assert main(['map-info', folder, '--json']) == 0
@@ -277,4 +277,4 @@ def test_a_map_that_robots_share(tmp_path, capsys):
     assert main(['map-info', f'{folder}#other']) == 1
     assert 'there is no such map' in capsys.readouterr().err
     assert main(['map-info', folder, '--thumbnails', 'x.png']) == 1
-    assert 'a shared map has no thumbnails' in capsys.readouterr().err
+    assert 'map.thumbnails is on, and in files alone' in capsys.readouterr().err

@@ -18,7 +18,8 @@ from selavpr_ros.maps.keyframe import (
     Session,
     SessionId,
 )
-from selavpr_ros.maps.keyframe_map import UNRELATED_KEPT_EVERY, KeyframeMap, LocalCache
+from selavpr_ros.maps.keyframe_map import UNRELATED_KEPT_EVERY, KeyframeMap
+from selavpr_ros.maps.local_cache import LocalCache
 from selavpr_ros.maps.local_codec import encode
 from selavpr_ros.pose import Pose
 

@@ -419,7 +419,7 @@ def test_a_file_that_is_lost_while_it_is_open(path, loss):
         assert_recognises(found, number)
     assert found.unsaved == 2
     for number in (1, 3):  # from the file, which is still there for who has it open
-        found._cache.drop(KeyframeId(1, number))
+        found._store.cache.drop(KeyframeId(1, number))
         assert_recognises(found, number)
     saved = path.with_name('saved.vprmap')
     found.save_to(saved)
@@ -678,8 +678,9 @@ wrong = 0
 for keyframe_id in ids:
     local = keyframe_map.local_features(keyframe_id)
     wrong += local is None or int(local.data[0, 0]) != keyframe_id.keyframe_id % 2048
-print(json.dumps({'read': len(ids), 'wrong': wrong, 'cached': keyframe_map._cache.nbytes >> 20,
-                  'MiB': (memory_kb('VmHWM') - before) >> 10, 'error': keyframe_map.store_error}))
+print(json.dumps({'read': len(ids), 'wrong': wrong, 'error': keyframe_map.store_error,
+                  'cached': keyframe_map._store.cache.nbytes >> 20,
+                  'MiB': (memory_kb('VmHWM') - before) >> 10}))
 keyframe_map.close()
 """
 

@@ -19,6 +19,8 @@ import torch
 from selavpr_ros.errors import MapError, SettingError
 from selavpr_ros.maps.file.map_file import MapFile
 from selavpr_ros.maps.file.schema import new_manifest
+from selavpr_ros.maps.fleet.milvus_connection import Address
+from selavpr_ros.maps.fleet.milvus_store import exists
 from selavpr_ros.maps.keyframe import (
     Keyframe,
     KeyframeId,
@@ -134,8 +136,8 @@ def test_everything_of_two_maps(tmp_path):
     assert [content(path) for path in sources] == before
     assert [(m.source, str(m.old_id), str(m.session.id), m.session.label, m.keyframes)
             for m in merged] == [
-        (sources[0], '1', '1', 'morning', 2), (sources[0], '2', '2', '', 1),
-        (sources[1], '1', '3', 'again', 2), (sources[1], '7/1', '7/1', '', 2)]
+        (str(sources[0]), '1', '1', 'morning', 2), (str(sources[0]), '2', '2', '', 1),
+        (str(sources[1]), '1', '3', 'again', 2), (str(sources[1]), '7/1', '7/1', '', 2)]
 
 
 def test_the_new_map_is_one_of_its_own_whose_sessions_tell_where_they_come_from(tmp_path):
@@ -391,3 +393,57 @@ def test_kill_9_at_any_moment_leaves_a_whole_map_or_none(tmp_path, large):
     assert [hashlib.sha256(path.read_bytes()).digest() for path in large] == digests
     merge_maps(large, tmp_path / '0.vprmap', overwrite=True)
     assert len(content(tmp_path / '0.vprmap')) == 1600
+
+
+# ---- maps that robots share --------------------------------------------------------------------
+
+
+def as_a_server_has_it(keyframe: dict) -> dict:
+    return {**keyframe, 'thumbnail': b'', 'external_key': 0, 'covariance': False}
+
+
+def test_files_go_to_a_server_and_come_back(tmp_path):
+    address, sources = f'milvus://{tmp_path}/fleet.db', [monday(tmp_path), tuesday(tmp_path)]
+    directly = merge_maps(sources, tmp_path / 'week.vprmap')
+    assert merge_maps(sources, address) == directly
+    back = merge_maps([address], tmp_path / 'back.vprmap')
+    assert [(m.source, m.keyframes) for m in back] == [
+        (f"map 'selavpr' on {tmp_path}/fleet.db", m.keyframes) for m in directly]
+    assert content(tmp_path / 'back.vprmap') == [
+        as_a_server_has_it(keyframe) for keyframe in content(tmp_path / 'week.vprmap')]
+
+
+def test_what_a_server_and_a_file_both_hold_is_refused(tmp_path):
+    address, source = f'milvus://{tmp_path}/fleet.db', monday(tmp_path)
+    merge_maps([source], address)
+    with pytest.raises(MapError, match=r"monday\.vprmap and map 'selavpr' on .* both hold 3"):
+        merge_maps([source, address], tmp_path / 'all.vprmap')
+
+
+def test_a_shared_map_that_exists_is_not_overwritten(tmp_path):
+    address, source = f'milvus://{tmp_path}/fleet.db', monday(tmp_path)
+    other = tuesday(tmp_path)
+    merge_maps([source], address)
+    for overwrite in (False, True):
+        with pytest.raises(MapError, match='it exists already: choose another name'):
+            merge_maps([other], address, overwrite=overwrite)
+    merge_maps([other], f'{address}#tuesday')
+    merge_maps([address, f'{address}#tuesday'], tmp_path / 'both.vprmap')
+    assert len(content(tmp_path / 'both.vprmap')) == 7
+
+
+def test_a_merge_that_ends_early_leaves_no_shared_map(tmp_path):
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    address, source = f'milvus://{tmp_path}/fleet.db', monday(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        merge_maps([source], address, progress=stop)
+    assert not exists(Address.parse(address))
+    assert len(merge_maps([source], address)) == 2
+
+
+def test_nothing_to_merge_is_no_shared_map(tmp_path):
+    empty = write(tmp_path / 'empty.vprmap')
+    with pytest.raises(MapError, match='there is no keyframe to begin a shared map with'):
+        merge_maps([empty], f'milvus://{tmp_path}/fleet.db')

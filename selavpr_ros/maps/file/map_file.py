@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,6 +66,21 @@ class MapFile:
         self.path, self.read_only = path, read_only
         self.database = Database(path, manifest, read_only)
         self.manifest = self.database.manifest
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return str(self.database)
+
+    @property
+    def uuid(self) -> str:
+        """Identity of the map; a copy has the same."""
+        return self.manifest.uuid
+
+    @property
+    def model_id(self) -> str:
+        """Of the descriptors."""
+        return self.manifest.model_id
 
     @property
     def codec(self) -> str:
@@ -209,23 +225,25 @@ class MapFile:
                     yield keyframe_of(row, dim)
                 number = rows[-1][0]
 
-    def whole(self, keyframe_id: KeyframeId) -> NewKeyframe | None:
-        """A keyframe with all that belongs to it; None if there is none of that id.
+    def whole(self, ids: Sequence[KeyframeId]) -> list[NewKeyframe]:
+        """Keyframes with all that belongs to them; those that are not there are left out.
 
         Raises:
-            MapError: it cannot be read.
+            MapError: one of them cannot be read.
         """
-        with self.database.mutex:  # it might be forgotten meanwhile
-            found = self.database.select(f'SELECT number {ONE_KEYFRAME}', key_of(keyframe_id))
-            if not found:
-                return None
-            row, = self.database.select(KEYFRAMES, (found[0][0] - 1, 1))
-            session = next(each for each in self.sessions() if each.id == keyframe_id.session)
-            with trusted(self.database):
-                keyframe = keyframe_of(row, len(np.frombuffer(row[DESCRIPTOR], '<f4')))
-            return NewKeyframe(
-                keyframe, session, self.local_features(keyframe_id),
-                self.thumbnail(keyframe_id), *self.details(keyframe_id))
+        with self.database.mutex:  # one might be forgotten meanwhile
+            sessions = {session.id: session for session in self.sessions()}
+            return [self._whole(keyframe_id, number, sessions[keyframe_id.session])
+                    for keyframe_id in ids for number, in self.database.select(
+                        f'SELECT number {ONE_KEYFRAME}', key_of(keyframe_id))]
+
+    def _whole(self, keyframe_id: KeyframeId, number: int, session: Session) -> NewKeyframe:
+        row, = self.database.select(KEYFRAMES, (number - 1, 1))
+        with trusted(self.database):
+            keyframe = keyframe_of(row, len(np.frombuffer(row[DESCRIPTOR], '<f4')))
+        return NewKeyframe(
+            keyframe, session, self.local_features(keyframe_id), self.thumbnail(keyframe_id),
+            *self.details(keyframe_id))
 
     def local_features(self, keyframe_id: KeyframeId) -> EncodedFeatures | None:
         """The local features of a keyframe; None where it has none.
@@ -276,6 +294,15 @@ class MapFile:
             name: self.database.select(
                 f'SELECT count(*), coalesce(sum(length({column})), 0) FROM {table}')[0]
             for name, (table, column) in contents.items()}
+
+    def describe(self) -> dict[str, Any]:
+        """Who made the file and when, its bytes, and what they consist of."""
+        size = self.path.stat().st_size + self.database.log_bytes if self.path else self.nbytes
+        return {
+            'creator': self.manifest.creator, 'created_ns': self.manifest.created_ns,
+            'file_bytes': size,
+            'contents': {name.replace(' ', '_'): {'count': count, 'bytes': nbytes}
+                         for name, (count, nbytes) in self.bytes_by_table().items()}}
 
     # ---- deliveries ----------------------------------------------------------------------------
 

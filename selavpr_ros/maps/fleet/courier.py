@@ -9,10 +9,9 @@ from contextlib import suppress
 from typing import TypeVar
 
 from selavpr_ros.errors import MapError, UnreachableError
-from selavpr_ros.maps.file.deliveries import Deliveries
-from selavpr_ros.maps.file.map_file import MapFile
 from selavpr_ros.maps.fleet.milvus_store import MilvusStore
 from selavpr_ros.maps.keyframe import NewKeyframe
+from selavpr_ros.maps.store import Deliveries, OwnStore
 
 T = TypeVar('T')
 
@@ -30,11 +29,11 @@ CLOSING_S = 5.0
 class Courier:
     """Tells a shared map, in the background, what is new in the own one.
 
-    Nothing is lost and nothing is there twice: what is waiting is in the file until the server
+    Nothing is lost and nothing is there twice: what is waiting is in the store until the server
     has acknowledged it, and telling it twice is telling it once.
 
     Args:
-        file: of the own map.
+        own: of the own map.
         connect: opens the shared map; MapError if that does not work now.
 
     Raises:
@@ -44,8 +43,8 @@ class Courier:
         error: why the last attempt failed; empty if it did not.
     """
 
-    def __init__(self, file: MapFile, connect: Callable[[], MilvusStore]) -> None:
-        self._file, self._connect = file, connect
+    def __init__(self, own: OwnStore, connect: Callable[[], MilvusStore]) -> None:
+        self._own, self._connect = own, connect
         self._deliveries: Deliveries | None = None
         self._store: MilvusStore | None = None
         self._failures = self._unanswered = 0  # in a row: rounds of delivery, and questions
@@ -82,7 +81,7 @@ class Courier:
         """Deliver what can be delivered soon, and let go of the server."""
         until_s = time.monotonic() + CLOSING_S
         with suppress(MapError):
-            while (not self.error and self._file.undelivered
+            while (not self.error and self._own.undelivered
                    and time.monotonic() < until_s):
                 time.sleep(0.02)
         self._stopped.set()
@@ -117,7 +116,7 @@ class Courier:
                 self._open()
             elif self.error and self._store:  # somebody may have deleted what was there
                 self._store.reopen()
-                self._deliveries = self._file.deliveries(self._store.uuid)
+                self._deliveries = self._own.deliveries(self._store.uuid)
             self._deliver()
         except MapError as error:
             self._failures += 1
@@ -130,7 +129,7 @@ class Courier:
 
     def _open(self) -> None:
         self._store = self._connect()
-        self._deliveries = self._file.deliveries(self._store.uuid)
+        self._deliveries = self._own.deliveries(self._store.uuid)
         self._is_reachable = True
 
     def _disconnect(self) -> None:
@@ -174,21 +173,19 @@ class Courier:
         return refusals
 
     def _pack(self, waiting: Deliveries, after: int) -> dict[int, NewKeyframe]:
-        """The next keyframes that wait, by their numbers in the file, as many as fit."""
+        """The next keyframes that wait, by their numbers in the store, as many as fit."""
         parcel: dict[int, NewKeyframe] = {}
         nbytes = 0
         for number, keyframe_id in waiting.new(KEYFRAMES_AT_ONCE, after).items():
-            new = self._file.whole(keyframe_id)
-            if new is None:  # forgotten in the meantime
-                continue
-            nbytes += new.nbytes
-            if parcel and nbytes > PARCEL_BYTES:
-                break
-            parcel[number] = new
+            for new in self._own.whole([keyframe_id]):  # unless forgotten in the meantime
+                nbytes += new.nbytes
+                if parcel and nbytes > PARCEL_BYTES:
+                    return parcel
+                parcel[number] = new
         return parcel
 
     def _send(
         self, store: MilvusStore, waiting: Deliveries, parcel: Sequence[NewKeyframe]
     ) -> None:
-        store.upsert(parcel)
+        store.add(parcel)
         waiting.mark_new(new.keyframe for new in parcel)

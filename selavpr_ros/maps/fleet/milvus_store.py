@@ -7,18 +7,28 @@ must not carry the second, and because a new pose writes a keyframe's row again.
 
 from __future__ import annotations
 
-import base64
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from selavpr_ros.errors import MapError
 from selavpr_ros.maps.fleet.milvus_connection import Address, MilvusConnection
+from selavpr_ros.maps.fleet.milvus_rows import (
+    batches,
+    excluding,
+    keyframe_of,
+    keyframe_row,
+    local_of,
+    local_row,
+    map_pose_columns,
+    near,
+    session_of,
+    session_row,
+    slices,
+)
+from selavpr_ros.maps.fleet.milvus_schemas import EXACT, Collections
 from selavpr_ros.maps.keyframe import (
     Hint,
     Keyframe,
@@ -27,223 +37,41 @@ from selavpr_ros.maps.keyframe import (
     NewKeyframe,
     Session,
     SessionId,
+    SessionSummary,
 )
-from selavpr_ros.maps.local_codec import EncodedFeatures, from_bytes
-from selavpr_ros.pose import Pose
+from selavpr_ros.maps.local_codec import EncodedFeatures
 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-# Written into the collections; another number means rows that this code does not read.
-FORMAT = '1'
-
-# Milvus has no type for bytes: base64 in strings, of which one has at most 65 535 bytes. A
-# multiple of 4 keeps every string whole base64. Other ways are larger (numbers) or slower.
-PART_BYTES = 65532
-MAX_PARTS = 32
 # A row above 2 MiB stalls a cluster on Pulsar: 1.5 MB are 2.0 MB in base64.
 MAX_LOCAL_BYTES = 1_500_000
-# Of a request: a megabit a second carries it in time.
-REQUEST_BYTES = 2_000_000
 # Features of SelaVPR as float16 are 1.3 MB a keyframe in base64; an answer has at most 64 MB.
 LOCAL_IDS = 32
 KEYS = 1000
 # What Milvus returns at most.
 MAX_TOP_K = 16384
+SCANNED_AT_ONCE = 10_000
 # Milvus Lite looks at every row that is not flushed in Python: 0.1 ms a row in every search.
 FLUSH_ROWS = 100
 # What nobody waits for: deliveries, and collections that are made or loaded.
 PATIENCE_S = 30.0
 
-POSE = ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
-MAP_POSE = tuple(f'map_{name}' for name in POSE)
-NUMBERS = {'robot_id': 'INT32', 'session_id': 'INT64', 'keyframe_id': 'INT64',
-           'stamp_ns': 'INT64', 'travelled_m': 'DOUBLE'}
-# Milvus wants a vector in every row.
-NO_VECTOR = [0.0, 0.0]
-EXACT = 'Strong'  # consistency: what was written before is found
 
-# ---- rows --------------------------------------------------------------------------------------
-
-
-def _pose_values(pose: Pose | None) -> list[float] | list[None]:
-    """The 7 columns of a pose."""
-    return [None] * 7 if pose is None else [*pose.translation_m.tolist(), *pose.rotation.tolist()]
+def _properties(address: Address, timeout_s: float) -> dict[str, str] | None:
+    """What a shared map is for; None if there is none."""
+    with closing(MilvusConnection(address, timeout_s)) as connection:
+        wait_s = connection.wait_s()
+        with connection.asking('describe itself') as client:
+            if not client.has_collection(address.name, timeout=wait_s):
+                return None
+            kept = client.describe_collection(address.name, timeout=wait_s)
+            return dict(kept.get('properties', {}))
 
 
-def _pose(row: Mapping[str, Any], columns: Sequence[str]) -> Pose | None:
-    """The pose in 7 columns, which may all be empty."""
-    values = [row[name] for name in columns]
-    return None if values[0] is None else Pose(np.array(values[:3]), np.array(values[3:]))
-
-
-def _map_pose_columns(map_pose: MapPose | None) -> dict[str, Any]:
-    """The columns of what the back-end made of a pose."""
-    values = _pose_values(map_pose.pose if map_pose else None)
-    return {'map_frame': map_pose.frame if map_pose else None,
-            **dict(zip(MAP_POSE, values, strict=True))}
-
-
-def _row(keyframe: Keyframe) -> dict[str, Any]:
-    """The row of a keyframe."""
-    return {'key': str(keyframe.id), 'robot_id': keyframe.id.robot_id,
-            'session_id': keyframe.id.session_id, 'keyframe_id': keyframe.id.keyframe_id,
-            'stamp_ns': keyframe.stamp_ns, 'travelled_m': keyframe.travelled_m,
-            'has_local': keyframe.has_local,
-            **dict(zip(POSE, _pose_values(keyframe.pose), strict=True)),
-            **_map_pose_columns(keyframe.map_pose), 'descriptor': keyframe.global_descriptor}
-
-
-def _keyframe(row: Mapping[str, Any]) -> Keyframe:
-    """The keyframe of a row."""
-    map_pose = _pose(row, MAP_POSE)
-    return Keyframe(
-        KeyframeId(row['session_id'], row['keyframe_id'], row['robot_id']), row['stamp_ns'],
-        np.array(row['descriptor'], np.float32), _pose(row, POSE), row['travelled_m'],
-        MapPose(row['map_frame'], map_pose) if map_pose else None, row['has_local'])
-
-
-def _local_row(key: str, local: EncodedFeatures) -> dict[str, Any]:
-    """The row of local features."""
-    text = base64.b64encode(local.data.tobytes()).decode('ascii')
-    parts = [text[start:start + PART_BYTES] for start in range(0, len(text), PART_BYTES)]
-    return {'key': key, 'count': len(local), 'dim': local.dim, 'data': parts,
-            'descriptor': NO_VECTOR}
-
-
-def _session_row(session: Session) -> dict[str, Any]:
-    """The row of a session."""
-    return {'key': str(session.id), 'robot_id': session.id.robot_id,
-            'session_id': session.id.session_id, 'label': session.label,
-            'started_ns': session.started_ns, 'frame': session.frame,
-            'model_id': session.model_id, 'origin': session.origin, 'descriptor': NO_VECTOR}
-
-
-def _session(row: Mapping[str, Any]) -> Session:
-    """The session of a row."""
-    return Session(
-        SessionId(row['session_id'], row['robot_id']), row['label'], row['started_ns'],
-        row['frame'], row['model_id'], row['origin'])
-
-
-def _row_bytes(row: Mapping[str, Any]) -> int:
-    """About the bytes of a row."""
-    return sum(map(len, row.get('data', ()))) + 4 * len(row['descriptor'])
-
-
-def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Rows in requests of REQUEST_BYTES, or of one larger row."""
-    batch: list[dict[str, Any]] = []
-    size = 0
-    for row in rows:
-        if batch and size + _row_bytes(row) > REQUEST_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(row)
-        size += _row_bytes(row)
-    if batch:
-        yield batch
-
-
-def _slices(keys: Sequence[str], size: int) -> Iterator[list[str]]:
-    """Keys in lists of at most so many."""
-    return (list(keys[start:start + size]) for start in range(0, len(keys), size))
-
-
-# ---- filters -----------------------------------------------------------------------------------
-
-
-def _excluding(sessions: Iterable[SessionId]) -> list[str]:
-    """Conditions of the rows that are in none of the sessions."""
-    by_robot: dict[int, list[int]] = {}
-    for session in sorted(set(sessions)):
-        by_robot.setdefault(session.robot_id, []).append(session.session_id)
-    return [f'not (robot_id == {robot} and session_id in {ids})'
-            for robot, ids in by_robot.items()]
-
-
-def _around(hint: Hint, columns: Sequence[str]) -> str:
-    """Condition of the rows whose position is in the box around a hint's circle."""
-    return ' and '.join(
-        f'{column} >= {centre - hint.radius_m} and {column} <= {centre + hint.radius_m}'
-        for column, centre in zip(columns[:3], hint.position_m.tolist(), strict=True))
-
-
-def _near(hint: Hint) -> str:
-    """The same of `Keyframe.place`: by the back-end, else by odometry."""
-    return (f'(({_around(hint, MAP_POSE)}) or '
-            f'({MAP_POSE[0]} is null and {_around(hint, POSE)}))')
-
-
-# ---- collections -------------------------------------------------------------------------------
-
-
-def _schema(dim: int) -> Any:
-    """Columns that every collection has: a key, and a vector of `dim` numbers."""
-    from pymilvus import DataType, MilvusClient
-
-    schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-    schema.add_field('key', DataType.VARCHAR, is_primary=True, max_length=64)
-    schema.add_field('descriptor', DataType.FLOAT_VECTOR, dim=dim)
-    return schema
-
-
-def _keyframe_schema(dim: int) -> Any:
-    from pymilvus import DataType
-
-    schema = _schema(dim)
-    for name, kind in NUMBERS.items():
-        schema.add_field(name, DataType[kind])
-    schema.add_field('has_local', DataType.BOOL)
-    for name in (*POSE, *MAP_POSE):
-        schema.add_field(name, DataType.DOUBLE, nullable=True)
-    schema.add_field('map_frame', DataType.VARCHAR, max_length=PART_BYTES, nullable=True)
-    return schema
-
-
-def _local_schema() -> Any:
-    from pymilvus import DataType
-
-    schema = _schema(len(NO_VECTOR))
-    schema.add_field('count', DataType.INT64)
-    schema.add_field('dim', DataType.INT64)
-    schema.add_field('data', DataType.ARRAY, element_type=DataType.VARCHAR,
-                     max_length=PART_BYTES, max_capacity=MAX_PARTS)
-    return schema
-
-
-def _session_schema() -> Any:
-    from pymilvus import DataType
-
-    schema = _schema(len(NO_VECTOR))
-    for name, kind in {'robot_id': DataType.INT32, 'session_id': DataType.INT64,
-                       'started_ns': DataType.INT64}.items():
-        schema.add_field(name, kind)
-    for name in ('label', 'frame', 'model_id', 'origin'):
-        schema.add_field(name, DataType.VARCHAR, max_length=PART_BYTES)
-    return schema
-
-
-def _index() -> Any:
-    """Compares every row, so no similar keyframe is missed, whatever a filter leaves over."""
-    from pymilvus import MilvusClient
-
-    index = MilvusClient.prepare_index_params()
-    index.add_index('descriptor', index_type='FLAT', metric_type='IP')
-    return index
-
-
-_ADVICE = {
-    'model_id': 'use the model that it was made with',
-    'codec': "begin the robot's own map anew, with that map.local_codec (map.own_path)"}
-
-
-@dataclass(frozen=True)
-class SharedSession:
-    """A session in a shared map, and how many keyframes of it are there."""
-
-    session: Session
-    keyframes: int
+def exists(address: Address, timeout_s: float = 5.0) -> bool:
+    """Tell whether there is a shared map; MapError if its server does not answer."""
+    return _properties(address, timeout_s) is not None
 
 
 def open_existing(address: Address, timeout_s: float = 5.0) -> MilvusStore:
@@ -252,17 +80,20 @@ def open_existing(address: Address, timeout_s: float = 5.0) -> MilvusStore:
     Raises:
         MapError: there is none, or its server does not answer.
     """
-    with closing(MilvusConnection(address, timeout_s)) as connection:
-        wait_s = connection.wait_s()
-        with connection.asking('describe itself') as client:
-            if not client.has_collection(address.name, timeout=wait_s):
-                raise MapError(f'{address}: there is no such map')
-            kept = client.describe_collection(address.name, timeout=wait_s).get('properties', {})
+    kept = _properties(address, timeout_s)
+    if kept is None:
+        raise MapError(f'{address}: there is no such map')
     facts = [kept.get(f'selavpr.{fact}', '') for fact in ('model_id', 'dim', 'codec')]
     if not all(facts):
         raise MapError(f'{address}: it is a collection of another program')
     model_id, dim, codec = facts
     return MilvusStore(address, model_id=model_id, dim=int(dim), codec=codec, timeout_s=timeout_s)
+
+
+def _summary(session: Session, rows: Sequence[Mapping[str, Any]]) -> SessionSummary:
+    return SessionSummary(
+        session, len(rows), max((row['stamp_ns'] for row in rows), default=session.started_ns),
+        sum(row['x'] is not None for row in rows), sum(row['map_x'] is not None for row in rows))
 
 
 class MilvusStore:
@@ -293,9 +124,8 @@ class MilvusStore:
     ) -> None:
         self.address, self.dim, self.codec, self.model_id = address, dim, codec, model_id
         self.uuid = ''
-        name = address.name
-        self._names = (name, f'{name}_local', f'{name}_sessions')
-        self._keyframes, self._local, self._sessions = self._names
+        self._collections = Collections(address.name)
+        self._keyframes, self._local, self._sessions = self._collections.names
         self._unflushed = 0
         self._known_sessions: set[Session] = set()
         self._connection = MilvusConnection(address, timeout_s)
@@ -310,8 +140,13 @@ class MilvusStore:
     def reopen(self) -> None:
         """Check the collections, and make those that are not there, or not any more."""
         self._known_sessions.clear()
-        self._open({'selavpr.format': FORMAT, 'selavpr.model_id': self.model_id,
-                    'selavpr.dim': str(self.dim), 'selavpr.codec': self.codec})
+        self.uuid = self._collections.open(
+            self._connection, self.model_id, self.dim, self.codec, self._patience_s)
+
+    @property
+    def name(self) -> str:
+        """Its name and address, without user and password."""
+        return str(self.address)
 
     def close(self) -> None:
         """Let go of the server; for Lite, write everything down and free the folder."""
@@ -319,7 +154,7 @@ class MilvusStore:
 
     # ---- writing -------------------------------------------------------------------------------
 
-    def upsert(self, added: Sequence[NewKeyframe]) -> None:
+    def add(self, added: Sequence[NewKeyframe]) -> None:
         """Keep keyframes; one that is there already is replaced, so twice does no harm.
 
         Sessions and local features go first: a keyframe that a search finds has them.
@@ -331,23 +166,23 @@ class MilvusStore:
         latest = {str(new.keyframe.id): self._checked(new) for new in added}
         for session in {new.session: None for new in latest.values()}:
             self._announce(session)
-        for batch in _batches(_local_row(key, new.local) for key, new in latest.items()
+        for batch in batches(local_row(key, new.local) for key, new in latest.items()
                               if new.local is not None):
             self._write(self._local, batch)
-        for batch in _batches(_row(new.keyframe) for new in latest.values()):
+        for batch in batches(keyframe_row(new.keyframe) for new in latest.values()):
             self._write(self._keyframes, batch)
 
     def _announce(self, session: Session) -> None:
         """Let the server know a session, unless one there has its number."""
         if session not in self._known_sessions:
             self._require_same(session)
-            self._write(self._sessions, [_session_row(session)])
+            self._write(self._sessions, [session_row(session)])
             self._require_same(session)  # another robot may have been as fast
             self._known_sessions.add(session)
 
     def _require_same(self, session: Session) -> None:
         same = f'key == "{session.id}" or origin == "{session.origin}"'
-        for kept in map(_session, self._query(self._sessions, same)):
+        for kept in map(session_of, self._query(self._sessions, same)):
             if (kept.id, kept.origin, kept.started_ns) != (
                     session.id, session.origin, session.started_ns):
                 raise MapError(
@@ -359,8 +194,8 @@ class MilvusStore:
         """Keep what the back-end made of poses; returns how many of the keyframes there are."""
         by_key = {str(each): pose for each, pose in poses.items()}
         count = 0
-        for keys in _slices(list(by_key), KEYS):
-            rows = [{'key': key, **_map_pose_columns(by_key[key])} for key in self._known(keys)]
+        for keys in slices(list(by_key), KEYS):
+            rows = [{'key': key, **map_pose_columns(by_key[key])} for key in self._known(keys)]
             if rows:  # `partial_update`: other columns stay; a server needs Milvus 2.6.2
                 self._write(self._keyframes, rows, partial_update=True)
             count += len(rows)
@@ -369,12 +204,18 @@ class MilvusStore:
     def remove(self, ids: Iterable[KeyframeId]) -> int:
         """Forget keyframes; returns how many there were."""
         count = 0
-        for keys in _slices([str(each) for each in ids], KEYS):
+        for keys in slices([str(each) for each in ids], KEYS):
             count += len(self._known(keys))
             for name in (self._keyframes, self._local):
                 with self._connection.asking('delete keyframes') as client:
                     client.delete(name, ids=keys, timeout=self._patience_s)
         return count
+
+    def drop(self) -> None:
+        """Forget the whole map."""
+        with self._connection.asking('forget the map') as client:
+            for name in self._collections.names:
+                client.drop_collection(name, timeout=self._patience_s)
 
     # ---- reading -------------------------------------------------------------------------------
 
@@ -394,13 +235,13 @@ class MilvusStore:
             keyframes and cosine similarities, computed here from the returned descriptors.
         """
         query = self._descriptor(global_descriptor, 'the query')
-        conditions = _excluding(exclude) + ([_near(hint)] if hint else [])
+        conditions = excluding(exclude) + ([near(hint)] if hint else [])
         with self._connection.asking('search') as client:
             hits = client.search(
                 self._keyframes, [query], anns_field='descriptor', limit=min(top_k, MAX_TOP_K),
                 filter=' and '.join(conditions), output_fields=['*'], timeout=self._wait_s,
                 search_params={'metric_type': 'IP'}, consistency_level=EXACT)[0]
-        found = [_keyframe(hit['entity']) for hit in hits]
+        found = [keyframe_of(hit['entity']) for hit in hits]
         ranked = [(each, float(query @ each.global_descriptor)) for each in found]
         return sorted(ranked, key=lambda pair: -pair[1])
 
@@ -410,13 +251,36 @@ class MilvusStore:
         One request for every LOCAL_IDS keyframes.
         """
         by_key = {str(each): each for each in ids}
-        found = {}
-        for keys in _slices(list(by_key), LOCAL_IDS):
-            for row in self._get(self._local, keys, ['count', 'dim', 'data']):
-                content = base64.b64decode(''.join(row['data']))
-                found[by_key[row['key']]] = from_bytes(
-                    self.codec, row['count'], row['dim'], content)
+        return {by_key[row['key']]: local_of(row, self.codec)
+                for keys in slices(list(by_key), LOCAL_IDS)
+                for row in self._get(self._local, keys, ['count', 'dim', 'data'])}
+
+    def whole(self, ids: Sequence[KeyframeId]) -> list[NewKeyframe]:
+        """Keyframes with what a shared map has of them; those that are not there are left out.
+
+        Two requests for every LOCAL_IDS keyframes.
+        """
+        sessions = {session.id: session for session in self.sessions()}
+        found: list[NewKeyframe] = []
+        for some in slices(ids, LOCAL_IDS):
+            local = self.local_features(some)
+            rows = {row['key']: row for row in self._get(
+                self._keyframes, [str(each) for each in some], ['*'])}
+            found += [NewKeyframe(keyframe_of(rows[str(each)]), sessions[each.session],
+                                  local.get(each)) for each in some if str(each) in rows]
         return found
+
+    def thumbnail(self, keyframe_id: KeyframeId) -> bytes:
+        """Empty: a shared map has no thumbnails."""
+        return b''
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """No more than a protocol wants: a server has no state that stays."""
+        return nullcontext()
+
+    def describe(self) -> dict[str, Any]:
+        """Nothing: a server does not tell."""
+        return {}
 
     def __len__(self) -> int:
         return self._count('')
@@ -425,13 +289,29 @@ class MilvusStore:
         """True, of an empty map as well: without this, it would count as none."""
         return True
 
-    def sessions(self) -> list[SharedSession]:
-        """All sessions by robot and number, with their keyframes: a request for each."""
-        found = sorted(map(_session, self._query(self._sessions, '')), key=lambda each: (
+    def sessions(self) -> list[Session]:
+        """All sessions by robot and number."""
+        return sorted(map(session_of, self._query(self._sessions, '')), key=lambda each: (
             each.id.robot_id, each.id.session_id))
-        return [SharedSession(each, self._count(
-            f'robot_id == {each.id.robot_id} and session_id == {each.id.session_id}'))
-            for each in found]
+
+    def summaries(self) -> list[SessionSummary]:
+        """How much of each session there is, by robot and number."""
+        rows: dict[SessionId, list[Mapping[str, Any]]] = {}
+        for row in self._scan('stamp_ns', 'x', 'map_x'):
+            rows.setdefault(SessionId(row['session_id'], row['robot_id']), []).append(row)
+        return [_summary(session, rows.get(session.id, [])) for session in self.sessions()]
+
+    def stamps(self, *, with_thumbnail: bool = False) -> Iterator[tuple[KeyframeId, int]]:
+        """Ids and stamps in ns of all keyframes, by robot, session and number.
+
+        Args:
+            with_thumbnail: only of keyframes that have one: none.
+        """
+        rows = [] if with_thumbnail else self._scan('stamp_ns')
+        for row in sorted(rows, key=lambda each: (
+                each['robot_id'], each['session_id'], each['keyframe_id'])):
+            yield (KeyframeId(row['session_id'], row['keyframe_id'], row['robot_id']),
+                   row['stamp_ns'])
 
     def last_session_id(self, robot_id: int) -> int:
         """The number of a robot's last session; 0 without any."""
@@ -439,46 +319,6 @@ class MilvusStore:
         return max((row['session_id'] for row in rows), default=0)
 
     # ---- requests ------------------------------------------------------------------------------
-
-    def _open(self, facts: dict[str, str]) -> None:
-        """Make the collections if they are missing, check what they are for, and load them."""
-        schemas: tuple[Callable[[], Any], ...] = (
-            partial(_keyframe_schema, self.dim), _local_schema, _session_schema)
-        for name, schema in zip(self._names, schemas, strict=True):
-            with self._connection.asking(f"open its collection '{name}'") as client:
-                if not client.has_collection(name, timeout=self._wait_s):
-                    self._create(client, name, schema(), facts)
-                self._check(client, name, facts)
-                # Also when one died between making the collection and its index. `sync` would
-                # sleep half a second; loading waits for the index anyway.
-                if not client.list_indexes(name, timeout=self._wait_s):
-                    client.create_index(name, _index(), sync=False, timeout=self._patience_s)
-                client.load_collection(name, timeout=self._patience_s)
-
-    def _create(
-        self, client: MilvusClient, name: str, schema: Any, facts: dict[str, str]
-    ) -> None:
-        properties = {**facts, 'selavpr.uuid': uuid.uuid4().hex}
-        if name == self._local:  # large and seldom asked for: leave them on the server's disk
-            properties['mmap.enabled'] = 'true'
-        try:
-            client.create_collection(name, schema=schema, properties=properties,
-                                     consistency_level=EXACT, timeout=self._patience_s)
-        except self._connection.failures:
-            if not client.has_collection(name, timeout=self._wait_s):
-                raise  # else another robot was faster
-
-    def _check(self, client: MilvusClient, name: str, facts: dict[str, str]) -> None:
-        kept = client.describe_collection(name, timeout=self._wait_s).get('properties', {})
-        for fact, wanted in facts.items():
-            if kept.get(fact) != wanted:
-                what = fact.removeprefix('selavpr.')
-                raise MapError(
-                    f"{self.address}: its {what} is '{kept.get(fact, '')}', not '{wanted}': "
-                    f'{_ADVICE.get(what, "use the settings that it was made with")}, or another '
-                    'map: put #NAME behind its address')
-        if name == self._keyframes:
-            self.uuid = kept.get('selavpr.uuid', '')
 
     def _descriptor(self, descriptor: np.ndarray, whose: str) -> np.ndarray:
         """A descriptor as (D,) float32; a server refuses NaN, Lite would keep it."""
@@ -530,6 +370,21 @@ class MilvusStore:
             return list(client.query(
                 name, filter=condition, output_fields=['*'], timeout=self._wait_s,
                 consistency_level=EXACT, limit=MAX_TOP_K))
+
+    def _scan(self, *columns: str) -> list[Mapping[str, Any]]:
+        """Ids and columns of all keyframes, which are too many for one answer."""
+        rows: list[Mapping[str, Any]] = []
+        with self._connection.asking('list its keyframes') as client:
+            pages = client.query_iterator(
+                self._keyframes, batch_size=SCANNED_AT_ONCE, consistency_level=EXACT,
+                output_fields=['robot_id', 'session_id', 'keyframe_id', *columns],
+                timeout=self._patience_s)
+            try:
+                while page := pages.next():
+                    rows += page
+            finally:
+                pages.close()
+        return rows
 
     def _count(self, condition: str) -> int:
         with self._connection.asking('count keyframes') as client:

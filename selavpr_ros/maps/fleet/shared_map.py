@@ -1,152 +1,127 @@
-"""A map that many robots share: the own keyframes are here, those of the others on a server."""
+"""The part of a robot's map that is on a server: the keyframes of all the other robots."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 
 import numpy as np
 
 from selavpr_ros.errors import MapError
-from selavpr_ros.maps.file.map_file import MapFile
 from selavpr_ros.maps.fleet.courier import Courier
 from selavpr_ros.maps.fleet.milvus_store import MilvusStore
 from selavpr_ros.maps.keyframe import Hint, Keyframe, KeyframeId, SessionId
-from selavpr_ros.maps.keyframe_index import AUTO
-from selavpr_ros.maps.keyframe_map import KeyframeMap, Retrieval
+from selavpr_ros.maps.local_cache import LocalCache
 from selavpr_ros.maps.local_codec import EncodedFeatures
+from selavpr_ros.maps.store import OwnStore
+
+Found = list[tuple[Keyframe, float]]  # keyframes and similarities, the most similar one first
 
 
-class SharedMap(KeyframeMap):
-    """The map of one robot of a fleet.
+class SharedMap:
+    """Search, local features and deliveries of a map that robots share.
 
-    The robot's own keyframes are here as in any other map, and in a file; each is delivered to
-    the server, too, at once or as soon as the server can be reached. A query is compared with
-    the own keyframes here and with all others there. Without the server, the robot goes on with
-    its own.
+    Each keyframe of the robot's own store is delivered to the server, at once or as soon as the
+    server can be reached. A query is compared with the keyframes of others there. Without the
+    server, the robot goes on with its own.
 
     Args:
-        file: of the robot's own keyframes.
+        own: of the robot's own keyframes.
         connect: opens the shared map, see Courier.
         fetch_s: seconds that a query spends at most on getting local features.
-        index, cache_bytes: see KeyframeMap.
 
     Raises:
         MapError: the server refuses the map.
     """
 
     def __init__(
-        self, file: MapFile, connect: Callable[[], MilvusStore], *, fetch_s: float = 0.5,
-        index: str = AUTO, cache_bytes: int | None = None,
+        self, own: OwnStore, connect: Callable[[], MilvusStore], *, fetch_s: float = 0.5
     ) -> None:
-        super().__init__(file, index=index, cache_bytes=cache_bytes)
-        self._file, self._fetch_s = file, fetch_s
+        self._own, self._fetch_s = own, fetch_s
         self._found: list[KeyframeId] = []  # by the last search, the most similar one first
-        self._courier = Courier(file, connect)
+        self._courier = Courier(own, connect)
 
     @property
-    def shared_error(self) -> str:
+    def error(self) -> str:
         """Why keyframes of other robots are not searched now; empty if nothing is wrong."""
         return self._courier.error
 
     @property
     def undelivered(self) -> int:
-        """How many keyframes other robots do not know yet."""
-        with suppress(MapError):  # then `store_error` tells
-            return self._file.undelivered + self.unsaved
-        return self.unsaved
+        """How many keyframes of the own store other robots do not know yet."""
+        with suppress(MapError):  # then the store's error tells
+            return self._own.undelivered
+        return 0
+
+    def wake(self) -> None:
+        """There is something to deliver in the own store."""
+        self._courier.wake()
 
     def last_session_id(self, robot_id: int) -> int:
-        """The number of a robot's last session, also of one that is on the server alone."""
-        there = self._courier.ask(lambda store: store.last_session_id(robot_id), 0)
-        return max(there, super().last_session_id(robot_id))
-
-    def has_other_sessions(self, session: SessionId) -> bool:
-        """True: other robots may have some at any time."""
-        return True
-
-    # ---- growing -------------------------------------------------------------------------------
-
-    def flush(self) -> None:
-        """Try to write what waits for the file, and have it delivered."""
-        super().flush()
-        self._courier.wake()
-
-    def remove(self, ids: Iterable[KeyframeId]) -> int:
-        """Forget keyframes, here and on the server."""
-        count = super().remove(ids)
-        self._courier.wake()
-        return count
-
-    def _let_go(self, ids: Sequence[KeyframeId]) -> int:
-        """Forget keyframes here alone; those that are nowhere else yet stay."""
-        gone = set(self._file.forget_delivered(ids))
-        self._drop(gone)
-        return len(gone)
+        """The number of a robot's last session on the server; 0 without any, or any answer."""
+        return self._courier.ask(lambda store: store.last_session_id(robot_id), 0)
 
     def close(self) -> None:
-        """Write and deliver what can be, and close the file."""
-        self.flush()
+        """Deliver what can be delivered soon, and let go of the server."""
         self._courier.close()
-        super().close()
 
     # ---- searching -----------------------------------------------------------------------------
 
-    def search_shared(
-        self, global_descriptor: np.ndarray, top_k: int, hint: Hint | None = None
-    ) -> list[Retrieval]:
-        """Find the most similar keyframes of sessions that are not here.
+    def search(
+        self, global_descriptor: np.ndarray, top_k: int, exclude: Iterable[SessionId],
+        hint: Hint | None = None,
+    ) -> Found:
+        """Find the most similar keyframes.
 
         Args:
             global_descriptor: (D,) float32, a unit vector.
             top_k: at most so many.
+            exclude: sessions that are not wanted.
             hint: only keyframes within its circle.
 
         Returns:
-            Retrievals, the most similar one first; none while the server does not answer.
+            keyframes and similarities, the most similar one first; none while the server does
+            not answer.
         """
-        found = self._search_there(global_descriptor, top_k, hint)
+        found = self._search(global_descriptor, top_k, list(exclude), hint)
         self._found = [keyframe.id for keyframe, _ in found if keyframe.has_local]
-        return [Retrieval(keyframe, rank, similarity)
-                for rank, (keyframe, similarity) in enumerate(found)]
+        return found
 
-    def _search_there(
-        self, global_descriptor: np.ndarray, top_k: int, hint: Hint | None
-    ) -> list[tuple[Keyframe, float]]:
-        nothing: list[tuple[Keyframe, float]] = []
+    def _search(
+        self, global_descriptor: np.ndarray, top_k: int, exclude: list[SessionId],
+        hint: Hint | None,
+    ) -> Found:
+        nothing: Found = []
         limit = top_k
         while True:
             found = self._courier.ask(partial(
                 MilvusStore.search, global_descriptor=global_descriptor, top_k=limit,
-                exclude=list(self.sessions), hint=hint), nothing)
+                exclude=exclude, hint=hint), nothing)
             near = [each for each in found if hint is None or _is_within(each[0], hint)]
             # The server knows boxes, not circles: those in the corners may have taken the places.
             if len(near) >= top_k or len(found) < limit:
                 return near[:top_k]
             limit *= 2
 
-    def local_features(self, keyframe_id: KeyframeId) -> EncodedFeatures | None:
-        """Local features of a keyframe here, or of one that the last search found elsewhere."""
-        if keyframe_id in self._found and self._cache.get(keyframe_id) is None:
-            self._fetch()
-        return super().local_features(keyframe_id)
+    def fetch(self, keyframe_id: KeyframeId, cache: LocalCache) -> None:
+        """Get the features of a keyframe that the last search found, and of its neighbours.
 
-    def _fetch(self) -> None:
-        """Get the features of what was found, the most similar first, while there is time.
-
-        Over a slow link that is one by one, else ever more at once.
+        The most similar first, while there is time. Over a slow link that is one by one, else
+        ever more at once. What the cache has is not asked for.
         """
-        missing = [each for each in self._found if self._cache.get(each) is None]
+        if keyframe_id not in self._found or cache.get(keyframe_id) is not None:
+            return
+        missing = [each for each in self._found if cache.get(each) is None]
         self._found = []
         nothing: dict[KeyframeId, EncodedFeatures] = {}
         until_s, count = time.monotonic() + self._fetch_s, 1
         while missing and (begun_s := time.monotonic()) < until_s:
             wanted, missing = missing[:count], missing[count:]
             answer = self._courier.ask(partial(MilvusStore.local_features, ids=wanted), nothing)
-            for keyframe_id, local in answer.items():
-                self._cache.put(keyframe_id, local)
+            for found_id, local in answer.items():
+                cache.put(found_id, local)
             is_quick = time.monotonic() - begun_s < 0.1 * self._fetch_s
             count = 2 * count if is_quick else max(1, count // 2)
 

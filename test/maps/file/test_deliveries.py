@@ -29,7 +29,7 @@ def file(tmp_path):
 
 
 def deliver(file: MapFile, waiting: Deliveries, *numbers: int) -> None:
-    waiting.mark_new([file.whole(each).keyframe for each in ids(*numbers)])
+    waiting.mark_new([new.keyframe for new in file.whole(ids(*numbers))])
 
 
 def test_new_keyframes_until_they_are_marked(file):
@@ -71,7 +71,7 @@ def test_poses_of_what_was_delivered(file):
 
 def test_a_pose_that_came_while_the_last_one_was_on_its_way(file):
     waiting = file.deliveries('fleet')
-    on_its_way = file.whole(KeyframeId(1, 1)).keyframe
+    on_its_way = file.whole(ids(1))[0].keyframe
     file.set_map_poses({KeyframeId(1, 1): MOVED})
     waiting.mark_new([on_its_way])
     assert waiting.moved(9) == {KeyframeId(1, 1): MOVED}
@@ -98,11 +98,11 @@ def test_a_map_that_is_not_shared_recalls_nothing(file):
 
 def test_what_is_forgotten_on_its_way_is_recalled(file):
     waiting = file.deliveries('fleet')
-    on_its_way = file.whole(KeyframeId(1, 1)).keyframe
+    on_its_way = file.whole(ids(1))[0].keyframe
     file.remove(ids(1))
     waiting.mark_new([on_its_way])
     assert waiting.recalled(9) == ids(1)
-    assert file.whole(KeyframeId(1, 1)) is None
+    assert file.whole(ids(1)) == []
 
 
 def test_what_is_forgotten_here_stays_there(file):

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,7 @@ def full_keyframe() -> Keyframe:
 def test_all_fields_come_back_bit_exact_after_closing(path: Path) -> None:
     first = full_keyframe()
     with contextlib.closing(opened(path)) as store:
-        store.upsert([NewKeyframe(first, SESSION)])
+        store.add([NewKeyframe(first, SESSION)])
     with contextlib.closing(opened(path)) as store:
         (found, similarity), = store.search(unit(0), 5)
         assert same(first, found)
@@ -127,7 +128,7 @@ def test_local_features_come_back_bit_exact(path: Path, codec: str, data: np.nda
     dim = 130 if codec == 'binary' else data.shape[1]
     added = NewKeyframe(keyframe(1).keyframe, session_of(1), EncodedFeatures(codec, dim, data))
     with contextlib.closing(opened(path, codec=codec)) as store:
-        store.upsert([added])
+        store.add([added])
     with contextlib.closing(opened(path, codec=codec)) as store:
         found = store.local_features([added.keyframe.id, KeyframeId(9, 9)])
     assert list(found) == [added.keyframe.id]
@@ -141,7 +142,7 @@ def test_many_large_local_features_are_read_at_once(store: MilvusStore) -> None:
     added = [NewKeyframe(keyframe(number).keyframe, session_of(1),
                          features(number, SELAVPR_FEATURES, SELAVPR_DIM))
              for number in range(1, 41)]
-    store.upsert(added)
+    store.add(added)
     found = store.local_features([new.keyframe.id for new in added])
     assert len(found) == 40
     assert all(found[new.keyframe.id].data.tobytes() == new.local.data.tobytes()
@@ -149,24 +150,24 @@ def test_many_large_local_features_are_read_at_once(store: MilvusStore) -> None:
 
 
 def test_twice_is_once(store: MilvusStore) -> None:
-    store.upsert([keyframe(1), keyframe(2), keyframe(1)])
-    store.upsert([keyframe(1), keyframe(2)])
+    store.add([keyframe(1), keyframe(2), keyframe(1)])
+    store.add([keyframe(1), keyframe(2)])
     assert len(store) == 2
     assert [found.id.keyframe_id for found, _ in store.search(unit(1), 9)] == [1, 2]
 
 
 def test_the_last_of_two_versions_stays(store: MilvusStore) -> None:
-    store.upsert([keyframe(1)])
+    store.add([keyframe(1)])
     newer = NewKeyframe(
         Keyframe(KeyframeId(1, 1), 7, unit(3), Pose.planar(1, 2, 3), 8.0), session_of(1))
-    store.upsert([newer])
+    store.add([newer])
     (found, _), = store.search(unit(3), 9)
     assert same(newer.keyframe, found)
 
 
 def test_search_is_exact_and_sorted(store: MilvusStore) -> None:
     added = [keyframe(number) for number in range(1, 251)]  # more than Lite leaves unflushed
-    store.upsert(added)
+    store.add(added)
     query = unit(1000)
     found = store.search(query, 20)
     wanted = sorted((float(np.dot(query, new.keyframe.global_descriptor)) for new in added),
@@ -177,7 +178,7 @@ def test_search_is_exact_and_sorted(store: MilvusStore) -> None:
 
 def test_excluded_sessions_are_not_found(store: MilvusStore) -> None:
     pairs = [(robot, session) for robot in (0, 3) for session in (1, 2, 3)]
-    store.upsert([keyframe(1, session=session, robot=robot) for robot, session in pairs])
+    store.add([keyframe(1, session=session, robot=robot) for robot, session in pairs])
 
     def found(exclude: list[tuple[int, int]]) -> list[tuple[int, int]]:
         hits = store.search(unit(1), 9, [SessionId(s, r) for r, s in exclude])
@@ -198,7 +199,7 @@ def at(number: int, x: float, moved_x: float | None = None) -> NewKeyframe:
 
 
 def test_a_hint_leaves_out_what_is_far(store: MilvusStore) -> None:
-    store.upsert([at(1, 0.0), at(2, 9.0), at(3, 0.0, 9.0), at(4, 9.0, 0.0), keyframe(5)])
+    store.add([at(1, 0.0), at(2, 9.0), at(3, 0.0, 9.0), at(4, 9.0, 0.0), keyframe(5)])
     found = store.search(unit(0), 9, hint=Hint(np.array([0.5, 0.0, 0.0]), 1.0))
     assert sorted(hit.id.keyframe_id for hit, _ in found) == [1, 4]
     found = store.search(unit(0), 9, [SessionId(1)], Hint(np.array([0.5, 0.0, 0.0]), 1.0))
@@ -207,11 +208,45 @@ def test_a_hint_leaves_out_what_is_far(store: MilvusStore) -> None:
 
 def test_sessions_and_the_last_of_a_robot(store: MilvusStore) -> None:
     pairs = [(1, 0), (2, 0), (12, 3), (5, 3)]
-    store.upsert([keyframe(1, session=session, robot=robot) for session, robot in pairs])
-    store.upsert([keyframe(2, session=12, robot=3)])
-    assert [(each.session, each.keyframes) for each in store.sessions()] == [
+    store.add([keyframe(1, session=session, robot=robot) for session, robot in pairs])
+    store.add([keyframe(2, session=12, robot=3)])
+    assert [(each.session, each.keyframes) for each in store.summaries()] == [
         (session_of(1), 1), (session_of(2), 1), (session_of(5, 3), 1), (session_of(12, 3), 2)]
     assert [store.last_session_id(robot) for robot in (0, 3, 4)] == [2, 12, 0]
+
+
+def test_all_of_it_can_be_listed_and_read(
+    store: MilvusStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(milvus_store, 'SCANNED_AT_ONCE', 7)  # so that there are several pages
+    monkeypatch.setattr(milvus_store, 'LOCAL_IDS', 3)
+    added = [keyframe(number, session=session, robot=robot)
+             for session, robot, count in ((1, 0, 20), (5, 3, 2), (12, 3, 9))
+             for number in range(1, count + 1)]
+    bare = replace(added[3], local=None, keyframe=replace(added[3].keyframe, has_local=False))
+    store.add([*reversed(added), bare])
+    moved = MapPose('map', Pose.planar(1.0, 2.0, 0.5))
+    store.set_map_poses({added[0].keyframe.id: moved})
+    ids = [each.keyframe.id for each in added]
+    assert list(store.stamps()) == [(each.keyframe.id, each.keyframe.stamp_ns) for each in added]
+    assert list(store.stamps(with_thumbnail=True)) == []
+    assert [(s.session, s.keyframes, s.last_ns, s.with_pose, s.with_map_pose)
+            for s in store.summaries()] == [
+        (session_of(1), 20, 20 * 10**9, 0, 1), (session_of(5, 3), 2, 2 * 10**9, 0, 0),
+        (session_of(12, 3), 9, 9 * 10**9, 0, 0)]
+    found = store.whole([*ids, KeyframeId(9, 9)])
+    assert [each.keyframe.id for each in found] == ids
+    assert found[0].keyframe.map_pose == moved
+    assert (found[3].local, found[3].keyframe.has_local) == (None, False)
+    for one, other in list(zip(found, added, strict=True))[4:]:
+        assert same(one.keyframe, other.keyframe)
+        assert one.session == other.session
+        assert one.local is not None
+        assert other.local is not None
+        assert one.local.data.tobytes() == other.local.data.tobytes()
+    store.remove(ids[:20])
+    assert store.summaries()[0].keyframes == 0
+    assert store.whole(ids[:20]) == []
 
 
 @pytest.mark.parametrize('other', [
@@ -219,16 +254,16 @@ def test_sessions_and_the_last_of_a_robot(store: MilvusStore) -> None:
     Session(SessionId(2), origin='a/0.1'),  # a copy of the map, with other numbers
 ])
 def test_a_session_that_is_another_one_is_refused(store: MilvusStore, other: Session) -> None:
-    store.upsert([keyframe(1)])
+    store.add([keyframe(1)])
     keyframe_id = KeyframeId(other.id.session_id, 2)
     with pytest.raises(MapError, match=f'session 1 there is not session {other.id} here'):
-        store.upsert([NewKeyframe(Keyframe(keyframe_id, 0, unit(2), None, 0.0), other)])
+        store.add([NewKeyframe(Keyframe(keyframe_id, 0, unit(2), None, 0.0), other)])
     assert len(store) == 1
 
 
 def test_map_poses_change_and_nothing_else(store: MilvusStore) -> None:
     first = full_keyframe()
-    store.upsert([NewKeyframe(first, SESSION, features(1)), keyframe(1)])
+    store.add([NewKeyframe(first, SESSION, features(1)), keyframe(1)])
     moved = MapPose('map', Pose.planar(9.0, 8.0, 0.0))
     assert store.set_map_poses({first.id: moved, KeyframeId(5, 5): moved}) == 1
     (found, _), *others = store.search(unit(0), 9)
@@ -241,7 +276,7 @@ def test_map_poses_change_and_nothing_else(store: MilvusStore) -> None:
 
 def test_removed_keyframes_are_gone_also_after_closing(path: Path) -> None:
     with contextlib.closing(opened(path)) as store:
-        store.upsert([keyframe(number) for number in (1, 2, 3)])
+        store.add([keyframe(number) for number in (1, 2, 3)])
         assert store.remove([KeyframeId(1, 1), KeyframeId(1, 3), KeyframeId(1, 4)]) == 2
     with contextlib.closing(opened(path)) as store:
         assert [found.id.keyframe_id for found, _ in store.search(unit(1), 9)] == [2]
@@ -261,7 +296,7 @@ def test_another_model_is_refused(path: Path, fact: str, value: object) -> None:
 
 def test_two_maps_on_one_server(path: Path) -> None:
     with contextlib.closing(opened(path)) as store:
-        store.upsert([keyframe(1)])
+        store.add([keyframe(1)])
         with contextlib.closing(opened(f'milvus://{path}#other', codec='int8')) as other:
             assert len(other) == 0
         assert len(store) == 1
@@ -277,7 +312,7 @@ def test_two_maps_on_one_server(path: Path) -> None:
 ])
 def test_what_does_not_fit_is_refused(store: MilvusStore, broken: NewKeyframe) -> None:
     with pytest.raises(MapError, match='^keyframe 1:1 '):
-        store.upsert([keyframe(2), broken])
+        store.add([keyframe(2), broken])
     assert len(store) == 0
 
 
@@ -322,30 +357,30 @@ def relay(path: Path) -> Iterator[Relay]:
 
 def test_a_server_that_goes_away_and_comes_back(relay: Relay) -> None:
     with contextlib.closing(opened(f'milvus://127.0.0.1:{relay.port}')) as store:
-        store.upsert([keyframe(1)])
+        store.add([keyframe(1)])
         relay.cut()
         for _ in range(3):
             with bounded():
-                store.upsert([keyframe(2)])
+                store.add([keyframe(2)])
         with bounded():
             store.search(unit(1), 1)
         relay.open()
-        store.upsert([keyframe(2)])
+        store.add([keyframe(2)])
         assert len(store.search(unit(1), 9)) == 2
 
 
 def test_a_server_that_freezes_and_goes_on(relay: Relay) -> None:
     with contextlib.closing(opened(f'milvus://127.0.0.1:{relay.port}')) as store:
-        store.upsert([keyframe(1)])
+        store.add([keyframe(1)])
         relay.running.clear()
-        for ask in (lambda: store.upsert([keyframe(2)]), lambda: store.search(unit(1), 1),
+        for ask in (lambda: store.add([keyframe(2)]), lambda: store.search(unit(1), 1),
                     lambda: store.local_features([KeyframeId(1, 1)]), lambda: len(store),
                     lambda: store.remove([KeyframeId(1, 9)])):
             with bounded():
                 ask()
         relay.running.set()
         time.sleep(0.2)
-        store.upsert([keyframe(2)])
+        store.add([keyframe(2)])
         assert len(store) == 2
 
 
@@ -363,7 +398,7 @@ def test_threads_and_stores_of_one_process_share_the_folder(path: Path) -> None:
 
     def write(session: int) -> None:
         for number in range(1, 121):
-            stores[session % 2].upsert([keyframe(number, session=session)])
+            stores[session % 2].add([keyframe(number, session=session)])
 
     threads = [threading.Thread(target=write, args=(session,)) for session in range(4)]
     for thread in threads:
@@ -395,7 +430,7 @@ def test_another_process_is_told_who_has_the_folder(store: MilvusStore, path: Pa
 WRITER = OPEN + """
 number = int(sys.argv[2])
 while True:
-    store.upsert([t.keyframe(number)])
+    store.add([t.keyframe(number)])
     if number % 5 == 0:
         store.remove([t.KeyframeId(1, number - 1)])
     print(number, flush=True)

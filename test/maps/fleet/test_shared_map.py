@@ -21,9 +21,8 @@ from selavpr_ros.maps.file.map_file import MapFile
 from selavpr_ros.maps.fleet import courier, milvus_store
 from selavpr_ros.maps.fleet.milvus_connection import Address
 from selavpr_ros.maps.fleet.milvus_store import MilvusStore
-from selavpr_ros.maps.fleet.shared_map import SharedMap
 from selavpr_ros.maps.keyframe import Hint, KeyframeId, MapPose, NewKeyframe, SessionId
-from selavpr_ros.maps.keyframe_map import DENSEST, OLDEST_SESSION
+from selavpr_ros.maps.keyframe_map import DENSEST, OLDEST_SESSION, KeyframeMap
 from selavpr_ros.maps.opening import open_map
 from selavpr_ros.pose import Pose
 from selavpr_ros.settings import make_settings
@@ -70,9 +69,8 @@ def settings_of(server: Relay, folder: Path, robot: int = 1, **others: Any) -> A
 @contextmanager
 def robot(
     server: Relay, folder: Path, number: int = 1, **others: Any
-) -> Iterator[SharedMap]:
+) -> Iterator[KeyframeMap]:
     with closing(open_map(settings_of(server, folder, number, **others), MODEL, DIM)) as found:
-        assert isinstance(found, SharedMap)
         yield found
 
 
@@ -87,7 +85,7 @@ def new(number: int, robot: int = 1, session: int = 1) -> NewKeyframe:
     return make_keyframe(number, session, robot, dim=DIM)
 
 
-def delivered(found: SharedMap) -> None:
+def delivered(found: KeyframeMap) -> None:
     until(lambda: found.undelivered == 0 and not found.shared_error)
 
 
@@ -252,7 +250,7 @@ def test_a_server_that_was_emptied_gets_everything_again(server, tmp_path):
             found.add(new(number))
         delivered(found)
         with look(server) as store, store._connection.asking('drop') as client:
-            for name in store._names:
+            for name in store._collections.names:
                 client.drop_collection(name)
         found.add(new(4))
         until(lambda: len(ids_on(server)) == 4)
