@@ -1,4 +1,4 @@
-"""Build a map file from recorded bags, or add them to one.
+"""Build a map from recorded bags, or add them to one.
 
 BAG is a rosbag2: a folder, or one of its .db3 or .mcap files. No ROS is needed. Each bag becomes
 a session of the map; a node that starts with map.path=OUT recognises the places in it.
@@ -9,6 +9,9 @@ a session of the map; a node that starts with map.path=OUT recognises the places
       one more session in the same map
   vpr build-map office.bag -o small.vprmap --set map.local_codec=binary
       a new map with local features in a sixteenth of the bytes
+  vpr build-map robot_3.bag -o milvus://fleet:19530 --robot-id 3
+      delivered to a map that robots share, as a node does it: by way of the robot's own file,
+      which map.own_path names
 
 Every keyframe is on the disk before the next image is read: Ctrl-C, or a power cut, keeps what
 was done.
@@ -43,14 +46,16 @@ if TYPE_CHECKING:
     from selavpr_ros.settings import Settings
 
 Recording = tuple['Bag', 'Sources']
+# For a shared map that does not answer, or refuses something, at the end.
+PATIENCE_S = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `vpr build-map`."""
     parser.add_argument('bags', type=Path, nargs='+', metavar='BAG',
                         help='rosbag2 folders or files')
-    parser.add_argument('-o', '--output', type=Path, required=True, metavar='OUT',
-                        help='map file; one that exists is added to')
+    parser.add_argument('-o', '--output', required=True, metavar='OUT',
+                        help='map file, or address of a shared map; one that exists is added to')
     parser.add_argument('--label', metavar='L',
                         help="what people call the sessions (default: each bag's name)")
     parser.add_argument('--robot-id', type=int, metavar='N',
@@ -62,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _settings(args: argparse.Namespace) -> Settings:
     return settings_from(args, {
-        'map.path': str(args.output), 'map.mode': 'mapping', 'map.read_only': False,
+        'map.path': args.output, 'map.mode': 'mapping', 'map.read_only': False,
         'robot_id': args.robot_id})
 
 
@@ -120,15 +125,22 @@ class _Work:
     skipped: Counter[str] = field(default_factory=Counter)
     start_s: float = field(default_factory=time.perf_counter)
 
-    def lines(self, keyframe_map: KeyframeMap, path: Path) -> Iterator[str]:
+    def lines(self, keyframe_map: KeyframeMap, settings: Settings) -> Iterator[str]:
         """What became of the map."""
+        from selavpr_ros.maps.fleet.milvus_connection import is_address, without_secrets
+        from selavpr_ros.maps.opening import own_path
+
         new, all_ids = self.keyframes, [keyframe.id for keyframe in keyframe_map]
         yield f'keyframes  {len(new)} new, {len(all_ids)} in the map'
         yield f'sessions   {_count_sessions(new)} new, {_count_sessions(all_ids)} in the map'
         if self.skipped:
             counts = ', '.join(f'{n} {why}' for why, n in self.skipped.most_common())
             yield f'left out   {counts}'
-        yield f'map        {path}, {size(path.stat().st_size)}'
+        path = own_path(settings)
+        told = f'{path}, {size(path.stat().st_size)}'
+        if is_address(settings.map.path):
+            told = f'{without_secrets(settings.map.path)}, by way of {told}'
+        yield f'map        {told}'
         yield f'seconds    {time.perf_counter() - self.start_s:.1f}'
 
 
@@ -174,6 +186,24 @@ def _add_all(
     return None
 
 
+def _deliver(keyframe_map: KeyframeMap) -> BaseException | None:
+    """Wait until a shared map has all keyframes; return why it has not."""
+    from selavpr_ros.errors import MapError
+
+    until_s = time.monotonic() + PATIENCE_S
+    try:
+        while count := keyframe_map.undelivered:
+            if not keyframe_map.shared_error:
+                until_s = time.monotonic() + PATIENCE_S
+            elif time.monotonic() > until_s:
+                return MapError(f'{count} keyframes wait to be delivered, which the next node or '
+                                f'vpr build-map of this robot does: {keyframe_map.shared_error}')
+            time.sleep(0.05)
+    except KeyboardInterrupt as error:
+        return error
+    return None
+
+
 def run(args: argparse.Namespace) -> None:
     """Open everything, replay, print what the map has now."""
     from selavpr_ros.maps.opening import open_map
@@ -186,13 +216,14 @@ def run(args: argparse.Namespace) -> None:
         bags = [opened.enter_context(Bag(path)) for path in args.bags]
         recordings = [(bag, topics_from(args, bag, settings)) for bag in bags]
         model = load_from_settings(settings.model)
-        with closing(open_map(settings, model.model_id)) as keyframe_map:
+        with closing(open_map(settings, model.model_id, model.global_dim)) as keyframe_map:
             recognizer = PlaceRecognizer(model, settings, keyframe_map)
             for recording in recordings:
                 _require_new(recording, recognizer)
             work = _Work()
             warm_up(model, settings.model.warmup_iters)
-            stopped_by = _add_all(recordings, recognizer, args.label, work)
-    print('\n'.join(work.lines(keyframe_map, args.output)))
+            stopped_by = _add_all(recordings, recognizer, args.label, work) or _deliver(
+                keyframe_map)
+    print('\n'.join(work.lines(keyframe_map, settings)))
     if stopped_by:
         raise stopped_by

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import resource
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import laps
@@ -24,9 +24,13 @@ from bags import (
     write_image_bag,
 )
 
+from selavpr_ros.cli import build_map
 from selavpr_ros.cli.main import main
 from selavpr_ros.errors import MapError
 from selavpr_ros.maps.file.map_file import MapFile
+from selavpr_ros.maps.fleet import milvus_store
+from selavpr_ros.maps.fleet.milvus_connection import Address
+from selavpr_ros.maps.fleet.milvus_store import open_existing
 from selavpr_ros.maps.keyframe_map import KeyframeMap
 from selavpr_ros.models import load_from_settings
 from selavpr_ros.place_recognizer import PlaceRecognizer
@@ -355,3 +359,57 @@ def test_kill_9(tmp_path, build, params, tuesday):
         ('long', 'odom', len(kept)), ('tuesday', 'odom', 9)]
     with MapFile(path) as file:
         assert len(KeyframeMap(file)) == len(kept) + 9
+
+
+# ---- a map that robots share -------------------------------------------------------------------
+
+
+@pytest.fixture
+def share(tmp_path, params):
+    """Run `vpr build-map ... -o milvus://fleet.db` for robot 3; returns the exit code."""
+    def share(*words: object) -> int:
+        return main(['build-map', *map(str, words), '--params', str(params), '--robot-id', '3',
+                     '-o', f'milvus://{tmp_path}/fleet.db',
+                     '--set', f'map.own_path={tmp_path}/own.vprmap'])
+
+    return share
+
+
+def shared(folder: Path) -> list[tuple[str, int, int]]:
+    with closing(open_existing(Address.parse(f'milvus://{folder}/fleet.db'))) as store:
+        return [(s.session.label, s.session.id.robot_id, s.keyframes) for s in store.summaries()]
+
+
+def test_bags_go_to_a_shared_map(monday, tuesday, share, tmp_path, capsys):
+    assert share(monday) == 0
+    own = tmp_path / 'own.vprmap'
+    output = capsys.readouterr().out
+    assert 'keyframes  24 new, 24 in the map\n' in output
+    assert f"map        map 'selavpr' on {tmp_path}/fleet.db, by way of {own}, " in output
+    assert shared(tmp_path) == [('monday', 3, 24)]
+    assert share(tuesday) == 0
+    assert shared(tmp_path) == [('monday', 3, 24), ('tuesday', 3, 9)]
+    assert sessions(own)[0] == ('3/1', 'monday', 'odom', 24, 24)
+    assert share(monday) == 1
+    assert 'it holds keyframes of robot 3 with the stamps of' in capsys.readouterr().err
+
+
+def test_what_a_shared_map_refuses_is_told_and_kept(
+    monday, tuesday, share, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(build_map, 'PATIENCE_S', 0.0)
+    monkeypatch.setattr(milvus_store, 'MAX_LOCAL_BYTES', 10)
+    assert share(monday) == 1
+    output, error = capsys.readouterr()
+    assert 'keyframes  24 new, 24 in the map\n' in output
+    assert ' keyframes wait to be delivered, which the next node or vpr build-map' in error
+    monkeypatch.undo()
+    assert sessions(tmp_path / 'own.vprmap')[0][3] == 24
+    assert share(tuesday) == 0
+    assert [count for _, _, count in shared(tmp_path)] == [24, 9]
+
+
+def test_a_shared_map_wants_to_know_the_robot(monday, params, tmp_path, capsys):
+    assert main(['build-map', str(monday), '--params', str(params),
+                 '-o', f'milvus://{tmp_path}/fleet.db']) == 1
+    assert 'set robot_id to a number from 1 on' in capsys.readouterr().err

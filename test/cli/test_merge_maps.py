@@ -106,3 +106,23 @@ def test_wrong_usage_exits_with_2(words, capsys):
 
 def test_the_codecs_are_those_of_the_library():
     assert merge_maps.CODECS == RICHEST_FIRST
+
+
+def test_a_shared_map_and_back(maps, merge, tmp_path, capsys):
+    address = f'milvus://{tmp_path}/fleet.db#week'
+    assert main(['merge-maps', *map(str, maps), '-o', address]) == 0
+    shared = f"map 'week' on {tmp_path}/fleet.db"
+    assert capsys.readouterr().out.endswith(f'\n{shared}: 2 sessions, 153 keyframes\n')
+    code, target = merge(address)
+    assert code == 0
+    output = capsys.readouterr().out
+    assert 'fleet.db        1        1  morning          3' in output
+    assert f'{target}: 2 sessions, 153 keyframes, ' in output
+    with MapFile(target) as file:
+        assert [s.keyframes for s in file.summaries()] == [3, 150]
+
+
+def test_a_shared_map_that_is_not_there_is_one_line(merge, tmp_path, capsys):
+    assert merge(f'milvus://{tmp_path}/fleet.db')[0] == 1
+    assert capsys.readouterr().err == (
+        f"vpr merge-maps: map 'selavpr' on {tmp_path}/fleet.db: there is no such map\n")
