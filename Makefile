@@ -1,7 +1,9 @@
 SHELL := bash
 IN_ENV := source scripts/env.sh &&
+# A link that leads nowhere is an error (but not with --quiet). Nothing is fetched.
+MKDOCS := NO_MKDOCS_2_WARNING=1 python -m mkdocs build --strict
 
-.PHONY: help setup test demo lint params clean distclean
+.PHONY: help setup test demo lint docs params clean distclean
 
 help:  ## show this text
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -16,14 +18,17 @@ test: setup  ## run all tests; ARGS='-k matching' goes to pytest
 demo: setup  ## drive a robot through a simulated world, or play BAG=path, into the real node
 	$(IN_ENV) vpr demo $(if $(BAG),--bag '$(BAG)') $(ARGS)
 
-lint: setup  ## run ruff, mypy and import-linter
-	$(IN_ENV) python -m ruff check && python -m mypy && lint-imports
+lint: setup  ## run ruff, mypy and import-linter, and check the links of the documentation
+	$(IN_ENV) python -m ruff check && python -m mypy && lint-imports && $(MKDOCS)
+
+docs: setup  ## build the documentation into site/
+	$(IN_ENV) $(MKDOCS)
 
 params: setup  ## write config/vpr.yaml and the docs' tables of parameters, messages, reasons
 	$(IN_ENV) python scripts/reference.py
 
 clean:  ## remove what was built and cached, but not .venv
-	rm -rf build install log *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build install log site *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name .venv -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean  ## remove .venv too

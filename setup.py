@@ -53,6 +53,8 @@ setup(
             matplotlib, 'gtsam>=4.3; python_version >= "3.11"',
             # The last one for Python 3.10 crashes with numpy 2.
             'gtsam==4.2; python_version < "3.11"', 'numpy<2; python_version < "3.11"'],
+        # The site of docs/.
+        'docs': ['mkdocs>=1.6,<2', 'mkdocs-material>=9.6,<10'],
         # Reports, with pictures: evaluate, replay, compare, demo.
         'evaluation': ['jinja2>=3.0', matplotlib],
         # A shared map in Milvus; python-dotenv because pymilvus imports what it does not ask for.

@@ -74,7 +74,7 @@ install_libraries() {
     keep_what_is_there >"$stamps/constraints.txt"
     # Of pip's words only those that show that something goes on; its errors come on stderr.
     PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --disable-pip-version-check \
-        --constraint "$stamps/constraints.txt" --editable '.[backend,evaluation,milvus,test,train]' "$@" \
+        --constraint "$stamps/constraints.txt" --editable '.[backend,docs,evaluation,milvus,test,train]' "$@" \
         | { grep -E '^(Collecting|Installing|Successfully)' || true; }
 }
 
