@@ -68,7 +68,7 @@ class TestPage:
     def test_every_setting_exists(self, page):
         if page.name == 'extending.md':
             return  # the walk through a change names settings that are not there yet
-        named = re.compile(rf'(?<![\w/.])((?:{"|".join(GROUPS)})\.[a-z_]+)')
+        named = re.compile(rf'(?<![\w/.])((?:{"|".join(GROUPS)})\.[a-z0-9_]+)')
         texts = [*code(page), *(' '.join(words) for words in commands(page))]
         for name in (name for text in texts for name in named.findall(text)):
             assert name in SETTINGS, f'{page.name}: {name}'
