@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from selavpr_ros.evaluation.measure import median_ms
 from selavpr_ros.images.camera import Camera
-from selavpr_ros.matching.geometry import FUNDAMENTAL, PNP, RelativePose, verify
+from selavpr_ros.matching.geometry import FUNDAMENTAL, PNP, verify
+from selavpr_ros.matching.relative_pose import RelativePose
 from selavpr_ros.simulation import Camera as TownCamera
 from selavpr_ros.simulation import World, depth_map
 from selavpr_ros.text import line

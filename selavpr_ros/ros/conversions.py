@@ -29,7 +29,7 @@ from selavpr_ros.decision.relocalization import Relocalization
 from selavpr_ros.images.decoding import decode
 from selavpr_ros.images.raw import KNOWN_ENCODINGS
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
-from selavpr_ros.matching.geometry import RelativePose
+from selavpr_ros.matching.relative_pose import RelativePose
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.records import evidence_of

@@ -10,15 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from selavpr_ros.matching.geometry import (
-    FUNDAMENTAL,
-    HOMOGRAPHY,
-    LEAST_PAIRS,
-    PNP,
-    Camera,
-    RelativePose,
-    verify,
-)
+from selavpr_ros.images.camera import Camera
+from selavpr_ros.matching.geometry import FUNDAMENTAL, HOMOGRAPHY, PNP, verify
+from selavpr_ros.matching.relative_pose import LEAST_PAIRS, RelativePose
 from selavpr_ros.pose import Pose, compose, relative_pose
 
 SIZE = (480, 640)
@@ -100,6 +94,44 @@ def test_a_camera_that_stands_still_or_only_turns_fits():
             found = verify(pairs, POSITIONS, SIZE, method, CAMERA)
             assert found.inliers.mean() > 0.9
             assert found.pose is None  # it moved nowhere, so there is no direction
+
+
+def facade() -> np.ndarray:
+    """(N,) metres to a wall that is seen a little from the side."""
+    return 8.0 / (1.0 + 0.3 * (PIXELS[:, 0] - MATRIX[0, 2]) / 400.0)
+
+
+def floor() -> np.ndarray:
+    """(N,) metres to the ground, 1.2 m below a camera that looks down by 46 deg."""
+    y = (PIXELS[:, 1] - MATRIX[1, 2]) / 400.0
+    return 1.2 / (math.cos(0.8) * y + math.sin(0.8))
+
+
+@pytest.mark.parametrize('plane', [facade, floor])
+@pytest.mark.parametrize('seed', range(4))
+def test_a_plane_fits_and_no_wrong_direction_follows(plane, seed):
+    """Two movements explain a plane: there is no pose, or its covariance says how unsure it is."""
+    shift_m = np.random.default_rng(seed).normal(0, 0.5, 3)
+    pairs, is_wrong = pairs_after(rigid(TURN, shift_m), plane(), wrong=0.4)
+    found = verify(pairs, POSITIONS, SIZE, FUNDAMENTAL, CAMERA)
+    assert found.inliers[~is_wrong].mean() > 0.85
+    if found.pose:
+        error = found.pose.translation - shift_m / np.linalg.norm(shift_m)
+        assert error @ np.linalg.solve(found.pose.covariance[:3, :3], error) < 3 * 2.0**2
+
+
+@pytest.mark.parametrize('plane', [facade, floor])
+@pytest.mark.parametrize('shift_m', [np.zeros(3), SHIFT_M / 2.0])
+def test_depth_of_a_plane_gives_metres(plane, shift_m):
+    pairs, is_wrong = pairs_after(rigid(TURN, shift_m), plane(), wrong=0.4)
+    found = verify(pairs, POSITIONS, SIZE, PNP, CAMERA, depth_image(plane()))
+    assert found.inliers[~is_wrong].mean() > 0.9
+    assert found.inliers[is_wrong].mean() < 0.1
+    assert found.pose is not None
+    error = np.append(found.pose.translation - shift_m, cv2.Rodrigues(
+        found.pose.rotation @ cv2.Rodrigues(TURN)[0].T)[0])
+    assert np.linalg.norm(error[:3]) < 0.3
+    assert error @ np.linalg.solve(found.pose.covariance, error) < 6 * 2.0**2
 
 
 @pytest.mark.parametrize('seed', range(3))

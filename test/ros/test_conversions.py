@@ -16,8 +16,9 @@ from selavpr_ros.errors import ImageError
 from selavpr_ros.evaluation.run_report import tables
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, MapPose, SessionId
 from selavpr_ros.matching.evidence import Match
-from selavpr_ros.matching.geometry import Geometry, RelativePose
+from selavpr_ros.matching.geometry import Geometry
 from selavpr_ros.matching.query import Query
+from selavpr_ros.matching.relative_pose import RelativePose
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.records import EVIDENCE, QueryRecord, Run, record
