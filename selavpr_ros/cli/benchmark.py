@@ -32,7 +32,7 @@ from selavpr_ros.models.catalogue import BUILT_IN
 from selavpr_ros.text import line, markdown_line, markdown_rule
 
 if TYPE_CHECKING:
-    from selavpr_ros.evaluation.map_costs import Plan
+    from selavpr_ros.evaluation.map_costs.plan import Plan
     from selavpr_ros.evaluation.measure import Cost
     from selavpr_ros.evaluation.truth import EvaluationSet
 
@@ -42,7 +42,7 @@ COLUMNS, WIDTHS = ('', 'ms', 'plain ms', 'ratio', ''), (24, 8, 10, 6, 0)
 COST_COLUMNS = (
     'system', 'input', 'M params', 'forward ms', 'relative', 'match ms', 'query ms', 'global kB',
     'local kB')
-COST_WIDTHS = (18, *(9 for _ in COST_COLUMNS[1:]))
+COST_WIDTHS = (18, *(10 for _ in COST_COLUMNS[1:]))
 
 
 class Row(NamedTuple):
@@ -236,7 +236,7 @@ def _read_sets(args: argparse.Namespace) -> list[EvaluationSet]:
 
 def plan_map(args: argparse.Namespace) -> Plan:
     """What --map measures; images are found and models loaded before anything is."""
-    from selavpr_ros.evaluation import map_costs
+    from selavpr_ros.evaluation.map_costs.plan import QUICK_SIZES, SIZES, Plan
     from selavpr_ros.models import load_model
 
     sets = _read_sets(args)
@@ -244,23 +244,19 @@ def plan_map(args: argparse.Namespace) -> Plan:
         raise SettingError('--map needs a model: name --weights, or leave the option out')
     weights = ['embedded'] if args.weights is None else args.weights
     models = {name: load_model(name, device=args.device) for name in weights}
-    sizes = args.sizes or (map_costs.QUICK_SIZES if args.quick else map_costs.SIZES)
+    sizes = args.sizes or (QUICK_SIZES if args.quick else SIZES)
     if args.quick:
-        return map_costs.Plan(models, sets, sizes, keyframes=50, repetitions=3,
-                              process_keyframes=0, progress=True)
-    return map_costs.Plan(models, sets, sizes, progress=True)
+        return Plan(models, sets, sizes, keyframes=50, repetitions=3, process_keyframes=0,
+                    progress=True)
+    return Plan(models, sets, sizes, progress=True)
 
 
 def print_map(args: argparse.Namespace) -> None:
     """Print a table after the other; leave the numbers and a picture in a folder."""
-    from selavpr_ros.evaluation.map_costs import measure_all
-    from selavpr_ros.evaluation.map_costs_picture import (
-        draw_costs,
-        format_part,
-        format_verdicts,
-        write_costs,
-    )
-    from selavpr_ros.evaluation.map_costs_results import MapCosts
+    from selavpr_ros.evaluation.map_costs.picture import draw_costs
+    from selavpr_ros.evaluation.map_costs.plan import measure_all
+    from selavpr_ros.evaluation.map_costs.results import MapCosts
+    from selavpr_ros.evaluation.map_costs.tables import format_part, format_verdicts, write_costs
     from selavpr_ros.evaluation.result_folder import make_folder, versions
 
     plan, costs = plan_map(args), MapCosts()

@@ -29,7 +29,7 @@ from selavpr_ros.cli.benchmark import (
 )
 from selavpr_ros.cli.main import main
 from selavpr_ros.errors import GroundTruthError, SettingError
-from selavpr_ros.evaluation.map_costs import Plan
+from selavpr_ros.evaluation.map_costs.plan import Plan
 from selavpr_ros.evaluation.measure import Cost, measure_cost, median_ms, plan
 from selavpr_ros.models.catalogue import SYSTEMS
 from selavpr_ros.models.footprint import Footprint

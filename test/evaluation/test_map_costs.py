@@ -8,40 +8,32 @@ import math
 import numpy as np
 import pytest
 
-from selavpr_ros.evaluation import map_costs
-from selavpr_ros.evaluation.map_costs import (
-    Drive,
-    Plan,
-    ask,
-    estimate,
-    measure_all,
-    measure_bytes,
-    measure_kind,
-    measure_matching,
-    measure_object_bytes,
-    measure_process,
-    measure_recall,
-    measure_size,
-    open_cold,
-    own_memory,
-    random_features,
-    why_no_room,
-    write_map,
-)
-from selavpr_ros.evaluation.map_costs_picture import (
-    draw_costs,
-    format_part,
-    format_verdicts,
-    verdicts,
-    write_costs,
-)
-from selavpr_ros.evaluation.map_costs_results import (
+from selavpr_ros.evaluation.map_costs import plan as plan_module
+from selavpr_ros.evaluation.map_costs.codecs import measure_bytes, measure_matching, measure_recall
+from selavpr_ros.evaluation.map_costs.drive import Drive, random_features, write_map
+from selavpr_ros.evaluation.map_costs.picture import draw_costs
+from selavpr_ros.evaluation.map_costs.plan import PARTS, Plan, estimate, measure_all, why_no_room
+from selavpr_ros.evaluation.map_costs.process import measure_process, own_memory
+from selavpr_ros.evaluation.map_costs.results import (
     CodecBytes,
     CodecRecall,
     CodecTime,
     MapCosts,
     ProcessMemory,
     SizeCosts,
+)
+from selavpr_ros.evaluation.map_costs.sizes import (
+    ask,
+    measure_kind,
+    measure_object_bytes,
+    measure_size,
+    open_cold,
+)
+from selavpr_ros.evaluation.map_costs.tables import (
+    format_part,
+    format_verdicts,
+    verdicts,
+    write_costs,
 )
 from selavpr_ros.evaluation.truth import EvaluationSet
 from selavpr_ros.maps.file.map_file import MapFile
@@ -238,10 +230,10 @@ def test_no_estimate_without_two_sizes_of_one_kind():
 def test_no_room_is_told_with_numbers(tmp_path, monkeypatch):
     assert why_no_room(tmp_path, 1) == ''
     assert 'of free space, 1000000.0 GB are needed: choose' in why_no_room(tmp_path, 10**15)
-    monkeypatch.setattr(map_costs, 'why_no_room', lambda folder, needed: 'it is full')
+    monkeypatch.setattr(plan_module, 'why_no_room', lambda folder, needed: 'it is full')
     plan, costs = Plan({}, sizes=(300,), process_keyframes=5), MapCosts()
-    map_costs.PARTS['sizes'](plan, tmp_path, costs)
-    map_costs.PARTS['process'](plan, tmp_path, costs)
+    PARTS['sizes'](plan, tmp_path, costs)
+    PARTS['process'](plan, tmp_path, costs)
     assert costs.left_out == {'sizes': 'no 300 keyframes: it is full', 'process': 'it is full'}
 
 
