@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from selavpr_ros.errors import DescriptorError, SettingError
+from selavpr_ros.errors import SettingError
+from selavpr_ros.evaluation.description import Described, describe, describe_one
 from selavpr_ros.evaluation.metrics import RECALL_AT, share_within
-from selavpr_ros.evaluation.truth import EvaluationSet, Images
-from selavpr_ros.images.compressed import read_image
-from selavpr_ros.images.preprocess import preprocess
+from selavpr_ros.evaluation.truth import EvaluationSet
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId
 from selavpr_ros.maps.local_codec import FLOAT16, EncodedFeatures, encode
 from selavpr_ros.matching.evidence import Match, rerank
@@ -25,24 +20,9 @@ from selavpr_ros.models import VprModel
 from selavpr_ros.settings import Settings
 
 TOP_K = Settings().index.top_k  # as many as the node re-ranks
-DESCRIPTOR_BYTES = 4 + 2  # of each number: float32, and the index's copy in float16
 # What put the database images in their order: the global descriptors alone, or the mutual matches
 # of the best TOP_K.
 GLOBAL, RERANKED = 'global', 're-ranked'
-
-
-class Stopwatch:
-    """Milliseconds by stage: those of place_recognizer.STAGES that an evaluation has."""
-
-    def __init__(self) -> None:
-        self.stage_ms: dict[str, list[float]] = defaultdict(list)
-
-    @contextmanager
-    def measure(self, stage: str) -> Iterator[None]:
-        """Measure what the `with` statement holds; a device has to be waited for inside."""
-        start = time.perf_counter()
-        yield
-        self.stage_ms[stage].append(1e3 * (time.perf_counter() - start))
 
 
 # ---- the result ---------------------------------------------------------------------------------
@@ -113,81 +93,6 @@ class Evaluation:
         return {n: self.recall_at(n, way, of_all=of_all) for n in RECALL_AT if n <= self.top_k}
 
 
-# ---- description --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Described:
-    """N images as a model sees them, on the CPU.
-
-    Attributes:
-        global_descriptors: (N, D) float32 unit rows.
-        local_features: of N images, as a keyframe map holds them; None where the model has none
-            or they were not asked for.
-        stopwatch: what it took; a search goes on with it.
-    """
-
-    global_descriptors: torch.Tensor
-    local_features: list[EncodedFeatures] | None
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
-
-    def bytes_per_keyframe(self, local: bool = True) -> float:
-        """What an image takes in the memory of a keyframe map.
-
-        Args:
-            local: with the local features.
-        """
-        count, dim = self.global_descriptors.shape
-        kept = self.local_features if local and self.local_features else ()
-        return DESCRIPTOR_BYTES * dim + sum(each.nbytes for each in kept) / count
-
-
-def _describe_one(
-    model: VprModel, image: Path | np.ndarray, stopwatch: Stopwatch
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Descriptors (D,) on the CPU and (n, d) on the model's device."""
-    pixels = read_image(image)
-    with stopwatch.measure('preprocess'):
-        tensor = preprocess(pixels, model.image_size, model.resize)[None]
-    with stopwatch.measure('network'):
-        descriptors = model(tensor.to(model.device, model.dtype))
-        global_descriptor = descriptors.global_descriptor[0].cpu()
-    if not global_descriptor.isfinite().all():
-        name = image if isinstance(image, Path) else 'an image'
-        raise DescriptorError(f'{model.model_id}: the descriptor of {name} is not finite')
-    local = descriptors.local_features
-    return global_descriptor, None if local is None else local[0]
-
-
-@torch.inference_mode()
-def describe(
-    model: VprModel, images: Images, *, local: bool = True, codec: str = FLOAT16,
-    progress: bool = False,
-) -> Described:
-    """Describe images one by one, as a robot does.
-
-    Args:
-        model: as it is: in training, call `model.eval()` before.
-        images: paths, or (H, W, 3) uint8 RGB arrays.
-        local: keep local features: SelaVPR's take 0.95 MB an image in float16.
-        codec: how they are kept, one of `local_codec.CODECS`.
-        progress: show a bar.
-
-    Raises:
-        ImageError: a file cannot be read, or an array is no image.
-        DescriptorError: a descriptor is not finite.
-        SettingError: no such codec.
-    """
-    global_descriptors, kept, stopwatch = [], [], Stopwatch()
-    for image in tqdm(images, desc='describing', unit='image', leave=False, disable=not progress):
-        global_descriptor, features = _describe_one(model, image, stopwatch)
-        global_descriptors.append(global_descriptor)
-        encoded = encode(features, codec) if local and features is not None else None
-        if encoded is not None:
-            kept.append(encoded)
-    return Described(torch.stack(global_descriptors), kept or None, stopwatch)
-
-
 # ---- search and re-ranking ----------------------------------------------------------------------
 
 
@@ -242,7 +147,7 @@ def described_queries(
             yield query, database.global_descriptors[query], features
         else:
             image = evaluation_set.queries[query]
-            yield query, *_describe_one(model, image, database.stopwatch)
+            yield query, *describe_one(model, image, database.stopwatch)
 
 
 def _ask(

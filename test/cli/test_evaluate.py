@@ -13,7 +13,7 @@ import laps
 import pytest
 
 from selavpr_ros.cli.main import main
-from selavpr_ros.evaluation.recall import describe
+from selavpr_ros.evaluation.description import describe
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, NewKeyframe, Session, SessionId
 from selavpr_ros.maps.keyframe_map import KeyframeMap
 from selavpr_ros.models import load_model

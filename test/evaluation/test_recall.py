@@ -9,11 +9,11 @@ import torch
 from torch.nn.functional import normalize
 
 from selavpr_ros.errors import DescriptorError, ImageError, SettingError
+from selavpr_ros.evaluation.description import describe
 from selavpr_ros.evaluation.recall import (
     GLOBAL,
     RERANKED,
     Ranking,
-    describe,
     evaluate,
     evaluate_codecs,
     order_by_matches,
