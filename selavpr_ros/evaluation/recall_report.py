@@ -139,15 +139,15 @@ class RecallReport(Report):
     _curves: bytes = field(default=b'', init=False)
 
     def add(self, evaluation: Evaluation) -> None:
-        """Take in the answers of one more method.
-
-        Raises:
-            ImageError: an image that is shown cannot be read again.
-        """
+        """Take in the answers of one more method."""
         self.evaluations.append(evaluation)
-        self._worst.append(_worst_section(evaluation))
-        self._hits.append(png_of(draw_hits_and_misses(evaluation)))
-        self._curves = png_of(draw_precision_recall(self.evaluations))
+
+    def _draw(self) -> None:
+        """Draw what is new; the images are read again, so that this comes after the data."""
+        for evaluation in self.evaluations[len(self._hits):]:
+            self._worst.append(_worst_section(evaluation))
+            self._hits.append(png_of(draw_hits_and_misses(evaluation)))
+            self._curves = png_of(draw_precision_recall(self.evaluations))
 
     @property
     def summary(self) -> str:
@@ -173,6 +173,7 @@ class RecallReport(Report):
         return {'answers': answer_rows(self.evaluations)}
 
     def pictures(self) -> dict[str, bytes]:
+        self._draw()
         hits = zip(map(_picture_name, self.evaluations), self._hits, strict=True)
         return {'precision_recall': self._curves, **dict(hits)}
 
@@ -186,6 +187,7 @@ class RecallReport(Report):
         return f'Evaluation of {self.evaluations[0].evaluation_set.name}', self.summary
 
     def sections(self) -> Iterable[Section]:
+        self._draw()
         yield Section('Recall', table=self.recall_table(), texts=2)
         yield Section('What a score is worth as a gate', GATES, self.gate_table(), 2,
                       [[Picture(png_source(self._curves))]])

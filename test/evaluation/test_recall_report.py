@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import cv2
 import numpy as np
 import pytest
 
+from selavpr_ros.errors import ImageError
 from selavpr_ros.evaluation.recall import GLOBAL, RERANKED, Evaluation, Ranking, evaluate
 from selavpr_ros.evaluation.recall_report import RecallReport, worst_false_answers
 from selavpr_ros.evaluation.truth import EvaluationSet
@@ -96,3 +98,23 @@ def test_a_terminal_shows_what_was_asked_and_two_tables(asked, told):
     assert summary.startswith('half: 2 queries')
     assert recall.split()[:3] == ['method', 'order', 'recall@1']
     assert gates.splitlines()[0].endswith('from score')
+
+
+def test_the_data_are_written_before_an_image_is_read_again(asked, told, tmp_path):
+    files = [tmp_path / f'{number}.png' for number in range(3)]
+    for file, image in zip(files, asked.database, strict=True):
+        cv2.imwrite(str(file), image[..., ::-1])
+    report = report_of(evaluate(told(), replace(asked, database=files)))
+    files[0].unlink()
+    (tmp_path / 'out').mkdir()
+    with pytest.raises(ImageError, match='0.png cannot be read'):
+        report.write(tmp_path / 'out')
+    assert (tmp_path / 'out/answers.csv').is_file()
+
+
+def test_a_method_that_comes_later_is_drawn_too(asked, told, tmp_path):
+    report = report_of(evaluate(told(), asked))
+    report.write(tmp_path)
+    report.add(evaluate(told(False), asked))
+    report.write(tmp_path)
+    assert (tmp_path / 'report.html').read_text().count('<h2>Hits and misses: told') == 2
