@@ -43,7 +43,7 @@ ARGUMENTS = {
     'camera_info_topic': "Calibration of the camera; '' is camera_info beside image_topic",
     'depth_topic': "Depth images for verify.geometry pnp; '' is 'depth' in the namespace",
     'image_transport': "'raw' or 'compressed'",
-    'weights': "'embedded', 'hog' (no weights) or a checkpoint",
+    'weights': "Path of a checkpoint, or a name that 'vpr models' lists",
     'map': "File that the map lives in, e.g. office.vprmap; '' is gone when the node ends",
     'mode': "'mapping' keeps keyframes, 'localization' only looks for places in the map",
     'device': "'auto', 'cpu', 'cuda' or 'cuda:N'",

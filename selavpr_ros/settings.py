@@ -123,9 +123,9 @@ class ModelSettings(_Checked):
     """Which model, and where it runs."""
 
     weights: str = setting(
-        'embedded', "The model: 'embedded' (built in), 'hog' (no weights, the baseline), the path "
-        'of a checkpoint of SelaVPR, CricaVPR, SALAD, FoL or DINOv2, or the name of a DINOv2 '
-        'backbone in timm. System and sizes are read from the checkpoint.')
+        'embedded', 'The model: the path of a checkpoint, from which system and sizes are read, or '
+        "a name that `vpr models` lists, such as 'embedded' (built in) or 'hog' (no weights, the "
+        'baseline).')
     weights_sha256: str = setting(
         '', 'SHA-256 of the checkpoint, 64 hex digits: any other file is refused. Empty accepts '
         'every file.')
