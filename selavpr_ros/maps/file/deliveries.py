@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from selavpr_ros.maps.file.database import Database
-from selavpr_ros.maps.file.rows import ONE_KEYFRAME, key_of, pose_bytes, pose_of
+from selavpr_ros.maps.file.rows import ONE_KEYFRAME, forget, key_of, pose_bytes, pose_of
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, MapPose
 
 _NEW = (
@@ -110,3 +110,15 @@ def count_undelivered(database: Database) -> int:
     (count,), = database.select(
         'SELECT (SELECT count(*) FROM keyframes) - (SELECT count(*) FROM delivered)')
     return int(count)
+
+
+def forget_delivered(database: Database, ids: Iterable[KeyframeId]) -> list[KeyframeId]:
+    """See `MapFile.forget_delivered`."""
+    with database.writing():
+        delivered = [keyframe_id for keyframe_id in ids if database.execute(
+            f'DELETE FROM delivered WHERE keyframe IN (SELECT number {ONE_KEYFRAME})',
+            key_of(keyframe_id)).rowcount]
+        if delivered:
+            forget(database, delivered)
+            take_back(database, delivered)
+    return delivered

@@ -12,13 +12,15 @@ import numpy as np
 from selavpr_ros.errors import MapError
 from selavpr_ros.maps.file.copies import appearing, copy_to
 from selavpr_ros.maps.file.database import Database
-from selavpr_ros.maps.file.deliveries import Deliveries, count_undelivered, take_back
+from selavpr_ros.maps.file.deliveries import Deliveries, count_undelivered, forget_delivered
 from selavpr_ros.maps.file.errors import explained
 from selavpr_ros.maps.file.rows import (
     DESCRIPTOR,
     KEYFRAMES,
     ONE_KEYFRAME,
     SUMMARIES,
+    bytes_by_table,
+    forget,
     insert,
     key_of,
     keyframe_of,
@@ -54,6 +56,8 @@ class MapFile:
 
     Attributes:
         database: for questions in SQL.
+        manifest: what the file says of itself.
+        uuid, model_id, codec: the same as in the manifest.
 
     Raises:
         MapError: there is none, or it is damaged, of another program, of a newer version, or
@@ -65,27 +69,13 @@ class MapFile:
     ) -> None:
         self.path, self.read_only = path, read_only
         self.database = Database(path, manifest, read_only)
-        self.manifest = self.database.manifest
+        self.manifest = kept = self.database.manifest
+        self.uuid, self.model_id, self.codec = kept.uuid, kept.model_id, kept.codec
 
     @property
     def name(self) -> str:
         """Its path."""
         return str(self.database)
-
-    @property
-    def uuid(self) -> str:
-        """Identity of the map; a copy has the same."""
-        return self.manifest.uuid
-
-    @property
-    def model_id(self) -> str:
-        """Of the descriptors."""
-        return self.manifest.model_id
-
-    @property
-    def codec(self) -> str:
-        """How the map keeps local features."""
-        return self.manifest.codec
 
     def close(self) -> None:
         """Move the log into the file, and let go of it."""
@@ -130,15 +120,7 @@ class MapFile:
     def remove(self, ids: Iterable[KeyframeId]) -> int:
         """Forget keyframes with all that belongs to them; returns how many there were."""
         with self.database.writing():
-            return self._forget(ids)
-
-    def _forget(self, ids: Iterable[KeyframeId]) -> int:
-        self.database.execute('DELETE FROM search_graph')
-        return sum(
-            self.database.execute(
-                f'DELETE FROM keyframes WHERE number IN (SELECT number {ONE_KEYFRAME})',
-                key_of(keyframe_id)).rowcount
-            for keyframe_id in ids)
+            return forget(self.database, ids)
 
     def forget_delivered(self, ids: Iterable[KeyframeId]) -> list[KeyframeId]:
         """Forget keyframes here, and leave them in the shared map.
@@ -146,14 +128,7 @@ class MapFile:
         Returns:
             Those that went; the others are nowhere else yet, and stay.
         """
-        with self.database.writing():
-            delivered = [keyframe_id for keyframe_id in ids if self.database.execute(
-                f'DELETE FROM delivered WHERE keyframe IN (SELECT number {ONE_KEYFRAME})',
-                key_of(keyframe_id)).rowcount]
-            if delivered:
-                self._forget(delivered)
-                take_back(self.database, delivered)
-        return delivered
+        return forget_delivered(self.database, ids)
 
     def keep_graph(self, graph: bytes) -> None:
         """Keep `KeyframeIndex.graph_bytes()` of all keyframes, which saves the next start time."""
@@ -285,16 +260,6 @@ class MapFile:
         covariance, key = found[0]
         return None if covariance is None else np.frombuffer(covariance, '<f8'), int(key or 0)
 
-    def bytes_by_table(self) -> dict[str, tuple[int, int]]:
-        """Rows and bytes of content of what makes a map large."""
-        contents = {'descriptors': ('keyframes', 'descriptor'),
-                    'local features': ('local_features', 'data'),
-                    'thumbnails': ('thumbnails', 'jpeg')}
-        return {
-            name: self.database.select(
-                f'SELECT count(*), coalesce(sum(length({column})), 0) FROM {table}')[0]
-            for name, (table, column) in contents.items()}
-
     def describe(self) -> dict[str, Any]:
         """Who made the file and when, its bytes, and what they consist of."""
         size = self.path.stat().st_size + self.database.log_bytes if self.path else self.nbytes
@@ -302,7 +267,7 @@ class MapFile:
             'creator': self.manifest.creator, 'created_ns': self.manifest.created_ns,
             'file_bytes': size,
             'contents': {name.replace(' ', '_'): {'count': count, 'bytes': nbytes}
-                         for name, (count, nbytes) in self.bytes_by_table().items()}}
+                         for name, (count, nbytes) in bytes_by_table(self.database).items()}}
 
     # ---- deliveries ----------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -109,3 +109,24 @@ def insert(database: Database, new: NewKeyframe) -> None:
                 (number, len(new.local), new.local.dim, new.local.data.tobytes()))
     if new.thumbnail:
         execute('INSERT INTO thumbnails VALUES (?, ?)', (number, new.thumbnail))
+
+
+def forget(database: Database, ids: Iterable[KeyframeId]) -> int:
+    """Delete the rows of keyframes, inside of `writing`; returns how many there were."""
+    database.execute('DELETE FROM search_graph')
+    return sum(
+        database.execute(
+            f'DELETE FROM keyframes WHERE number IN (SELECT number {ONE_KEYFRAME})',
+            key_of(keyframe_id)).rowcount
+        for keyframe_id in ids)
+
+
+def bytes_by_table(database: Database) -> dict[str, tuple[int, int]]:
+    """Rows and bytes of content of what makes a map large."""
+    contents = {'descriptors': ('keyframes', 'descriptor'),
+                'local features': ('local_features', 'data'),
+                'thumbnails': ('thumbnails', 'jpeg')}
+    return {
+        name: database.select(
+            f'SELECT count(*), coalesce(sum(length({column})), 0) FROM {table}')[0]
+        for name, (table, column) in contents.items()}

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from selavpr_ros.errors import MapError
+from selavpr_ros.maps.fleet.milvus_collections import Collections
 from selavpr_ros.maps.fleet.milvus_connection import Address, MilvusConnection
 from selavpr_ros.maps.fleet.milvus_rows import (
     batches,
@@ -28,7 +29,6 @@ from selavpr_ros.maps.fleet.milvus_rows import (
     session_row,
     slices,
 )
-from selavpr_ros.maps.fleet.milvus_schemas import EXACT, Collections
 from selavpr_ros.maps.keyframe import (
     Hint,
     Keyframe,
@@ -41,21 +41,11 @@ from selavpr_ros.maps.keyframe import (
 )
 from selavpr_ros.maps.local_codec import EncodedFeatures
 
-if TYPE_CHECKING:
-    from pymilvus import MilvusClient
-
 # A row above 2 MiB stalls a cluster on Pulsar: 1.5 MB are 2.0 MB in base64.
 MAX_LOCAL_BYTES = 1_500_000
 # Features of SelaVPR as float16 are 1.3 MB a keyframe in base64; an answer has at most 64 MB.
 LOCAL_IDS = 32
 KEYS = 1000
-# What Milvus returns at most.
-MAX_TOP_K = 16384
-SCANNED_AT_ONCE = 10_000
-# Milvus Lite looks at every row that is not flushed in Python: 0.1 ms a row in every search.
-FLUSH_ROWS = 100
-# What nobody waits for: deliveries, and collections that are made or loaded.
-PATIENCE_S = 30.0
 
 
 def _properties(address: Address, timeout_s: float) -> dict[str, str] | None:
@@ -110,9 +100,6 @@ class MilvusStore:
         codec: of local features; 'none' without.
         timeout_s: seconds until a search is given up.
 
-    Attributes:
-        uuid: of the map on the server.
-
     Raises:
         UnreachableError: here and by all methods: the server does not answer in time.
         MapError: it refuses; here also: the map has another model, length of descriptors or
@@ -123,25 +110,19 @@ class MilvusStore:
         self, address: Address, *, model_id: str, dim: int, codec: str, timeout_s: float = 1.0,
     ) -> None:
         self.address, self.dim, self.codec, self.model_id = address, dim, codec, model_id
-        self.uuid = ''
-        self._collections = Collections(address.name)
-        self._keyframes, self._local, self._sessions = self._collections.names
-        self._unflushed = 0
         self._known_sessions: set[Session] = set()
-        self._connection = MilvusConnection(address, timeout_s)
-        self._wait_s, self._patience_s = map(
-            self._connection.wait_s, (timeout_s, max(timeout_s, PATIENCE_S)))
-        try:
-            self.reopen()
-        except BaseException:
-            self.close()
-            raise
+        self._collections = Collections(
+            address, {'model_id': model_id, 'dim': str(dim), 'codec': codec}, dim, timeout_s)
 
     def reopen(self) -> None:
         """Check the collections, and make those that are not there, or not any more."""
         self._known_sessions.clear()
-        self.uuid = self._collections.open(
-            self._connection, self.model_id, self.dim, self.codec, self._patience_s)
+        self._collections.open()
+
+    @property
+    def uuid(self) -> str:
+        """Of the map on the server."""
+        return self._collections.uuid
 
     @property
     def name(self) -> str:
@@ -150,7 +131,7 @@ class MilvusStore:
 
     def close(self) -> None:
         """Let go of the server; for Lite, write everything down and free the folder."""
-        self._connection.close()
+        self._collections.close()
 
     # ---- writing -------------------------------------------------------------------------------
 
@@ -166,23 +147,24 @@ class MilvusStore:
         latest = {str(new.keyframe.id): self._checked(new) for new in added}
         for session in {new.session: None for new in latest.values()}:
             self._announce(session)
+        there = self._collections
         for batch in batches(local_row(key, new.local) for key, new in latest.items()
-                              if new.local is not None):
-            self._write(self._local, batch)
+                             if new.local is not None):
+            there.write(there.local, batch)
         for batch in batches(keyframe_row(new.keyframe) for new in latest.values()):
-            self._write(self._keyframes, batch)
+            there.write(there.keyframes, batch)
 
     def _announce(self, session: Session) -> None:
         """Let the server know a session, unless one there has its number."""
         if session not in self._known_sessions:
             self._require_same(session)
-            self._write(self._sessions, [session_row(session)])
+            self._collections.write(self._collections.sessions, [session_row(session)])
             self._require_same(session)  # another robot may have been as fast
             self._known_sessions.add(session)
 
     def _require_same(self, session: Session) -> None:
         same = f'key == "{session.id}" or origin == "{session.origin}"'
-        for kept in map(session_of, self._query(self._sessions, same)):
+        for kept in map(session_of, self._collections.sessions_where(same)):
             if (kept.id, kept.origin, kept.started_ns) != (
                     session.id, session.origin, session.started_ns):
                 raise MapError(
@@ -193,11 +175,11 @@ class MilvusStore:
     def set_map_poses(self, poses: Mapping[KeyframeId, MapPose]) -> int:
         """Keep what the back-end made of poses; returns how many of the keyframes there are."""
         by_key = {str(each): pose for each, pose in poses.items()}
-        count = 0
+        there, count = self._collections, 0
         for keys in slices(list(by_key), KEYS):
             rows = [{'key': key, **map_pose_columns(by_key[key])} for key in self._known(keys)]
             if rows:  # `partial_update`: other columns stay; a server needs Milvus 2.6.2
-                self._write(self._keyframes, rows, partial_update=True)
+                there.write(there.keyframes, rows, partial_update=True)
             count += len(rows)
         return count
 
@@ -206,16 +188,12 @@ class MilvusStore:
         count = 0
         for keys in slices([str(each) for each in ids], KEYS):
             count += len(self._known(keys))
-            for name in (self._keyframes, self._local):
-                with self._connection.asking('delete keyframes') as client:
-                    client.delete(name, ids=keys, timeout=self._patience_s)
+            self._collections.delete(keys)
         return count
 
     def drop(self) -> None:
         """Forget the whole map."""
-        with self._connection.asking('forget the map') as client:
-            for name in self._collections.names:
-                client.drop_collection(name, timeout=self._patience_s)
+        self._collections.drop()
 
     # ---- reading -------------------------------------------------------------------------------
 
@@ -236,12 +214,8 @@ class MilvusStore:
         """
         query = self._descriptor(global_descriptor, 'the query')
         conditions = excluding(exclude) + ([near(hint)] if hint else [])
-        with self._connection.asking('search') as client:
-            hits = client.search(
-                self._keyframes, [query], anns_field='descriptor', limit=min(top_k, MAX_TOP_K),
-                filter=' and '.join(conditions), output_fields=['*'], timeout=self._wait_s,
-                search_params={'metric_type': 'IP'}, consistency_level=EXACT)[0]
-        found = [keyframe_of(hit['entity']) for hit in hits]
+        rows = self._collections.search(query, top_k, ' and '.join(conditions))
+        found = [keyframe_of(row) for row in rows]
         ranked = [(each, float(query @ each.global_descriptor)) for each in found]
         return sorted(ranked, key=lambda pair: -pair[1])
 
@@ -250,10 +224,10 @@ class MilvusStore:
 
         One request for every LOCAL_IDS keyframes.
         """
-        by_key = {str(each): each for each in ids}
+        by_key, there = {str(each): each for each in ids}, self._collections
         return {by_key[row['key']]: local_of(row, self.codec)
                 for keys in slices(list(by_key), LOCAL_IDS)
-                for row in self._get(self._local, keys, ['count', 'dim', 'data'])}
+                for row in there.get(there.local, keys, ['count', 'dim', 'data'])}
 
     def whole(self, ids: Sequence[KeyframeId]) -> list[NewKeyframe]:
         """Keyframes with what a shared map has of them; those that are not there are left out.
@@ -262,10 +236,11 @@ class MilvusStore:
         """
         sessions = {session.id: session for session in self.sessions()}
         found: list[NewKeyframe] = []
+        there = self._collections
         for some in slices(ids, LOCAL_IDS):
             local = self.local_features(some)
-            rows = {row['key']: row for row in self._get(
-                self._keyframes, [str(each) for each in some], ['*'])}
+            rows = {row['key']: row for row in there.get(
+                there.keyframes, [str(each) for each in some], ['*'])}
             found += [NewKeyframe(keyframe_of(rows[str(each)]), sessions[each.session],
                                   local.get(each)) for each in some if str(each) in rows]
         return found
@@ -283,7 +258,7 @@ class MilvusStore:
         return {}
 
     def __len__(self) -> int:
-        return self._count('')
+        return self._collections.count()
 
     def __bool__(self) -> bool:
         """True, of an empty map as well: without this, it would count as none."""
@@ -291,13 +266,13 @@ class MilvusStore:
 
     def sessions(self) -> list[Session]:
         """All sessions by robot and number."""
-        return sorted(map(session_of, self._query(self._sessions, '')), key=lambda each: (
+        return sorted(map(session_of, self._collections.sessions_where('')), key=lambda each: (
             each.id.robot_id, each.id.session_id))
 
     def summaries(self) -> list[SessionSummary]:
         """How much of each session there is, by robot and number."""
         rows: dict[SessionId, list[Mapping[str, Any]]] = {}
-        for row in self._scan('stamp_ns', 'x', 'map_x'):
+        for row in self._collections.scan('stamp_ns', 'x', 'map_x'):
             rows.setdefault(SessionId(row['session_id'], row['robot_id']), []).append(row)
         return [_summary(session, rows.get(session.id, [])) for session in self.sessions()]
 
@@ -307,7 +282,7 @@ class MilvusStore:
         Args:
             with_thumbnail: only of keyframes that have one: none.
         """
-        rows = [] if with_thumbnail else self._scan('stamp_ns')
+        rows = [] if with_thumbnail else self._collections.scan('stamp_ns')
         for row in sorted(rows, key=lambda each: (
                 each['robot_id'], each['session_id'], each['keyframe_id'])):
             yield (KeyframeId(row['session_id'], row['keyframe_id'], row['robot_id']),
@@ -315,10 +290,10 @@ class MilvusStore:
 
     def last_session_id(self, robot_id: int) -> int:
         """The number of a robot's last session; 0 without any."""
-        rows = self._query(self._sessions, f'robot_id == {robot_id}')
+        rows = self._collections.sessions_where(f'robot_id == {robot_id}')
         return max((row['session_id'] for row in rows), default=0)
 
-    # ---- requests ------------------------------------------------------------------------------
+    # ---- checks --------------------------------------------------------------------------------
 
     def _descriptor(self, descriptor: np.ndarray, whose: str) -> np.ndarray:
         """A descriptor as (D,) float32; a server refuses NaN, Lite would keep it."""
@@ -341,53 +316,7 @@ class MilvusStore:
                            'int8 or binary')
         return new
 
-    def _write(
-        self, name: str, rows: list[dict[str, Any]], *, partial_update: bool = False
-    ) -> None:
-        with self._connection.asking('keep keyframes') as client:
-            client.upsert(name, rows, timeout=self._patience_s, partial_update=partial_update)
-            if self.address.is_lite and name == self._keyframes:
-                self._flush(client, len(rows))
-
-    def _flush(self, client: MilvusClient, rows: int) -> None:
-        """Keep searches of Lite fast; a server flushes by itself and limits who asks for it."""
-        self._unflushed += rows
-        if self._unflushed >= FLUSH_ROWS:
-            client.flush(self._keyframes, timeout=self._patience_s)
-            self._unflushed = 0
-
-    def _get(self, name: str, keys: list[str], columns: list[str]) -> list[dict[str, Any]]:
-        with self._connection.asking('read keyframes') as client:
-            return list(client.get(name, keys, output_fields=['key', *columns],
-                                   timeout=self._wait_s, consistency_level=EXACT))
-
     def _known(self, keys: list[str]) -> list[str]:
         """Those of the keys that there are."""
-        return [row['key'] for row in self._get(self._keyframes, keys, [])]
-
-    def _query(self, name: str, condition: str) -> list[dict[str, Any]]:
-        with self._connection.asking('list its sessions') as client:
-            return list(client.query(
-                name, filter=condition, output_fields=['*'], timeout=self._wait_s,
-                consistency_level=EXACT, limit=MAX_TOP_K))
-
-    def _scan(self, *columns: str) -> list[Mapping[str, Any]]:
-        """Ids and columns of all keyframes, which are too many for one answer."""
-        rows: list[Mapping[str, Any]] = []
-        with self._connection.asking('list its keyframes') as client:
-            pages = client.query_iterator(
-                self._keyframes, batch_size=SCANNED_AT_ONCE, consistency_level=EXACT,
-                output_fields=['robot_id', 'session_id', 'keyframe_id', *columns],
-                timeout=self._patience_s)
-            try:
-                while page := pages.next():
-                    rows += page
-            finally:
-                pages.close()
-        return rows
-
-    def _count(self, condition: str) -> int:
-        with self._connection.asking('count keyframes') as client:
-            rows = client.query(self._keyframes, filter=condition, output_fields=['count(*)'],
-                                timeout=self._wait_s, consistency_level=EXACT)
-            return int(rows[0]['count(*)'])
+        return [row['key'] for row in self._collections.get(
+            self._collections.keyframes, keys, [])]

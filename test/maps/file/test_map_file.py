@@ -35,6 +35,7 @@ from selavpr_ros.errors import MapError
 from selavpr_ros.maps.file import map_file, versions
 from selavpr_ros.maps.file.database import PAGE_BYTES, Database
 from selavpr_ros.maps.file.map_file import MapFile
+from selavpr_ros.maps.file.rows import bytes_by_table
 from selavpr_ros.maps.file.schema import APPLICATION_ID, VERSION, new_manifest
 from selavpr_ros.maps.keyframe import KeyframeId, MapPose, SessionId
 from selavpr_ros.maps.keyframe_map import KeyframeMap
@@ -174,7 +175,7 @@ def test_an_unknown_keyframe_has_nothing(closed):
 
 def test_bytes_by_table(closed):
     with MapFile(closed) as file:
-        assert file.bytes_by_table() == {
+        assert bytes_by_table(file.database) == {
             'descriptors': (20, 20 * 32 * 4), 'local features': (20, 20 * 6 * 16 * 2),
             'thumbnails': (20, 20 * 15)}
 
@@ -226,7 +227,7 @@ def test_remove_takes_all_that_belonged_to_it(path):
         assert file.remove(gone) == 0
         assert ids(file) == [f'1:{number}' for number in range(2, 41, 2)]
         assert file.nbytes < 0.65 * before
-        assert [rows for rows, _ in file.bytes_by_table().values()] == [20, 20, 20]
+        assert [rows for rows, _ in bytes_by_table(file.database).values()] == [20, 20, 20]
         assert file.graph() == b''
         assert file.local_features(gone[0]) is None
         for number in (2, 40):

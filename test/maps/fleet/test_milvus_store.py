@@ -18,7 +18,7 @@ import pytest
 from relay import Relay, importing, milvus_server
 
 from selavpr_ros.errors import MapError, UnreachableError
-from selavpr_ros.maps.fleet import milvus_store
+from selavpr_ros.maps.fleet import milvus_collections, milvus_store
 from selavpr_ros.maps.fleet.milvus_connection import Address
 from selavpr_ros.maps.fleet.milvus_store import MilvusStore
 from selavpr_ros.maps.keyframe import (
@@ -74,7 +74,7 @@ def opened(address: str | Path, **changed: object) -> MilvusStore:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(milvus_store, 'PATIENCE_S', TIMEOUT_S)
+    monkeypatch.setattr(milvus_collections, 'PATIENCE_S', TIMEOUT_S)
 
 
 @pytest.fixture
@@ -218,7 +218,7 @@ def test_sessions_and_the_last_of_a_robot(store: MilvusStore) -> None:
 def test_all_of_it_can_be_listed_and_read(
     store: MilvusStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(milvus_store, 'SCANNED_AT_ONCE', 7)  # so that there are several pages
+    monkeypatch.setattr(milvus_collections, 'SCANNED_AT_ONCE', 7)  # several pages
     monkeypatch.setattr(milvus_store, 'LOCAL_IDS', 3)
     added = [keyframe(number, session=session, robot=robot)
              for session, robot, count in ((1, 0, 20), (5, 3, 2), (12, 3, 9))

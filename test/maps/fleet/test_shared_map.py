@@ -18,7 +18,7 @@ from relay import Relay, importing, milvus_server
 
 from selavpr_ros.errors import MapError
 from selavpr_ros.maps.file.map_file import MapFile
-from selavpr_ros.maps.fleet import courier, milvus_store
+from selavpr_ros.maps.fleet import courier, milvus_collections
 from selavpr_ros.maps.fleet.milvus_connection import Address
 from selavpr_ros.maps.fleet.milvus_store import MilvusStore
 from selavpr_ros.maps.keyframe import Hint, KeyframeId, MapPose, NewKeyframe, SessionId
@@ -36,7 +36,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(courier, 'RETRY_S', 0.05)
     monkeypatch.setattr(courier, 'LONGEST_RETRY_S', 0.2)
     monkeypatch.setattr(courier, 'CLOSING_S', 1.0)
-    monkeypatch.setattr(milvus_store, 'PATIENCE_S', 2.0)
+    monkeypatch.setattr(milvus_collections, 'PATIENCE_S', 2.0)
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_a_server_that_was_emptied_gets_everything_again(server, tmp_path):
         for number in range(1, 4):
             found.add(new(number))
         delivered(found)
-        with look(server) as store, store._connection.asking('drop') as client:
+        with look(server) as store, store._collections._connection.asking('drop') as client:
             for name in store._collections.names:
                 client.drop_collection(name)
         found.add(new(4))
