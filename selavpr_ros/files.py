@@ -22,18 +22,19 @@ def sync(path: Path) -> None:
 def appearing(target: Path) -> Iterator[Path]:
     """A path to write to, which becomes `target` at the end of the block: all of it or nothing.
 
-    The path has the target's name, in a hidden folder beside it. Both files and folders can be
-    written; what has the target's name already is replaced. After an error the target is as it
-    was and the hidden folder is gone; after kill -9 or a power cut the hidden folder stays.
+    The path has the target's name, in a hidden folder beside it. A file replaces a file, a folder
+    a folder. After an error the target is as it was and the hidden folder is gone; after kill -9
+    or a power cut the hidden folder stays.
 
     Raises:
-        OSError: the target's folder cannot be written, or the disk is full.
+        OSError: the target's folder cannot be written, or the disk is full, or the target is a
+            folder and no folder was written.
     """
     with TemporaryDirectory(prefix=f'.{target.name}.', dir=target.parent) as folder:
         unnamed = Path(folder, target.name)
         yield unnamed
         sync(unnamed)
-        if target.is_dir():  # which a rename would not replace
+        if unnamed.is_dir() and target.is_dir():  # a rename replaces no folder
             target.rename(Path(folder, 'replaced'))
         unnamed.replace(target)
         sync(target.parent)

@@ -21,6 +21,8 @@ from selavpr_ros.pose import Pose
 # ROS wants both ends of a range; this one fits its whole numbers, too.
 NO_LIMIT = 2**31 - 1
 KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
+# How local features are kept, see `maps/local_codec.py`.
+CODECS = ('none', 'float16', 'int8', 'binary')
 
 Value = bool | int | float | str | tuple[int, ...] | tuple[float, ...]
 
@@ -275,7 +277,7 @@ class MapSettings(_Checked):
         'How local features are stored in a new map; an existing map keeps its own codec. '
         'int8 takes half the memory of float16, binary a sixteenth, at some loss. none stores '
         'no local features and turns re-ranking off.',
-        choices=('none', 'float16', 'int8', 'binary'))
+        choices=CODECS)
     local_cache_mib: int = setting(
         1024, 'MiB of memory for local features read from the map file, and again as much for '
         'keyframes that wait while the file cannot be written. Lower it on a small computer; '

@@ -20,12 +20,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from selavpr_ros.settings import CODECS
 from selavpr_ros.text import size, table
 
 if TYPE_CHECKING:
     from selavpr_ros.maps.merge import MergedSession
 
-CODECS = ('float16', 'int8', 'binary', 'none')
 # Before, the bar would stand above a refusal.
 BAR_AFTER_S = 0.1
 

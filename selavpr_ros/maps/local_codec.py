@@ -13,10 +13,11 @@ from random import Random
 import numpy as np
 import torch
 
+from selavpr_ros import settings
 from selavpr_ros.errors import MapError, SettingError
 
-NONE, FLOAT16, INT8, BINARY = 'none', 'float16', 'int8', 'binary'
-CODECS = (NONE, FLOAT16, INT8, BINARY)
+CODECS = settings.CODECS
+NONE, FLOAT16, INT8, BINARY = CODECS
 INT8_MAX = 127
 
 # A feature of binary signs is compared by how many of them differ. Equal signs have to outnumber

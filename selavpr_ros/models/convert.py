@@ -7,11 +7,9 @@ no code, and needs no optimizer's memory. The map of a robot stays usable, as th
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from selavpr_ros.errors import CheckpointError
+from selavpr_ros.files import appearing
 from selavpr_ros.models.base import VprModel
 from selavpr_ros.models.checkpoints import METADATA, StateDict, read_metadata
 from selavpr_ros.models.families import family_of, heads_of, sizes_of
@@ -74,10 +73,8 @@ def is_same(model: VprModel, other: VprModel) -> bool:
                 for name, tensor in mine.items()))
 
 
-def _finish(path: Path) -> None:
-    """Bring a file to the disk, readable for whom other new files are: safetensors hides it."""
-    with path.open('rb+') as file:
-        os.fsync(file.fileno())
+def _show(path: Path) -> None:
+    """Make a file readable for whom other new files are: safetensors hides it."""
     plain = path.with_name('plain')
     plain.touch()
     path.chmod(plain.stat().st_mode)
@@ -87,11 +84,9 @@ def _finish(path: Path) -> None:
 def named_when_done(target: Path) -> Iterator[Path]:
     """A path to write to; the file gets its name only when all went well, else it is gone."""
     try:
-        with TemporaryDirectory(prefix=f'.{target.name}.', dir=target.parent) as folder:
-            unnamed = Path(folder, target.name)
+        with appearing(target) as unnamed:
             yield unnamed
-            _finish(unnamed)
-            unnamed.replace(target)
+            _show(unnamed)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise CheckpointError(f'{target}: cannot be written ({reason})') from error

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import heapq
 import math
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +15,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from selavpr_ros.errors import BagError
+from selavpr_ros.files import appearing
 from selavpr_ros.simulation.camera import Camera
 from selavpr_ros.simulation.robot import NANOSECONDS, Frame, Trajectory
 
@@ -172,18 +171,13 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 def _finished_or_gone(path: Path, overwrite: bool) -> Iterator[Path]:
     """A path to write the bag to; it gets its final name only when all went well."""
     check_target(path, overwrite=overwrite)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        workshop = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', dir=path.parent))
-    except OSError as error:
-        raise BagError(f'cannot write to {path.parent}: {error.strerror}') from error
-    try:
-        yield workshop / path.name  # the storage file is named after its folder
-        if path.exists():
-            path.rename(workshop / 'replaced')
-        (workshop / path.name).rename(path)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = stack.enter_context(appearing(path))
+        except OSError as error:
+            raise BagError(f'cannot write to {path.parent}: {error.strerror}') from error
+        yield unfinished  # the storage file is named after its folder
 
 
 def write_bag(

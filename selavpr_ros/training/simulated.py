@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from selavpr_ros.files import appearing
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.image_folders import POSE_COLUMNS, POSES
 from selavpr_ros.simulation import Camera, Light, World, draw_passers_by, render
@@ -78,10 +79,8 @@ def write_world(folder: Path, places: SimulatedPlaces, seed: int, visits: int) -
             name = f'visit_{visit:02d}_{spot:04d}.jpg'
             cv2.imwrite(str(folder / name), image[..., ::-1])
             rows.append((name, pose.x_m, pose.y_m, pose.yaw_rad))
-    unfinished = folder / f'{POSES}.part'
-    with unfinished.open('w', newline='') as file:
+    with appearing(folder / POSES) as unfinished, unfinished.open('w', newline='') as file:
         csv.writer(file).writerows([POSE_COLUMNS, *rows])
-    unfinished.rename(folder / POSES)
 
 
 def main() -> None:

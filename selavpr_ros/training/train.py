@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from selavpr_ros.errors import CheckpointError
+from selavpr_ros.files import appearing
 from selavpr_ros.models.base import VprModel
 from selavpr_ros.training.journal import Journal
 from selavpr_ros.training.methods import Batches, Method
@@ -120,12 +121,8 @@ class Trainer:
             'round': self.round, 'batch': self.batch, 'batches': self.batches,
             'log': self.log, 'recalls': self.recalls,
         }
-        unfinished = self.checkpoint.with_suffix('.tmp')
-        with unfinished.open('wb') as file:
+        with appearing(self.checkpoint) as unfinished, unfinished.open('wb') as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.checkpoint)
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one.
