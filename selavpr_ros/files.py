@@ -33,7 +33,8 @@ def appearing(target: Path) -> Iterator[Path]:
     with TemporaryDirectory(prefix=f'.{target.name}.', dir=target.parent) as folder:
         unnamed = Path(folder, target.name)
         yield unnamed
-        sync(unnamed)
+        for path in (*unnamed.rglob('*'), unnamed):
+            sync(path)
         if unnamed.is_dir() and target.is_dir():  # a rename replaces no folder
             target.rename(Path(folder, 'replaced'))
         unnamed.replace(target)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from selavpr_ros import files
 from selavpr_ros.files import appearing
 
 
@@ -98,3 +99,14 @@ def test_it_is_on_the_disk_before_it_appears(
     with appearing(target) as unnamed:
         unnamed.write_text('all of it')
     assert synced == [(unnamed, False), (tmp_path, True)]
+
+
+def test_all_of_a_folder_is_on_the_disk_before_it_appears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    monkeypatch.setattr(files, 'sync', synced.append)
+    with appearing(tmp_path / 'bag') as unnamed:
+        unnamed.mkdir()
+        (unnamed / 'messages').touch()
+    assert synced == [unnamed / 'messages', unnamed, tmp_path]

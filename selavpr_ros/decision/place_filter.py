@@ -28,8 +28,8 @@ MISSED_RATIO = 0.15
 LEAST_BELIEF, MOST_STATES = 1e-7, 200
 # Keyframes that the robot passes in a view: no more, and how far off that may be.
 MOST_STEPS, STEP_SHARE, STEP_SLACK = 6.0, 0.4, 0.6
-# A way begins so many keyframes before its first: from there, too, the first one can be seen.
-LEAD = 6
+# A way begins so many keyframes before its first: the robot can see that one from there, too.
+LEAD = 4
 # A keyframe as a number: the session's above so many bits.
 BITS = 32
 

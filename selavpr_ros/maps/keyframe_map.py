@@ -54,7 +54,7 @@ class KeyframeMap:
     running session last: what is too recent is always the newest part.
 
     Args:
-        store: an open MapFile, whose keyframes are loaded, and which `close` closes; None keeps
+        store: an open store, whose keyframes are loaded, and which `close` closes; None keeps
             everything in memory.
         shared: the part with the keyframes of other robots, which delivers those of `store`.
         index: kind of the search, see KeyframeIndex.
