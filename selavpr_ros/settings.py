@@ -125,8 +125,8 @@ class ModelSettings(_Checked):
     """Which model, and where it runs."""
 
     weights: str = setting(
-        'embedded', 'The model: the path of a checkpoint, from which system and sizes are read, or '
-        "a name that `vpr models` lists, such as 'embedded' (built in) or 'hog' (no weights).")
+        'embedded', 'The model: the path of a checkpoint, from which system and sizes are read, '
+        "or a name that `vpr models` lists, such as 'embedded' (built in) or 'hog' (no weights).")
     weights_sha256: str = setting(
         '', 'SHA-256 of the checkpoint, 64 hex digits: any other file is refused. Empty accepts '
         'every file.')

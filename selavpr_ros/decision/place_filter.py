@@ -151,7 +151,7 @@ class PlaceFilter:
         states, where = np.unique(np.concatenate([moved, met]), return_inverse=True)
         prior = np.bincount(where[: len(moved)], came, len(states)).astype(float)
         entered = np.zeros(len(states))
-        entered[where[len(moved):]] = 0.5 * ENTER / max(comparable, LEAST_PLACES)
+        entered[where[len(moved):]] = 0.5 * ENTER / max(comparable, LEAST_PLACES, len(codes))
         new = before.new + leave * (1.0 - before.new)
         prior += new * entered
         likelihood = np.full(len(states), MISSED_RATIO)

@@ -203,6 +203,16 @@ def test_a_robot_that_comes_towards_the_first_keyframe_need_not_come_upon_it():
     assert before.probabilities[(numbers < 1) & (before.states > 0)].sum() > 0.5
 
 
+def test_what_is_new_stays_a_probability_in_the_smallest_of_maps(monkeypatch):
+    monkeypatch.setattr(place_filter, 'ENTER', 0.9)
+    monkeypatch.setattr(place_filter, 'LEAST_PLACES', 1)
+    filter_ = PlaceFilter()
+    for _ in range(3):
+        belief = filter_.update(codes(filter_, [1]), np.array([0.3]), 1, 1.0)
+        assert 0.0 < belief.new < 1.0
+        assert belief.new + belief.probabilities.sum() == pytest.approx(1.0)
+
+
 def test_a_robot_that_leaves_is_somewhere_new():
     filter_ = PlaceFilter()
     run(filter_, [(np.array([20 + view]), np.array([40.0])) for view in range(6)])

@@ -101,10 +101,10 @@ def test_an_error_of_the_program_is_told_once_and_survived(listener, start_node)
     node = start_node(**SETTINGS)
     recognize = node.recognizer.recognize
 
-    def broken(image, stamp_ns, *rest):
+    def broken(image, stamp_ns, *rest, **options):
         if stamp_ns < 3 * SECOND:
             raise ZeroDivisionError('a bug')
-        return recognize(image, stamp_ns, *rest)
+        return recognize(image, stamp_ns, *rest, **options)
 
     node.recognizer.recognize = broken
     for count in (1, 2):

@@ -42,11 +42,16 @@ def stored(path):
         return [str(keyframe.id) for keyframe in file.keyframes()]
 
 
+def wait_until_stored(path, ids):
+    """Candidates are published before their keyframe is written."""
+    wait_until(lambda: stored(path) == ids, f'{ids} in the file')
+
+
 def test_a_second_run_closes_loops_with_the_first(listener, eager, start_node, tmp_path):
     path = tmp_path / 'office.vprmap'
     node = eager(map__path=str(path))
     send_places(listener, [1, 2, 3])
-    assert stored(path) == ['1:1', '1:2', '1:3']  # while the node runs
+    wait_until_stored(path, ['1:1', '1:2', '1:3'])  # while the node runs
     wait_until(lambda: listener.status.map_path == str(path), 'the status to name the file')
     clean_up(node)
 
@@ -56,7 +61,7 @@ def test_a_second_run_closes_loops_with_the_first(listener, eager, start_node, t
     edge = wait_until(lambda: listener.received['closures'], 'a loop closure')[0]
     assert (edge.keyframe_from.session_id, edge.keyframe_from.keyframe_id) == (1, 3)
     assert (edge.keyframe_to.session_id, edge.inter_session) == (2, True)
-    assert stored(path) == ['1:1', '1:2', '1:3', '2:1', '2:2']
+    wait_until_stored(path, ['1:1', '1:2', '1:3', '2:1', '2:2'])
 
 
 @pytest.mark.parametrize(('make', 'words'), [
@@ -102,7 +107,7 @@ def test_a_copy_is_saved_and_loaded_again(listener, eager, call, tmp_path):
     assert (answer.success, answer.keyframes, answer.sessions) == (True, 2, 1), answer.message
     send_places(listener, [2], first_s=50)
     assert listener.candidates[-1].matches[0].match.keyframe_id == 2
-    assert stored(path) == ['1:1', '1:2', '2:1']
+    wait_until_stored(path, ['1:1', '1:2', '2:1'])
     assert node.recognizer.settings.map.path == str(path)
 
 
@@ -203,7 +208,7 @@ def test_on_a_full_disk_the_node_goes_on_and_says_so(listener, eager, tmp_path):
         ballast.unlink()  # the robot stands, and no image comes
         wait_until(lambda: listener.status.map_error == '', 'the file to be written')
         wait_until(lambda: listener.counted('keyframes_unsaved') == 0, 'all of them to be kept')
-        assert stored(disk / 'map.vprmap') == [f'1:{n}' for n in range(1, 7)]
+        wait_until_stored(disk / 'map.vprmap', [f'1:{n}' for n in range(1, 7)])
         send_places(listener, [6], first_s=40)
-        assert stored(disk / 'map.vprmap') == [f'1:{n}' for n in range(1, 8)]
+        wait_until_stored(disk / 'map.vprmap', [f'1:{n}' for n in range(1, 8)])
         clean_up(node)

@@ -232,9 +232,9 @@ def test_rotation_and_mask_are_applied(listener, eager, tmp_path):
     seen = []
     recognize = node.recognizer.recognize
 
-    def watch(image, *rest):
+    def watch(image, *rest, **options):
         seen.append(image)
-        return recognize(image, *rest)
+        return recognize(image, *rest, **options)
 
     node.recognizer.recognize = watch
     send_places(listener, [1])
@@ -252,10 +252,13 @@ def test_a_result_belongs_to_the_session_and_odometry_that_it_was_made_in(listen
     listener.insist(lambda: listener.send_odometry(SECOND + SECOND // 10, 0.1),
                     lambda: inbox.wait_for(SECOND, 0.0), 'odometry past the image')
 
-    def change_at_once(*arguments):
-        recognition = recognize(*arguments)
+    def change_at_once(*arguments, publish):
+        def change(found):
+            inbox.covariance = np.diag([9.0] * 6).ravel()
+            publish(found)
+
+        recognition = recognize(*arguments, publish=change)
         node.recognizer.start_session('the next one')
-        inbox.covariance = np.diag([9.0] * 6).ravel()
         return recognition
 
     node.recognizer.recognize = change_at_once
@@ -270,10 +273,10 @@ def test_a_slow_model_drops_images_and_never_queues_them(listener, eager):
     node = eager()
     recognize, entered, go_on = node.recognizer.recognize, threading.Event(), threading.Event()
 
-    def slow(*arguments):
+    def slow(*arguments, **options):
         entered.set()
         assert go_on.wait(60.0)
-        return recognize(*arguments)
+        return recognize(*arguments, **options)
 
     node.recognizer.recognize = slow
     try:
