@@ -1,6 +1,6 @@
 """Stage 2: the systems that turn a normalised image into Descriptors.
 
-`families/` has one file for each family of systems; the other files are what they are made of.
+`families/` has one file for each family of systems; the other files are their building blocks.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name when it is asked for: the list of the systems does without torch."""
+    """Import a name on first use, so that listing the systems does not import torch."""
     if name not in __all__:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     home = 'base' if name in ('Descriptors', 'VprModel') else 'loading'

@@ -14,7 +14,7 @@ from selavpr_ros.models.base import VprModel
 PARALLEL_SCALE = 0.2  # the constant s of SelaVPR's eq. (4)
 BATCH_NORM_EPS = 1e-3
 
-# Adapters lie inside the modules that they wrap; in the published code they lie beside them.
+# Here an adapter lies inside the module that it wraps; in the published code it lies beside it.
 PUBLISHED_NAMES = (
     (r'^module\.', ''),
     (r'\.(attn|mlp)\.wrapped\.', r'.\1.'),
@@ -25,12 +25,12 @@ PUBLISHED_NAMES = (
 
 
 def adapters_and_heads(model: VprModel, name: str) -> bool:
-    """Whether a parameter is in an adapter, or behind the transformer."""
+    """Whether a parameter belongs to an adapter or to a head behind the transformer."""
     return '.adapter.' in name or not name.startswith('backbone.')
 
 
 class Adapter(nn.Module):
-    """Bottleneck of two linear layers, (..., D) -> (..., D); starts as zero, so as no change."""
+    """Bottleneck of two linear layers, (..., D) -> (..., D); its initial output is zero."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -97,13 +97,13 @@ class MultiConvAdapter(Adapter):
     """Bottleneck with convolutions of three sizes over the square grid of patches.
 
     Source: CricaVPR (Lu et al., CVPR 2024), section 3.3. (B, 1 + n * n, D) -> the same shape;
-    the class token passes beside the convolutions.
+    the class token bypasses the convolutions.
 
     Args:
-        width: D.
-        hidden: of the bottleneck.
-        branches: channels of the 1x1 branch; what the 3x3 and the 5x5 branch narrow to; what
-            these two give. The three branches together have to give `hidden`.
+        width: D, the length of a token.
+        hidden: width of the bottleneck.
+        branches: output channels of the 1x1 branch; inner channels and output channels of the
+            3x3 and of the 5x5 branch. The three outputs together must have `hidden` channels.
     """
 
     def __init__(self, width: int, hidden: int, branches: tuple[int, int, int]) -> None:

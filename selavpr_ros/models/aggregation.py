@@ -20,7 +20,7 @@ SINKHORN_ITERATIONS = 3
 class GeM(nn.Module):
     """Generalised mean over positions with a learned power (Radenovic et al., PAMI 2018, eq. 3).
 
-    Each token is L2-normalised before; what is below `GEM_EPS` counts as `GEM_EPS`.
+    Each token is L2-normalised first; values below `GEM_EPS` count as `GEM_EPS`.
     """
 
     def __init__(self, power: float = 3.0) -> None:
@@ -36,18 +36,18 @@ class GeM(nn.Module):
 def transport(scores: torch.Tensor, dustbin: torch.Tensor) -> torch.Tensor:
     """Distribute patches over clusters by optimal transport, in log space (Cuturi, NeurIPS 2013).
 
-    Every patch has the same mass, every cluster takes that of one patch, and the dustbin takes
-    the rest: what says nothing about the place.
+    Every patch has the same mass. Every cluster takes the mass of one patch; the dustbin takes
+    the rest, which says nothing about the place.
 
     Args:
-        scores: (B, M, N) of M clusters and N patches, N > M.
+        scores: (B, M, N) for M clusters and N patches, N > M.
         dustbin: (B, N) score of the dustbin for each patch.
 
     Returns:
-        (B, M, N) float32: the shares of the clusters; the dustbin's are left out.
+        (B, M, N) float32: the shares of the clusters, without the dustbin's.
 
     Raises:
-        ImageError: no more patches than clusters.
+        ImageError: there are not more patches than clusters.
     """
     clusters, patches = scores.shape[1:]
     if patches <= clusters:
@@ -69,7 +69,7 @@ def _two_convolutions(width: int, hidden: int, dim: int) -> nn.Sequential:
         nn.Conv2d(width, hidden, 1), nn.Dropout(0.3), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
 
 
-# SALAD and FoL: their files have the transformer one level deeper.
+# The files of SALAD and FoL have the transformer one level deeper.
 PUBLISHED_NAMES = ((r'^module\.', ''), (r'^backbone\.(?!model\.)', 'backbone.model.'))
 
 
@@ -91,10 +91,10 @@ class TransportAggregation(nn.Module):
     its own.
 
     Args:
-        width: of the tokens.
-        hidden: of the three small networks.
-        clusters, cluster_dim: their number, and the numbers kept of each.
-        token_dim: numbers kept of the class token.
+        width: length of a token.
+        hidden: width of the hidden layer in each of the three small networks.
+        clusters, cluster_dim: number of clusters, and length of the vector kept of each.
+        token_dim: length of the vector kept of the class token.
     """
 
     def __init__(
@@ -113,11 +113,11 @@ class TransportAggregation(nn.Module):
 
         Args:
             cls, patches: from the backbone, after its last norm.
-            dustbin: score of the dustbin, (B, h * w) or what broadcasts to it.
+            dustbin: score of the dustbin, (B, h * w) or a shape that broadcasts to it.
 
         Returns:
             (B, token_dim + cluster_dim * clusters) unit rows, the token first, then channel by
-            channel; and (B, clusters, h * w), where the patches went.
+            channel; and (B, clusters, h * w), the shares of the clusters in each patch.
         """
         grid = patches.permute(0, 3, 1, 2)
         scores = self.score(grid).flatten(2)

@@ -16,8 +16,8 @@ from selavpr_ros.models.checkpoints import StateDict, side
 PATCH = 14
 # DINOv2 was trained at 518 pixels: every checkpoint stores 37 x 37 position embeddings.
 TRAINED_GRID = 37
-HEAD_DIM = 64  # of every published ViT
-TUNED_BLOCKS = 4  # of SALAD and FoL, the last ones
+HEAD_DIM = 64  # width of an attention head in every published ViT
+TUNED_BLOCKS = 4  # SALAD and FoL fine-tune the last four blocks
 
 
 def patch_grid(images: torch.Tensor) -> tuple[int, int]:
@@ -36,7 +36,8 @@ def resize_position_embedding(
     Args:
         table: (1, 1 + 37 * 37, D), the class token's entry first.
         grid: (rows, columns) of patches.
-        antialias: to the exact size with antialiasing, as DINOv2's own models with registers.
+        antialias: resample to the exact size with antialiasing, as DINOv2's own models with
+            registers do.
 
     Returns:
         (1, 1 + rows * columns, D).
@@ -139,7 +140,7 @@ def transformer_sizes(state: StateDict, prefix: str) -> dict[str, Any]:
 
 
 def last_blocks_and_heads(model: VprModel, name: str) -> bool:
-    """Whether a parameter is in the last four blocks, in the last norm or behind them."""
+    """Whether a parameter belongs to the last four blocks, the last norm or a head behind it."""
     if not name.startswith('backbone.blocks.'):
         return name.startswith('backbone.norm') or not name.startswith('backbone.')
     depth = len(list(model.get_submodule('backbone.blocks').children()))

@@ -13,7 +13,7 @@ from selavpr_ros.errors import ImageError
 
 
 def grid_positions(y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """(H * W, 2) float32 x and y of a grid in row-major order: its rows (H,), its columns (W,)."""
+    """(H * W, 2) float32 x and y of a grid in row-major order, from its y (H,) and x (W,)."""
     columns, rows = np.meshgrid(x, y)
     return np.stack([columns.ravel(), rows.ravel()], axis=1).astype(np.float32)
 
@@ -24,8 +24,8 @@ class Descriptors:
 
     Attributes:
         global_descriptor: (B, D), unit rows.
-        local_features: (B, N, d), unit rows in row-major grid order; None where the system
-            has none. Where N differs from image to image (FoL), rows of zeros fill a batch up.
+        local_features: (B, N, d), unit rows in row-major grid order; None if the system has
+            none. Where N differs from image to image (FoL), rows of zeros pad the batch.
     """
 
     global_descriptor: torch.Tensor
@@ -37,11 +37,11 @@ class VprModel(nn.Module):
 
     Attributes:
         family: name of the system, e.g. 'selavpr'.
-        image_size: (H, W) that `preprocess` has to deliver.
+        image_size: (H, W) in pixels that `preprocess` has to deliver.
         resize: how `preprocess` has to resize.
-        size_multiple: what both sides of `image_size` have to be a multiple of, in pixels.
-        local_stride: of the grid of local features every so many-th row and column is kept: 2
-            makes matching 16 times faster and the map smaller by 4 (SelaVPR only).
+        size_multiple: number of pixels of which both sides of `image_size` must be multiples.
+        local_stride: step at which rows and columns of the grid of local features are kept
+            (SelaVPR only): 2 makes matching 16 times faster and the map 4 times smaller.
         match_similarity: mutual matches count only above this cosine; None counts all.
         model_id: 'name/sha12/preprocess'; descriptors with different ids cannot be compared.
     """
@@ -63,27 +63,27 @@ class VprModel(nn.Module):
 
     @property
     def max_local_features(self) -> int:
-        """Local features that an image of `image_size` has, at most; 0 for a system without."""
+        """Largest number of local features of an image of `image_size`; 0 if there are none."""
         return 0
 
     def local_positions(self) -> np.ndarray | None:
         """Where the local features are centred in an image of `image_size`.
 
         Returns:
-            (N, 2) float32 x and y as shares of width and height; None where the features are no
-            fixed grid.
+            (N, 2) float32 x and y as shares of width and height; None if the features are not on
+            a fixed grid.
         """
         return None
 
     @property
     def global_dim(self) -> int:
-        """Length of a global descriptor, D: that of an empty image."""
+        """Length D of a global descriptor, measured on an empty image."""
         empty = torch.zeros(1, 3, *self.image_size, device=self.device, dtype=self.dtype)
         with torch.inference_mode():
             return int(self(empty).global_descriptor.shape[1])
 
     def describe_together(self, images: torch.Tensor) -> Descriptors:
-        """Describe images (B, 3, H, W) for the losses of training, where a batch is a whole."""
+        """Describe images (B, 3, H, W) in training, where they may influence each other."""
         described: Descriptors = self(images)
         return described
 
@@ -103,12 +103,12 @@ class VprModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self._any_tensor().device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are stored in."""
+        """Precision of the weights."""
         return self._any_tensor().dtype
 
     def _any_tensor(self) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Which systems there are: the rows of all families, read without waiting seconds for torch."""
+"""The list of all systems, read from the files of the families without importing torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ['BUILT_IN', 'SYSTEMS', 'System', 'build']
 
 
 def _read(file: Path) -> Iterator[System]:
-    """The literal `System(...)` of a family's file, which is not imported."""
+    """Each literal `System(...)` in a family's file, read without importing the file."""
     for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) \
                 and node.func.id == System.__name__:
@@ -26,12 +26,12 @@ def _read(file: Path) -> Iterator[System]:
 
 _ALL = tuple(system for file in FILES.values() for system in _read(file))
 SYSTEMS = tuple(system for system in _ALL if not system.is_built_in)
-# Their figures on other data are in `weights/README.md`.
+# The built-in systems were measured on other data; `weights/README.md` has these figures.
 BUILT_IN = tuple(system for system in _ALL if system.is_built_in)
 
 
 def build(system: System) -> VprModel:
-    """The network in full size, with the random values of its start: for tests and timings."""
+    """Build a network in full size with its random initial values, for tests and timings."""
     model = family_named(system.family).network(**system.sizes)
     model.name, model.image_size = system.name, system.image_size
     return model.eval().requires_grad_(False)

@@ -28,7 +28,8 @@ ALLOWED_GLOBALS: list[Any] = [
     *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64')),
 ]
 
-# Key of this package's own metadata in a safetensors file: a JSON object. What of it is read back:
+# Key of this package's own metadata, a JSON object, in a safetensors file; then the entries that
+# are read back, with their types.
 METADATA = 'selavpr_ros'
 METADATA_KINDS: dict[str, type] = {
     'num_heads': int, 'image_size': list, 'resize': str, 'local_stride': int,
@@ -37,12 +38,12 @@ METADATA_KINDS: dict[str, type] = {
 # Where published containers keep the weights, beside optimizers and recalls.
 CONTAINER_KEYS = ('model_state_dict', 'state_dict')
 
-# What torch and safetensors say of a file that is not there to its end.
+# What torch and safetensors say of a truncated file.
 CUT_OFF = 'EOFError|Invalid argument|central directory|header too small|file not fully covered'
 
 
 def side(state: StateDict, key: str, axis: int, default: int = 1) -> int:
-    """Length of an axis; the default, which will not fit, where there is no such axis."""
+    """Length of an axis of a tensor; the default if the file lacks the tensor or the axis."""
     tensor = state.get(key)
     if tensor is None or not -tensor.dim() <= axis < tensor.dim():
         return default
@@ -59,7 +60,7 @@ def sha256(path: Path) -> str:
 
 
 def _checked(metadata: dict[str, Any]) -> dict[str, Any]:
-    """Metadata whose values are of the kinds that are used; ValueError if they are not."""
+    """Return the metadata; raise ValueError if a value is not of the expected type."""
     if not isinstance(metadata, dict):
         raise ValueError(f'its metadata are no JSON object but {metadata!r}')
     for key, kind in METADATA_KINDS.items():
@@ -96,15 +97,15 @@ def _read_container(path: Path) -> StateDict:
 
 
 def _explain(error: Exception) -> str:
-    """One line of what torch tells on many."""
+    """The reason on one line; torch's own message takes many."""
     refused = re.search(r'GLOBAL (\S+) (was not an allowed|whose module)', str(error))
     if refused:
         return f'it wants to run {refused[1]}, and nothing but tensors and numbers is loaded'
     if re.search(CUT_OFF, repr(error)):
         return 'it is empty or cut off: get it again'
     if not isinstance(error, (OSError, RuntimeError, ValueError, SafetensorError)):
-        # What pickle finds wrong is unreadable, and torch advises to load it unsafely.
-        return 'no file of torch.save, or more in it than tensors and numbers'
+        # pickle's messages are unreadable, and torch's advise loading the file unsafely.
+        return 'not a file of torch.save, or it holds more than tensors and numbers'
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
@@ -129,13 +130,13 @@ def read_checkpoint(path: Path) -> tuple[StateDict, dict[str, Any]]:
         return _read_container(path), {}
     except CheckpointError:
         raise
-    except Exception as error:  # torch and pickle raise anything on a broken file
+    except Exception as error:  # torch and pickle raise errors of all kinds on a broken file
         reason = _explain(error)
         raise CheckpointError(f'{path}: cannot be read as a checkpoint ({reason})') from error
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata alone of a file that `read_checkpoint` can read; empty for others' files."""
+    """The metadata alone of a file that `read_checkpoint` can read; empty for published files."""
     if path.suffix != '.safetensors':
         return {}
     with safe_open(path, 'pt') as file:

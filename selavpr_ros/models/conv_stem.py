@@ -1,4 +1,4 @@
-"""A patch embedding that has seen a million images: the first stages of a small EfficientNet."""
+"""A patch embedding pretrained on a million images: the first stages of a small EfficientNet."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from selavpr_ros.images.preprocess import denormalise
 from selavpr_ros.models.backbone import patch_grid
 
 NETWORK = 'tf_efficientnet_lite0'
-FIRST = 2  # of the stages that are looked at: 28x28, 14x14, 14x14 and 7x7 cells at 224 pixels
+FIRST = 2  # first stage whose maps are used; they have 28, 14, 14 and 7 cells a side at 224 pixels
 CHANNELS = (40, 80, 112, 192)
 
 
 def fuse(network: nn.Module) -> nn.Module:
-    """Put each normalisation into the convolution before it, in place: the same at inference."""
+    """Fold each batch norm into the convolution before it, in place; inference is unchanged."""
     for module in list(network.modules()):
         before, convolution = '', None
         for name, child in list(module.named_children()):
@@ -45,7 +45,7 @@ class Scale(nn.Module):
     def fit(self, maps: torch.Tensor) -> None:
         """Take mean and deviation from maps (B, C, h, w)."""
         self.mean.copy_(maps.mean(dim=(0, 2, 3))[:, None, None])
-        # A channel that never changes says nothing, and must not divide by 0.
+        # A constant channel must not cause a division by 0.
         self.deviation.copy_(maps.std(dim=(0, 2, 3))[:, None, None].clamp(min=1e-6))
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
@@ -53,20 +53,20 @@ class Scale(nn.Module):
 
 
 def unit(maps: torch.Tensor) -> torch.Tensor:
-    """The vector at each position of maps (B, C, h, w) with length 1."""
+    """Scale the vector at each position of maps (B, C, h, w) to length 1."""
     return functional.normalize(maps.float(), dim=1).to(maps.dtype)
 
 
 class ConvStem(nn.Module):
     """Patch tokens from the feature maps of a convolutional network: a hybrid transformer.
 
-    What the network sees in the four quarters of a patch (first stage looked at), and at its
-    centre (the others), each a unit vector, side by side, projected to a token.
+    A token is a projection of unit vectors side by side: those of the first stage used in the
+    four quarters of the patch, and those of the later stages at its centre.
     Sources: Dosovitskiy et al., ICLR 2021, section 3.1; the network: Tan and Le, ICML 2019, as
     EfficientNet-Lite0, without its last stage.
 
     Args:
-        width: of the tokens.
+        width: length of a token.
     """
 
     def __init__(self, width: int) -> None:
@@ -74,7 +74,7 @@ class ConvStem(nn.Module):
         network = fuse(timm.create_model(NETWORK))
         blocks = list(network.get_submodule('blocks').children())
         self.conv = network.get_submodule('conv_stem')
-        self.activation = network.get_submodule('bn1')  # what is left of it
+        self.activation = network.get_submodule('bn1')  # fusing has left only its activation
         self.early = nn.Sequential(*blocks[:FIRST])
         self.stages = nn.Sequential(*blocks[FIRST : FIRST + len(CHANNELS)])
         self.scales = nn.ModuleList(map(Scale, CHANNELS))
@@ -82,11 +82,11 @@ class ConvStem(nn.Module):
 
     @property
     def detail_width(self) -> int:
-        """Numbers of a patch that come from its quarters; they are the first."""
+        """How many numbers of a patch come from its quarters; these stand first."""
         return 4 * CHANNELS[0]
 
     def maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Maps (B, C, h, w) of images (B, 3, H, W), normalised, one a stage; not scaled yet."""
+        """Unscaled maps (B, C, h, w), one per stage, of normalised images (B, 3, H, W)."""
         pixels = denormalise(images) / 127.5 - 1
         x = self.conv(pixels.contiguous(memory_format=torch.channels_last))
         x = self.early(self.activation(x))
@@ -101,7 +101,7 @@ class ConvStem(nn.Module):
         return [scale(stage) for scale, stage in zip(self.scales, maps, strict=True)]
 
     def patches(self, maps: list[torch.Tensor], grid: tuple[int, int]) -> torch.Tensor:
-        """What the maps tell of each patch of a grid (h, w): (B, h, w, C)."""
+        """Unit vectors from all maps, side by side, of a grid (h, w) of patches: (B, h, w, C)."""
         first, *others = self.scaled(maps)
         quarters = functional.interpolate(first, [2 * side for side in grid], mode='bilinear')
         seen = [functional.pixel_unshuffle(unit(quarters), 2)]

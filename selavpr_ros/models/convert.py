@@ -1,7 +1,7 @@
 """A published checkpoint -> one safetensors file, which gives the same descriptors.
 
-The file holds nothing but tensors, under their published names, and a few facts: reading it runs
-no code, and needs no optimizer's memory. The map of a robot stays usable, as the model's id stays.
+The file holds only tensors, under their published names, and a few facts. Reading it runs no code
+and takes no memory for an optimizer's state. The model's id stays, so a robot's map stays usable.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def published_tensors(model: VprModel) -> StateDict:
 
 
 def facts(model: VprModel, told: dict[str, Any]) -> dict[str, Any]:
-    """What cannot be read from the tensors, beside what the source file told itself."""
+    """Facts that cannot be read from the tensors, added to the source file's metadata `told`."""
     return {
         **told,
         'family': model.family,
@@ -62,7 +62,7 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def is_same(model: VprModel, other: VprModel) -> bool:
-    """Whether two models have one identity and the same tensors, bit by bit."""
+    """Whether two models have the same identity, and tensors that are equal bit by bit."""
     mine, others = model.state_dict(), other.state_dict()
     return (
         model.model_id == other.model_id
@@ -74,7 +74,7 @@ def is_same(model: VprModel, other: VprModel) -> bool:
 
 
 def _show(path: Path) -> None:
-    """Make a file readable for whom other new files are: safetensors hides it."""
+    """Give a file the permissions of any new file; safetensors makes it private."""
     plain = path.with_name('plain')
     plain.touch()
     path.chmod(plain.stat().st_mode)
@@ -82,7 +82,7 @@ def _show(path: Path) -> None:
 
 @contextmanager
 def named_when_done(target: Path) -> Iterator[Path]:
-    """A path to write to; the file gets its name only when all went well, else it is gone."""
+    """A path to write to; the file becomes `target` on success and is deleted on an error."""
     try:
         with appearing(target) as unnamed:
             yield unnamed
@@ -101,12 +101,12 @@ def convert(
     pca: Path | None = None,
     overwrite: bool = False,
 ) -> VprModel:
-    """Write the weights of a system as one safetensors file in the precision that they have.
+    """Write the weights of a system as one safetensors file in their own precision.
 
     Args:
         weights, image_size, num_heads, pca: as in `load_model`; all of them are kept in the file.
-        target: path of the file, which appears when it is complete and was read back.
-        overwrite: replace a file that is there.
+        target: path of the file, which appears only after it was read back without a difference.
+        overwrite: replace an existing file.
 
     Returns:
         The model that the file holds, in the file's precision.
@@ -123,5 +123,5 @@ def convert(
     with named_when_done(target) as unnamed:
         save_file(published_tensors(model), unnamed, {METADATA: metadata})
         if not is_same(model, read_model(unnamed, None, None, False, None)):
-            raise CheckpointError(f'{target}: not written, as the file is not what was read back')
+            raise CheckpointError(f'{target}: not written, as the file read back is not the same')
     return model

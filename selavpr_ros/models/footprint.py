@@ -1,4 +1,4 @@
-"""What a system makes of one image, and the memory that a keyframe takes."""
+"""Sizes of the descriptors of one image, and the memory that a keyframe takes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Footprint:
 
     Attributes:
         global_dim: length of the global descriptor.
-        local_count: local features, at most; 0 for a system without.
-        local_dim: length of each of them.
-        local_varies: whether an image may have fewer of them.
+        local_count: largest number of local features; 0 for a system without them.
+        local_dim: length of a local feature.
+        local_varies: whether an image may have fewer local features.
     """
 
     global_dim: int
@@ -27,28 +27,28 @@ class Footprint:
 
     @property
     def global_bytes(self) -> int:
-        """Of the global descriptor, float32."""
+        """Bytes of the global descriptor in float32."""
         return 4 * self.global_dim
 
     @property
     def index_bytes(self) -> int:
-        """Of its copy in the index of the keyframe map, float16."""
+        """Bytes of the descriptor's copy in the index of the keyframe map, in float16."""
         return 2 * self.global_dim
 
     @property
     def local_bytes(self) -> int:
-        """Of the local features, float16."""
+        """Bytes of the local features in float16."""
         return 2 * self.local_count * self.local_dim
 
     @property
     def keyframe_bytes(self) -> int:
-        """Of all of them: what a keyframe adds to the keyframe map."""
+        """Bytes that a keyframe adds to the keyframe map in total."""
         return self.global_bytes + self.index_bytes + self.local_bytes
 
 
 @torch.inference_mode()
 def measure_footprint(model: VprModel) -> Footprint:
-    """Run an empty image through a model, and see what comes out."""
+    """Measure the sizes by running an empty image through a model."""
     image = torch.zeros(1, 3, *model.image_size, device=model.device, dtype=model.dtype)
     descriptors = model(image)
     global_dim, most = descriptors.global_descriptor.shape[1], model.max_local_features

@@ -17,7 +17,7 @@ def hub_url(name: str) -> str:
     """Where Meta publishes the weights of a backbone.
 
     Raises:
-        CheckpointError: none of `BACKBONES`, with or without 'timm/' and '.lvd142m'.
+        CheckpointError: the name, with or without 'timm/' and '.lvd142m', is not in `BACKBONES`.
     """
     plain = name.removeprefix('timm/').removesuffix('.lvd142m')
     if plain not in BACKBONES:
@@ -35,10 +35,10 @@ def fetch_backbone(name: str) -> Path:
         name: one of `BACKBONES`.
 
     Raises:
-        CheckpointError: no such name, or it cannot be downloaded; then it is told which file
+        CheckpointError: no such name, or the download failed; the message then says which file
             has to be put where.
     """
-    import torch  # takes seconds, and the names are wanted without
+    import torch  # takes seconds, which the names alone do not need
 
     url = hub_url(name)
     path = Path(torch.hub.get_dir(), 'checkpoints', url.rpartition('/')[2])

@@ -51,7 +51,7 @@ def find_weights(weights: str | Path) -> Path:
     """The file behind 'embedded', timm's name of a DINOv2 backbone, or a path.
 
     Raises:
-        CheckpointError: a backbone that is not here and cannot be downloaded.
+        CheckpointError: the backbone is not here and cannot be downloaded.
     """
     if weights == 'embedded':
         return EMBEDDED
@@ -63,13 +63,13 @@ def find_weights(weights: str | Path) -> Path:
 
 
 def _without_weights(name: str | Path) -> VprModel | None:
-    """The model of a family without weights, whose name it is; None for other names."""
+    """The model of the family of this name if that has no weights; None for other names."""
     family = family_named(str(name)) if str(name) in FILES else None
     return family.network() if family and not family.has_weights else None
 
 
 def _load_file(path: Path, num_heads: int | None) -> VprModel:
-    # timm takes seconds to import, and a family without weights may do without it.
+    # timm takes seconds to import, and a family without weights does not need it.
     from selavpr_ros.models.checkpoints import read_checkpoint, sha256
     from selavpr_ros.models.recognition import build_model
 

@@ -21,13 +21,13 @@ class UpConvLocalFeatures(nn.Module):
 
     @staticmethod
     def grid(patch_grid: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of local features that so many rows and columns of patches give."""
+        """Rows and columns of local features from a grid of patches (rows, columns)."""
         return 4 * patch_grid[0] - 3, 4 * patch_grid[1] - 3
 
     @staticmethod
     def centres(patches: int) -> np.ndarray:
-        """Where they are along a side of so many patches, as shares of its length."""
-        # The first and the last are centred on the first and the last patch.
+        """Centres of the features along a side of `patches` patches, as shares of its length."""
+        # The first and the last feature are centred on the first and the last patch.
         return (np.arange(4 * patches - 3) / 4 + 0.5) / patches
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:

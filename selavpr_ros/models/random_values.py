@@ -38,8 +38,8 @@ def build_random(system: System, device: str | torch.device = 'cpu', seed: int =
 
     Args:
         system: one of SYSTEMS.
-        device: where the values are made; another device gives others.
-        seed: of the values.
+        device: where the values are made; another device gives other values.
+        seed: seed of the values.
     """
     with torch.device('meta'):
         model = build(system)

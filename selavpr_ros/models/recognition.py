@@ -1,4 +1,4 @@
-"""Which system a file of weights belongs to, by its keys and shapes; that network, filled."""
+"""Recognises the system of a file of weights by its keys and shapes, and fills its network."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ class Fit:
     """How well a file fits a family.
 
     Attributes:
-        family: of the network that was tried.
-        model: that network, without values.
+        family: the family that was tried.
+        model: a network of this family, without values.
         state: the file's tensors by published name.
-        missing, unexpected, reshaped: keys that differ, as the file or its authors name them.
-        likeness: share of the keys that both have, in [0, 1].
-        wrong_heads: why the number of heads is impossible, which no tensor tells; '' if it is not.
+        missing: published names of tensors that the file lacks.
+        unexpected, reshaped: tensors without a place in the network, or of another shape or type,
+            as the file names them.
+        likeness: share of all keys that both the file and the network have, in [0, 1].
+        wrong_heads: why the number of heads is impossible; '' if it is possible.
     """
 
     family: Family
@@ -44,7 +46,7 @@ class Fit:
 
     @property
     def is_exact(self) -> bool:
-        """Whether nothing differs."""
+        """Whether all keys, shapes and types agree."""
         return not (self.missing or self.unexpected or self.reshaped)
 
     def __str__(self) -> str:
@@ -63,13 +65,13 @@ def _kind(tensor: torch.Tensor) -> str:
 
 
 def _fits(tensor: torch.Tensor, wanted: torch.Tensor) -> bool:
-    """Whether it can take the other's place; a count may be stored as any type."""
+    """Whether a tensor can take the place of the wanted one; counts may be of any type."""
     return tensor.shape == wanted.shape and (
         tensor.is_floating_point() or not wanted.is_floating_point())
 
 
 def _with_heads(family: Family, sizes: Sizes, num_heads: int | None) -> tuple[Sizes, str]:
-    """All arguments of a network, and why its number of heads is impossible; '' if it is not."""
+    """All arguments of a network, and why its number of heads is impossible; '' if possible."""
     if not family.takes_heads:
         return sizes, ''
     width = sizes['width']
@@ -117,7 +119,7 @@ def _complaint(path: Path, file: StateDict, fits: list[Fit]) -> str:
 
 
 def build_model(file: StateDict, path: Path, num_heads: int | None = None) -> VprModel:
-    """Recognise a system by its keys and shapes, and make it with these weights.
+    """Recognise a system by its keys and shapes, and build it with these weights.
 
     Args:
         file: tensors by published names, with or without `module.`, or by this package's names.
@@ -125,7 +127,8 @@ def build_model(file: StateDict, path: Path, num_heads: int | None = None) -> Vp
         num_heads: of the transformer, if it is one; width / 64 if None.
 
     Raises:
-        CheckpointError: it fits no family; names the nearest one and what differs.
+        CheckpointError: the file fits no family; the message names the nearest one and what
+            differs.
         SettingError: the number of heads does not divide the width.
     """
     candidates = [family for family in all_families() if family.has_weights]

@@ -76,7 +76,7 @@ def test_a_download_that_was_cut_off(tmp_path, kept):
 def test_a_page_that_was_saved_as_a_checkpoint(tmp_path, text):
     (tmp_path / 'file.pth').write_text(text)
     reason = _refusal(tmp_path / 'file.pth')
-    assert reason.startswith('cannot be read as a checkpoint (no file of torch.save')
+    assert reason.startswith('cannot be read as a checkpoint (not a file of torch.save')
     assert 'weights_only' not in reason  # torch advises to read it unsafely
 
 

@@ -1,7 +1,7 @@
-"""The families of systems: every other file of this folder is one, and describes itself.
+"""The families of systems; every other file of this folder defines one.
 
-Such a file is named after its family. It has a `FAMILY`, and `SYSTEMS`: what there is to load.
-Nothing in this file imports torch, so that a list of the systems does not wait seconds for it.
+Such a file is named after its family. It defines `FAMILY`, and `SYSTEMS`, the checkpoints to load.
+This file does not import torch, which takes seconds, so that listing the systems is quick.
 """
 
 from __future__ import annotations
@@ -29,22 +29,23 @@ FILES = {path.stem: path for path in sorted(Path(__file__).parent.glob('*.py'))
 
 @dataclass(frozen=True)
 class System:
-    """What a user wants to know of one checkpoint, or of several of the same size.
+    """What a user wants to know about one checkpoint, or about several of the same size.
 
     The values are literals: `catalogue` reads them without importing the file.
 
     Attributes:
-        name: as in the literature; of a system without weights, that of its family.
+        name: as in the literature; the family's name for a system without weights.
         family: as in `VprModel.family`.
         files: names of the files; '' for none.
-        source: page where they are obtained; '' if the system comes with the package.
-        code_licence, weights_licence: of the published code, and what is said of the weights.
+        source: page, or timm's name, of the files; '' if the system comes with the package.
+        code_licence, weights_licence: licence of the published code, and the one stated for the
+            weights.
         image_size: (H, W) in pixels of the published results.
         global_dim: length of the global descriptor.
-        local: local features of an image, count x length; '' for none.
+        local: local features of an image, as count x length; '' for none.
         recall: recall@1 in percent by data set, as published; 'a > b' is before and after
             re-ranking.
-        note: how these figures came about; '' if there is nothing to say.
+        note: under which conditions these figures hold; '' for none.
         sizes: arguments of the network, where they are not its defaults.
     """
 
@@ -63,7 +64,7 @@ class System:
 
     @property
     def is_built_in(self) -> bool:
-        """Whether it comes with the package."""
+        """Whether the system comes with the package."""
         return not self.source
 
 
@@ -80,17 +81,18 @@ class Family:
     """How networks of one kind are recognised, built and trained.
 
     Attributes:
-        network: the class. Called without the number of heads, if it takes `num_heads`, it is a
-            transformer: its sizes have a `width`, and its `backbone` knows the `num_heads`.
+        network: class of the networks. One that takes `num_heads` is a transformer: its `sizes`
+            have a `width`, and its `backbone` has an attribute `num_heads`.
         marker: part of a key that the files of other families do not have; '' for a family
             without weights, which is loaded by its name.
-        names: pattern and replacement that turn this package's names into the published ones,
-            in this order; published names pass unchanged.
-        sizes: reads the network's arguments, all but the number of heads, from the tensors of a
-            file under their published names.
+        names: pairs of pattern and replacement, applied in this order, that turn this package's
+            names into the published ones; published names pass unchanged.
+        sizes: function that reads the network's arguments, all but the number of heads, from the
+            tensors of a file under their published names.
         constants: tensors that the network has and the files do not.
-        trains: whether a training that starts with weights changes the parameter of this name.
-        method: of `training.methods`, that the published recipe uses; '' without a recipe.
+        trains: function that tells whether training that starts from weights changes the
+            parameter of this name.
+        method: method of `training.methods` that the published recipe uses; '' for no recipe.
     """
 
     network: type[VprModel]
@@ -108,12 +110,12 @@ class Family:
 
     @property
     def has_weights(self) -> bool:
-        """Whether its systems are files; otherwise its name is all that it takes to load it."""
+        """Whether its systems are loaded from files; otherwise by the family's name alone."""
         return bool(self.marker)
 
     @property
     def takes_heads(self) -> bool:
-        """Whether the network has a number of attention heads, which no tensor tells."""
+        """Whether the network takes a number of attention heads, which no tensor shows."""
         return 'num_heads' in signature(self.network).parameters
 
     def published(self, name: str) -> str:
@@ -124,10 +126,10 @@ class Family:
 
 
 def family_named(name: str) -> Family:
-    """The family of a name; no other family's file is imported.
+    """The family with this name; only its own file is imported.
 
     Raises:
-        SettingError: there is none.
+        SettingError: no family has this name.
     """
     if name not in FILES:
         raise SettingError(f"family '{name}' is none of {', '.join(FILES)}")
@@ -141,7 +143,7 @@ def all_families() -> list[Family]:
 
 
 def trainable() -> dict[str, Family]:
-    """The families that there is a recipe for, by name."""
+    """The families that have a training recipe, by name."""
     return {family.name: family for family in all_families() if family.method}
 
 
@@ -158,7 +160,7 @@ def heads_of(model: VprModel) -> Sizes:
 
 
 def sizes_of(model: VprModel) -> Sizes:
-    """The arguments that make such a network."""
+    """The arguments that build a network like this one."""
     family = family_of(model)
     state = {family.published(key): tensor for key, tensor in model.state_dict().items()}
     return {**family.sizes(state), **heads_of(model)}

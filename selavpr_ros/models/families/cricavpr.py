@@ -24,7 +24,7 @@ from selavpr_ros.models.base import Descriptors, VprModel
 from selavpr_ros.models.checkpoints import StateDict, sha256, side
 from selavpr_ros.models.families import Family, System
 
-# Where the published code cuts the map of patches, whatever its size: 16 x 16 was meant.
+# Where the published code cuts the map of patches, whatever its size; it was written for 16 x 16.
 CUTS = ((0, 8, None), (0, 5, 11, None))
 LAST_CUT = 11
 REGIONS = 1 + 2 * 2 + 3 * 3
@@ -42,7 +42,7 @@ def regions(patches: torch.Tensor) -> list[torch.Tensor]:
 
 
 class Pca(nn.Module):
-    """A projection that somebody fitted, without whitening: (B, D) -> (B, d).
+    """A fitted PCA projection without whitening: (B, D) -> (B, d).
 
     Args:
         mean: (D,), subtracted first.
@@ -62,7 +62,7 @@ class Pca(nn.Module):
 
 
 class CricaVPR(VprModel):
-    """DINOv2 with convolutions in its adapters; 14 regions that other images may correct.
+    """DINOv2 with convolutions in its adapters, pooled over 14 regions.
 
     The published network lets the images of a batch attend to each other. A robot sees one image
     at a time, and a descriptor in a map must not depend on its neighbours in some batch, so here
@@ -70,9 +70,9 @@ class CricaVPR(VprModel):
 
     Args:
         width, depth, num_heads: of the transformer.
-        adapter_hidden, branches: of the adapters, see `MultiConvAdapter`; if None, in the
+        adapter_hidden, branches: sizes of the adapters, see `MultiConvAdapter`; None takes the
             published proportions.
-        encoder_layers, encoder_hidden: of the cross-image encoder.
+        encoder_layers, encoder_hidden: sizes of the cross-image encoder.
         pca_dim: length of the descriptor after a projection; 0 for none.
 
     Attributes:
@@ -110,8 +110,8 @@ class CricaVPR(VprModel):
         """Describe images (B, 3, n, n), normalised, n a multiple of 14.
 
         Args:
-            images: one descriptor each.
-            cross_image: overrules the attribute.
+            images: each gets one descriptor.
+            cross_image: overrides the attribute of this name; None keeps it.
         """
         self.check_size(images)
         cls, patches = self.backbone(images)
@@ -158,10 +158,10 @@ def read_pca(path: Path) -> Pca:
 
 
 def specialise(model: VprModel, cross_image: bool, pca: str | Path | None) -> None:
-    """Set what only CricaVPR has.
+    """Set the options that only CricaVPR has.
 
     Raises:
-        SettingError: another system, or a projection of descriptors of another length.
+        SettingError: the model is no CricaVPR, or the projection does not fit it.
         CheckpointError: see `read_pca`.
     """
     if not isinstance(model, CricaVPR):
@@ -210,6 +210,6 @@ SYSTEMS = (
         source='https://github.com/Lu-Feng/CricaVPR/releases', code_licence='MIT',
         weights_licence='none stated', image_size=(224, 224), global_dim=10752,
         recall={'Pitts30k': '94.8 (batches of 16)'},
-        note='with the images of a batch correcting each other, which a robot does not have.',
+        note='the images of a batch correct each other in this figure; a robot has no batches.',
         sizes={'width': 768, 'depth': 12, 'num_heads': 12}),
 )

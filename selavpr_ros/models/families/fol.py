@@ -21,14 +21,14 @@ from selavpr_ros.models.checkpoints import StateDict, side
 from selavpr_ros.models.families import Family, System
 from selavpr_ros.models.local_features import UpConvLocalFeatures
 
-ATTENDED = 0.01  # attention below it counts as none
+ATTENDED = 0.01  # attention below this value counts as none
 DISCRIMINATIVE_PATCHES = 225
 CLIPPED_PATCHES = 3
 CLIP_RANK = 0.05  # share of the patches
 MATCH_SIMILARITY = 0.7
 
-# Rows of local features above which the published code makes room for so many of them. Up to 70
-# rows its room is 1000, and the features of 225 patches never fit in.
+# (rows, room): with more rows of local features than `rows`, the published code makes room for
+# `room` features. Up to 70 rows it makes room for 1000, too few for the features of 225 patches.
 ROOM = ((80, 3600), (70, 3500))
 
 
@@ -36,7 +36,7 @@ def class_attention(block: Block, tokens: torch.Tensor) -> torch.Tensor:
     """How much the class token attends to each patch in a block, summed over the heads.
 
     Args:
-        block: of a ViT without registers.
+        block: a block of a ViT without registers.
         tokens: (B, 1 + N, D), the block's input.
 
     Returns:
@@ -50,7 +50,7 @@ def class_attention(block: Block, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def clip_outliers(values: torch.Tensor) -> torch.Tensor:
-    """Replace the three largest of each row (B, N) by the value at 5 % of its ranking."""
+    """Replace the three largest values of each row (B, N) by the value ranked at its top 5 %."""
     ranked, order = values.sort(dim=1, descending=True, stable=True)
     clipped = ranked[:, int(CLIP_RANK * values.shape[1])]
     return values.scatter(
@@ -85,7 +85,8 @@ def discriminative_patches(shares: torch.Tensor) -> torch.Tensor:
 def region_weights(shares: torch.Tensor, attention: torch.Tensor) -> torch.Tensor:
     """How much each patch belongs to the discriminative regions, while the network learns.
 
-    What the aggregator keeps and what the class token attends to, each as shares of the image.
+    The weight is the sum of two shares of the image: what the aggregator keeps of the patch, and
+    how much the class token attends to it.
 
     Args:
         shares: (B, M, N) from the transport.
@@ -100,7 +101,7 @@ def region_weights(shares: torch.Tensor, attention: torch.Tensor) -> torch.Tenso
 def chosen_features(
     features: torch.Tensor, chosen: torch.Tensor, grid: tuple[int, int]
 ) -> torch.Tensor:
-    """Keep the features that lie below the chosen patches.
+    """Keep the local features that lie in the chosen patches.
 
     Args:
         features: (B, L, d) from `UpConvLocalFeatures`.
@@ -108,7 +109,7 @@ def chosen_features(
         grid: rows and columns of patches.
 
     Returns:
-        (B, K, d); images with fewer of them end in rows of zeros.
+        (B, K, d), K the most of any image; images with fewer features end in rows of zeros.
     """
     mask = functional.interpolate(
         chosen.unflatten(1, grid)[:, None].float(),
@@ -119,16 +120,16 @@ def chosen_features(
 
 @dataclass(frozen=True)
 class FoLOutputs:
-    """What FoL's losses look at, of B images with a grid of N = h * w patches.
+    """What FoL's losses need of B images with a grid of N = h * w patches.
 
     Attributes:
-        descriptors: as at recognition, but with the local features below the patches with the
+        descriptors: as at recognition, but with the local features of the patches with the
             largest `region_weights`.
         attention: (B, N), how much the class token attends to each patch.
-        shares: (B, M, N), what the aggregator takes of each patch into each cluster.
+        shares: (B, M, N), share of each patch that the aggregator takes into each cluster.
         patches: (B, h, w, D), the tokens after the last norm.
         local_map: (B, L, d), all local features, L = (4 h - 3) * (4 w - 3).
-        soft_mask: (B, L), the `region_weights` at each of them.
+        soft_mask: (B, L), the `region_weights` at each feature of `local_map`.
     """
 
     descriptors: Descriptors
@@ -140,7 +141,7 @@ class FoLOutputs:
 
 
 class FoL(VprModel):
-    """DINOv2 whose own attention tells what to leave out, and local features of the rest.
+    """DINOv2, optimal transport that its attention guides, local features of the best patches.
 
     Args:
         width, depth, num_heads: of the transformer.
@@ -194,7 +195,7 @@ class FoL(VprModel):
     def forward(self, images: torch.Tensor) -> Descriptors:
         """Describe images (B, 3, H, W), normalised, H and W multiples of 14.
 
-        The local features have no fixed number; in a batch, rows of zeros fill up.
+        The number of local features differs between images; rows of zeros pad a batch.
         """
         _, patches, descriptor, shares = self._aggregate(images)
         return Descriptors(descriptor, chosen_features(
@@ -203,7 +204,7 @@ class FoL(VprModel):
     def training_outputs(self, images: torch.Tensor) -> FoLOutputs:
         """Describe images (B, 3, H, W) as `forward` does, and show what the losses need.
 
-        Only the choice of local features is another one: see `FoLOutputs`.
+        Only the choice of local features differs: see `FoLOutputs`.
         """
         attention, patches, descriptor, shares = self._aggregate(images)
         grid, local_map = patch_grid(images), self.local_head(patches)
@@ -246,6 +247,6 @@ SYSTEMS = (
         source='https://huggingface.co/shunpeng/FoL', code_licence='Apache-2.0',
         weights_licence='none stated', image_size=(322, 322), global_dim=8448, local='3600 x 128',
         recall={'MSLS-val': '91.1 > 91.5', 'Pitts30k': '92.1 > 93.1'},
-        note='at 322x322 pixels, which has to be asked for; files of FoL are taken for 504x504.',
+        note='at 322x322 pixels; set this image size, as files of FoL load with 504x504 pixels.',
         sizes={'width': 768, 'depth': 12, 'num_heads': 12}),
 )

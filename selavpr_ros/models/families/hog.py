@@ -13,8 +13,8 @@ from selavpr_ros.models.base import Descriptors, VprModel, grid_positions
 from selavpr_ros.models.families import Family, System
 
 CELL = 8  # pixels
-BLOCK = 4  # cells a side of a local feature
-POOL = 5  # cells a side that the global descriptor pools
+BLOCK = 4  # side of a local feature, in cells
+POOL = 5  # side of a region that the global descriptor pools, in cells
 ORIENTATIONS = 8  # unsigned, over 180 degrees
 LOCAL_CLIP = 0.2
 GLOBAL_CLIP = 0.05
@@ -86,7 +86,7 @@ class Hog(VprModel):
         return rows * columns
 
     def local_positions(self) -> np.ndarray:
-        # A block of cells is centred half of it after its first cell.
+        # The centre of a block lies half a block after the start of its first cell.
         return grid_positions(*(
             (np.arange(side // CELL - BLOCK + 1) + BLOCK / 2) * CELL / side
             for side in self.image_size))

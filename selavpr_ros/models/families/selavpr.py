@@ -31,7 +31,7 @@ class SelaVPR(VprModel):
         adapter_hidden: bottleneck of both adapters of a block; half the width if None.
         local_hidden, local_dim: channels of the two up-convolutions.
         conv_stem: whether patches are embedded by a convolutional network, as in the embedded
-            model; the published ones do it by a single layer.
+            model; the published models use a single layer.
     """
 
     family = 'selavpr'
@@ -79,7 +79,7 @@ class SelaVPR(VprModel):
         return Descriptors(described.global_descriptor, kept)
 
     def heads(self, patches: torch.Tensor) -> Descriptors:
-        """What becomes of patch tokens (B, H/14, W/14, D): the whole grid of local features."""
+        """Descriptors of patch tokens (B, H/14, W/14, D), with the whole grid of features."""
         global_descriptor = functional.normalize(self.aggregation(patches), dim=-1)
         return Descriptors(global_descriptor, self.local_head(patches))
 
