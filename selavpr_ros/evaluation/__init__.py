@@ -1,1 +1,1 @@
-"""What a system is worth on image folders with truth: recall, baselines, pictures."""
+"""Evaluation of systems on image folders and of runs: metrics, tables, plots and pages."""

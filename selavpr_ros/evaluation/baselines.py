@@ -23,7 +23,7 @@ from selavpr_ros.models.families.hog import LUMA
 from selavpr_ros.models.loading import read_model
 
 PATCH = 8  # pixels
-# Added to the deviation of a patch, in grey levels: a patch without texture stays one.
+# Grey levels added to the deviation of a patch, so that a patch without texture stays flat.
 FLAT = 1e-3
 
 ORB_FEATURES = 1000  # of an image, at most; ORB-SLAM's number for small images
@@ -75,11 +75,12 @@ def load_untrained(
 
     Args:
         weights: as in `load_model`, but of a family that has weights.
-        seed: of the values.
+        seed: seed of the random values.
         image_size: (H, W) in pixels; the model's own where None.
 
     Raises:
-        CheckpointError: a file is missing, broken, or of no known family; or there is none.
+        CheckpointError: a file is missing, broken or of no known family, or the family has no
+            weights.
         SettingError: the image size does not fit the model.
     """
     trained = read_model(weights, image_size, None, False, None)
@@ -122,7 +123,7 @@ def count_orb_matches(query: np.ndarray, match: np.ndarray) -> int:
 def _count_all(
     query: np.ndarray, database: list[np.ndarray], comparable: Iterable[int]
 ) -> torch.Tensor:
-    """(N,) matches with every database image; 0 for those that are not asked."""
+    """(N,) matches with every database image; 0 for those that are not comparable."""
     counts = torch.zeros(len(database))
     for image in comparable:
         counts[image] = count_orb_matches(query, database[image])
@@ -135,7 +136,7 @@ def evaluate_orb(
     """Match every query with every database image by ORB, without geometry: slow, but strong.
 
     Returns:
-        The ranking ALL_MATCHED.
+        An evaluation whose one ranking is ALL_MATCHED.
 
     Raises:
         ImageError: a file cannot be read.

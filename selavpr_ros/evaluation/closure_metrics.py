@@ -1,4 +1,4 @@
-"""What a run was worth, in numbers."""
+"""Metrics of a run, alone and against the ground truth."""
 
 from __future__ import annotations
 
@@ -20,22 +20,24 @@ from selavpr_ros.recordings.records import CandidateRecord, KeyframeRecord, Quer
 
 @dataclass(frozen=True)
 class TruthMetrics:
-    """What the ground truth says.
+    """Metrics of a run against the ground truth.
 
     Attributes:
         same_place: what counts as the same place.
         true_closures, false_closures: accepted loop closures by their truth.
-        unknown_closures: those of which the truth does not tell.
-        precision: true / (true + false); None without closures.
-        false_closures_per_km: of the way, see `Metrics.way_m`; None if that is unknown or 0.
+        unknown_closures: accepted loop closures that the truth does not cover.
+        precision: true / (true + false) loop closures; None without any.
+        false_closures_per_km: per kilometre of `Metrics.way_m`; None if that is unknown or 0.
         revisits: queries with at least one positive among the keyframes they were compared with;
-            None where it is not known what they were compared with, as is all that follows.
-        recall: by n, share of the revisits with a positive among the first n candidates; of the
+            None if the records do not show these keyframes. The figures below are then None, too,
+            and `recall` is empty.
+        recall: share of the revisits with a positive among the first n candidates, by n; for the
             usual n as far as candidates were recorded.
         closed: share of the revisits that ended in a true loop closure.
         average_precision: area under precision over recall of the best candidates (`judge_best`).
-        recall_at_precision_1: recall before the first false one.
-        from_score: the lowest score without a false one; None where there is none.
+        recall_at_precision_1: recall of the best candidates before the first false one.
+        from_score: the lowest score down to which no best candidate is false; None if there is
+            none.
     """
 
     same_place: SamePlace
@@ -57,17 +59,19 @@ class Metrics:
     """The numbers of a run.
 
     Attributes:
-        images: received; `skipped` of them, or of the poses, by reason.
+        images: number of images received.
+        skipped: number of skipped images or poses, by reason.
         queries, keyframes, closures: counts.
-        queries_with_pose: whose pose in the odometry frame was known; None if nobody told.
-        outcomes: queries by the farthest gate that their candidates came to, e.g. ACCEPTED.
+        queries_with_pose: queries with a known pose in the odometry frame; None if the records
+            do not tell.
+        outcomes: queries by the farthest gate that their candidates reached, e.g. ACCEPTED.
         candidates: candidates by their decision.
         latency_ms: by stage and in total; empty if it was not measured.
         map_bytes: memory of the keyframe map.
-        bytes_per_keyframe: of it; None without keyframes.
+        bytes_per_keyframe: `map_bytes` per keyframe; None without keyframes.
         way_m: metres from query to query, by the true poses if there are any, else by odometry;
             None without two poses.
-        truth: None without ground truth.
+        truth: metrics against the ground truth; None without one.
     """
 
     model_id: str
@@ -101,7 +105,7 @@ def latencies(queries: list[QueryRecord]) -> dict[str, Latency]:
     if not len(stage_ms):
         return {}
     columns = np.column_stack([stage_ms, stage_ms.sum(axis=1)])
-    names = (*STAGES[:stage_ms.shape[1]], 'total')  # what a node publishes has no last stage
+    names = (*STAGES[:stage_ms.shape[1]], 'total')  # a node's messages lack the last stage
     return {name: Latency.of(column) for name, column in zip(names, columns.T, strict=True)}
 
 
@@ -145,7 +149,7 @@ def closure_truth(query: QueryRecord, truth: GroundTruth | None) -> bool | None:
 def _judged_best(
     run: Run, truth: GroundTruth
 ) -> Iterator[tuple[QueryRecord, CandidateRecord, bool]]:
-    """Every query with its best candidate, and whether that is true; unless unknown."""
+    """Every query with its best candidate and whether that is true; unknown ones left out."""
     for query in run.queries:
         if query.candidates:
             best = query.candidates[0]
@@ -170,8 +174,8 @@ def best_answers(
 ) -> list[tuple[QueryRecord, CandidateRecord, float, bool]]:
     """Queries, their best candidates, the scores of these, and whether they are true.
 
-    The score is what the gates ask first: `local_score`, or the similarity of a system without
-    local features. Queries of which the truth does not tell are left out.
+    The score is what the gates check first: `local_score`, or the similarity for a system without
+    local features. Queries that the truth does not cover are left out.
     """
     by_local = is_by_local(run)
     return [(query, best, _score(best, by_local), verdict)
@@ -183,7 +187,7 @@ def judge_best(run: Run, truth: GroundTruth, revisits: int) -> PrecisionRecall:
 
     Args:
         run, truth: as in `judge`.
-        revisits: queries that recall is over (`TruthMetrics.revisits`).
+        revisits: number of queries that recall is over (`TruthMetrics.revisits`).
     """
     answers = best_answers(run, truth)
     return precision_recall(
@@ -191,7 +195,7 @@ def judge_best(run: Run, truth: GroundTruth, revisits: int) -> PrecisionRecall:
 
 
 def known_probabilities(run: Run, truth: GroundTruth) -> tuple[list[float], list[bool]]:
-    """Probabilities of all candidates, and whether each is true; those that are known."""
+    """Probabilities of candidates, and whether each is true; unknown ones are left out."""
     probabilities, is_true = [], []
     for query in run.queries:
         stamps_ns = [candidate.match_stamp_ns for candidate in query.candidates]
@@ -237,7 +241,7 @@ def judge(run: Run, truth: GroundTruth) -> TruthMetrics:
 
 
 def summarise(run: Run, truth: GroundTruth | None = None) -> Metrics:
-    """Turn a run into numbers; of an empty run, too."""
+    """Compute the metrics of a run, which may be empty."""
     return Metrics(
         model_id=run.model_id,
         images=run.images,

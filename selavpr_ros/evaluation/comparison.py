@@ -16,8 +16,8 @@ from selavpr_ros.text import Row, flatten, size
 
 HEAD = ('run', 'method', 'order', *(f'recall@{n}' for n in RECALL_AT), 'average precision',
         'recall at precision 1', 'true', 'false', 'p50 [ms]', 'keyframe')
-TEXTS = 3  # of these columns are no numbers
-# What a run was asked; figures of two runs compare only where this is the same.
+TEXTS = 3  # leading columns that hold text
+# What a replay was asked; figures of two replays can be compared only if this is the same.
 ASKED_OF_REPLAY = ('bag', 'topic', 'ground_truth')
 UNKNOWN = '-'
 
@@ -27,7 +27,7 @@ class Result:
     """A result folder.
 
     Attributes:
-        folder: of the results.
+        folder: path of the result folder.
         asked: the set and what counts as the same place, as data.
         settings: by dotted name, with the versions.
         lines: cells below HEAD without the run's name; one per method and way of ordering.
@@ -52,7 +52,7 @@ def _method_lines(method: Mapping[str, Any]) -> Iterator[Row]:
     latency = method.get('latency_ms', {})
     for way, recall in method['recall'].items():
         gate = method['gates'][way]
-        # The medians' sum: not every stage is measured on the same images.
+        # Medians are added, because not every stage is measured on the same images.
         stages = [stage['p50'] for name, stage in latency.items()
                   if name != 'local_matching' or way != 'global']
         yield (method['method'], way, *_recalls(recall), told(gate['average_precision']),
@@ -92,7 +92,7 @@ def read_result(folder: Path) -> Result:
     """Read a result folder.
 
     Raises:
-        FolderError: it is none, or cannot be read.
+        FolderError: it is no result folder, or cannot be read.
         SettingError: the settings of a replay cannot be read.
     """
     path = folder / METRICS
@@ -115,7 +115,7 @@ def check_same(results: Sequence[Result]) -> None:
     """Refuse results of different questions.
 
     Raises:
-        FolderError: their sets differ, or what counts as the same place; the text says how.
+        FolderError: their sets, or what counts as the same place, differ; the message says how.
     """
     first = results[0]
     for other in results[1:]:

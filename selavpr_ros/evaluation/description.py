@@ -20,7 +20,7 @@ from selavpr_ros.images.preprocess import preprocess
 from selavpr_ros.maps.local_codec import FLOAT16, EncodedFeatures, encode
 from selavpr_ros.models import VprModel
 
-DESCRIPTOR_BYTES = 4 + 2  # of each number: float32, and the index's copy in float16
+DESCRIPTOR_BYTES = 4 + 2  # per number: float32, and the index's copy in float16
 
 
 class Stopwatch:
@@ -31,7 +31,7 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Measure what the `with` statement holds; a device has to be waited for inside."""
+        """Time the body of a `with` statement, which has to wait for its device itself."""
         start = time.perf_counter()
         yield
         self.stage_ms[stage].append(1e3 * (time.perf_counter() - start))
@@ -39,13 +39,13 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Described:
-    """N images as a model sees them, on the CPU.
+    """Descriptors of N images, on the CPU.
 
     Attributes:
         global_descriptors: (N, D) float32 unit rows.
-        local_features: of N images, as a keyframe map holds them; None where the model has none
-            or they were not asked for.
-        stopwatch: what it took; a search goes on with it.
+        local_features: those of N images, as a keyframe map holds them; None if the model has
+            none or they were not asked for.
+        stopwatch: times so far; a search adds its own.
     """
 
     global_descriptors: torch.Tensor
@@ -53,10 +53,10 @@ class Described:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def bytes_per_keyframe(self, local: bool = True) -> float:
-        """What an image takes in the memory of a keyframe map.
+        """Bytes that an image takes in the memory of a keyframe map, on average.
 
         Args:
-            local: with the local features.
+            local: include the local features.
         """
         count, dim = self.global_descriptors.shape
         kept = self.local_features if local and self.local_features else ()
@@ -93,10 +93,10 @@ def describe(
     """Describe images one by one, as a robot does.
 
     Args:
-        model: as it is: in training, call `model.eval()` before.
+        model: used as it is; in training, call `model.eval()` before.
         images: paths, or (H, W, 3) uint8 RGB arrays.
         local: keep local features: SelaVPR's take 0.95 MB an image in float16.
-        codec: how they are kept, one of `local_codec.CODECS`.
+        codec: how local features are kept, one of `local_codec.CODECS`.
         progress: show a bar.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A page of tables and pictures in one file: nothing is loaded from anywhere."""
+"""A page of tables and pictures in one file that loads no other."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class Picture:
     """A picture with a caption.
 
     Attributes:
-        source: data: URI; empty where there is no picture, which leaves the caption.
-        verdict: whether the picture is a right answer, as the colour of its frame, or None.
+        source: data: URI; if empty, only the caption is shown.
+        verdict: whether the picture is a right answer, shown as the colour of its frame; None
+            draws no frame.
     """
 
     source: str
@@ -41,7 +42,8 @@ class Section:
 
     Attributes:
         text: below the title.
-        table: rows, the first one is the head; `texts` first columns are no numbers.
+        table: rows, the first one is the head.
+        texts: number of leading columns of the table that hold text.
         pictures: rows of pictures side by side.
     """
 
@@ -75,7 +77,7 @@ def _jpeg(pixels: np.ndarray, quality: int) -> str:
 
 
 def shrunk(image: np.ndarray, width: int) -> np.ndarray:
-    """An image (H, W, 3) of at most this width."""
+    """An image (H, W, 3), made smaller if it is wider than this many pixels."""
     height, full_width = image.shape[:2]
     if full_width <= width:
         return image
@@ -96,7 +98,7 @@ def photo_figure_source(png: bytes) -> str:
 
 
 def facts_section(facts: Mapping[str, Any], more: Iterable[tuple[str, str]] = ()) -> Section:
-    """Settings and versions; `more` are names and values for its end."""
+    """Settings and versions as a table; `more` are further names and values for its end."""
     return Section('Settings and versions', texts=2,
                    table=[('name', 'value'), *flatten(facts), *more])
 

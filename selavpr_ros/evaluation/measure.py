@@ -36,11 +36,11 @@ class Cost:
     """What one system costs.
 
     Attributes:
-        system: with the size (H, W) in pixels that was measured.
-        parameters: how many numbers were trained.
+        system: the system, with the image size (H, W) in pixels that was measured.
+        parameters: number of the network's parameters.
         forward_ms: one image through the network, the global descriptor brought to the CPU.
         matching_ms: mutual matches with one candidate of the map; 0 without local features.
-        footprint: of a keyframe in the map.
+        footprint: sizes of a keyframe in the map.
     """
 
     system: System
@@ -85,7 +85,7 @@ def alike_features(
 
 
 def describe(model: VprModel, image: torch.Tensor) -> torch.Tensor:
-    """Global descriptor (1, D) on the CPU: with it, all work of a GPU is done."""
+    """Global descriptor (1, D) on the CPU; fetching it waits for the GPU."""
     return model(image).global_descriptor.cpu()
 
 
@@ -113,7 +113,7 @@ def plan(only: Sequence[str] = ()) -> list[System]:
 
 
 def build_planned(system: System, device: str, precision: str) -> VprModel:
-    """A network as planned; with its own values if it comes with the package, else random ones."""
+    """Build a planned network, with its own values if the package has them, else random ones."""
     if system in BUILT_IN:
         return load_model(system.name, device=device, dtype=precision)
     chosen = choose_device(device)
@@ -136,7 +136,7 @@ def measure_cost(system: System, device: str, precision: str, candidates: int) -
     """Build a network, measure it and forget it.
 
     Args:
-        system: one of the plan's.
+        system: one of the systems of `plan`.
         device, precision: as in `load_model`.
         candidates: matched at once.
 

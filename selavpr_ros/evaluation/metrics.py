@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-METRICS = 'metrics.json'  # where a result folder keeps them
+METRICS = 'metrics.json'  # name of their file in a result folder
 RECALL_AT = (1, 5, 10)
 
 
@@ -20,12 +20,12 @@ class Latency:
 
     @classmethod
     def of(cls, milliseconds: Sequence[float] | np.ndarray) -> Latency:
-        """Of (n,) measurements, at least one."""
+        """Percentiles of (n,) measurements, at least one."""
         return cls(*np.percentile(milliseconds, [50, 95]).tolist())
 
     @property
     def cells(self) -> tuple[str, str]:
-        """Both for a table."""
+        """Both percentiles as cells of a table."""
         return f'{self.p50:.2f}', f'{self.p95:.2f}'
 
 
@@ -33,9 +33,9 @@ def share_within(ranks: Sequence[int | None], n: int, count: int) -> float:
     """Share of `count` queries whose first positive is among the first n.
 
     Args:
-        ranks: of the first positives, from 0; None where none is listed.
+        ranks: rank, from 0, of each query's first positive; None where none is listed.
         n: how many answers count.
-        count: of queries, above 0.
+        count: number of queries, above 0.
     """
     return sum(rank is not None and rank < n for rank in ranks) / count
 

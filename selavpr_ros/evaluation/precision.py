@@ -22,7 +22,7 @@ class PrecisionRecall:
 
     Attributes:
         thresholds: (T,) decreasing: the scores themselves.
-        precision: (T,) true answers / answers, with a score of the threshold or above.
+        precision: (T,) true answers / all answers whose score reaches the threshold.
         recall: (T,) true answers / queries that have a positive.
     """
 
@@ -52,8 +52,8 @@ def precision_recall(
     """Go through all thresholds; answers of the same score are taken together.
 
     Args:
-        scores: (Q,) of every query's best answer.
-        is_true: (Q,) whether it is a positive.
+        scores: (Q,) score of every query's best answer.
+        is_true: (Q,) whether this answer is a positive.
         answerable: how many queries have a positive.
     """
     order = np.argsort(-np.asarray(scores, float), kind='stable')

@@ -1,4 +1,4 @@
-"""Recall of a system: describe the images, search, re-rank, and look whether it is right."""
+"""Recall of a system: describe the images, search, re-rank, and compare with the positives."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from selavpr_ros.models import VprModel
 from selavpr_ros.settings import Settings
 
 TOP_K = Settings().index.top_k  # as many as the node re-ranks
-# What put the database images in their order: the global descriptors alone, or the mutual matches
-# of the best TOP_K.
+# Ways of ordering the database images: by the global descriptors alone, or the best TOP_K by their
+# mutual matches.
 GLOBAL, RERANKED = 'global', 're-ranked'
 
 
@@ -33,8 +33,8 @@ class Ranking:
     """The answer to one query.
 
     Attributes:
-        database: images by their index, the best first.
-        scores: what they are ordered by: similarities, or counts of mutual matches.
+        database: indices of database images, the best first.
+        scores: what the images are ordered by: similarities, or counts of mutual matches.
     """
 
     database: tuple[int, ...]
@@ -50,7 +50,7 @@ class Evaluation:
         evaluation_set: what was asked.
         top_k: length of a ranking, at most.
         rankings: for every way of ordering, by name, one ranking per `answerable` query.
-        unanswerable: the same of `unanswerable` queries; empty if they were not asked.
+        unanswerable: the same for the `unanswerable` queries; empty if they were not asked.
         stage_ms: milliseconds of every image or query by stage; empty if not measured.
         bytes_per_keyframe: by way of ordering, what a database image takes in a keyframe map;
             empty if not known.
@@ -65,7 +65,7 @@ class Evaluation:
     bytes_per_keyframe: Mapping[str, float] = field(default_factory=dict)
 
     def hit_ranks(self, way: str = GLOBAL) -> list[int | None]:
-        """Where the first positive is, from 0, per answerable query; None if it is not listed."""
+        """Rank, from 0, of the first positive per answerable query; None if it is not listed."""
         asked = self.evaluation_set
         return [
             next((rank for rank, image in enumerate(ranking.database)
@@ -97,12 +97,12 @@ class Evaluation:
 
 
 def retrieve(similarities: torch.Tensor, comparable: np.ndarray, top_k: int) -> Ranking:
-    """The most similar images among those that may be asked; the first one wins a tie.
+    """The most similar of the comparable images; the first one wins a tie.
 
     Args:
-        similarities: (N,) of all database images.
-        comparable: (n,) their indices.
-        top_k: at most so many.
+        similarities: (N,) similarity of every database image.
+        comparable: (n,) indices of the images that the query may be compared with.
+        top_k: length of the ranking, at most.
     """
     index = torch.from_numpy(comparable)
     best, order = similarities[index].sort(descending=True, stable=True)
@@ -115,10 +115,10 @@ def order_by_matches(
     """What was retrieved, in the order that the node gives it by mutual matches.
 
     Args:
-        model: whose features they are.
-        features: of all images.
-        retrieved: the most similar ones.
-        local: (n, d) of the query.
+        model: the model that made the features.
+        features: local features of all database images.
+        retrieved: the most similar images.
+        local: (n, d) local features of the query.
     """
     bare = np.zeros(0, np.float32)
     matches = [
@@ -180,11 +180,12 @@ def evaluate(
         model: from `load_model`; in training, call `model.eval()` before.
         evaluation_set: from one of `truth`'s readers, or made of arrays in memory.
         top_k: images that are ranked, and re-ranked.
-        reranking: also by mutual matches, where the model has local features. They are the
-            larger part of the time and nearly all of the memory.
-        codec: how local features are kept; 'none' leaves re-ranking out. A recording that is
-            compared with itself asks with what is kept, too.
-        all_queries: also those without a positive, whose answers are wrong (`precision`).
+        reranking: also order by mutual matches if the model has local features, which take most
+            of the time and nearly all of the memory.
+        codec: how local features are kept; 'none' leaves re-ranking out. In a recording that is
+            compared with itself, the features of the queries are kept in this way, too.
+        all_queries: also ask queries without a positive; any answer to them is false, which
+            matters to `precision`.
         progress: show bars.
 
     Returns:

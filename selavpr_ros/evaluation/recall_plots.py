@@ -1,6 +1,6 @@
 """Pictures of an evaluation: hits and misses, and precision over recall.
 
-They return a matplotlib Figure that belongs to nobody else; `figure.savefig(path)` writes it.
+The functions return a new matplotlib Figure; `figure.savefig(path)` writes it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from selavpr_ros.evaluation.run_plots import STYLES, Curve, draw_curves
 from selavpr_ros.images.compressed import read_image
 
 QUERIES = 12
-MISSES = 9  # of the queries, at most: some hits show what the system can do
+MISSES = 9  # at most 9 of the 12 are misses, so that some hits show what the system can do
 COLUMN_INCHES, ROW_INCHES = 2.6, 2.1
 HEAD_INCHES, LABEL_INCHES = 1.5, 1.2
 SHOWN_WIDTH = 320  # pixels
 COLOURS = {hit: STYLES[hit][0] for hit in (True, False)}
 NEUTRAL = '#9a9a9a'
 UNITS = {GLOBAL: 'similarity {:.3f}', RERANKED: '{:.0f} mutual matches'}
-LINES = ('--', '-')  # of the ways of ordering
+LINES = ('--', '-')  # line styles of the ways of ordering
 OTHER_UNIT = '{:.0f} matches'
 
 
@@ -56,7 +56,7 @@ def _draw_image(
 
 
 def label(image: Path | np.ndarray, index: int) -> str:
-    """What names an image: its file if that is short, else its number."""
+    """A short name for an image: that of its file if it is short, else its number."""
     name = image.stem if isinstance(image, Path) else ''
     return name if 0 < len(name) <= 16 else f'number {index}'
 
@@ -110,7 +110,7 @@ def draw_hits_and_misses(evaluation: Evaluation, count: int = QUERIES) -> Figure
     every way, '-' if none is among the best `top_k`.
 
     Args:
-        evaluation: of one method.
+        evaluation: the answers of one method.
         count: rows, at most.
 
     Raises:

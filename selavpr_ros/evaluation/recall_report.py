@@ -50,8 +50,8 @@ GATES = (
     'under precision over recall; recall at precision 1 is what is found before the first false '
     'answer. Queries of places that are not in the database count, too.')
 LATENCY = (
-    'Milliseconds of one image or one query, on the machine and device of this evaluation; the '
-    'reading of files is not in them.')
+    'Milliseconds of one image or one query, on the machine and device of this evaluation, '
+    'without the reading of files.')
 
 
 class FalseAnswer(NamedTuple):
@@ -123,7 +123,7 @@ def _picture_name(evaluation: Evaluation) -> str:
 
 @dataclass(eq=False)
 class RecallReport(Report):
-    """What one method after the other answered to one set; `add` at least one before it is used.
+    """The answers of several methods to one set; `add` at least one before using the report.
 
     Attributes:
         facts: settings and versions.
@@ -143,7 +143,7 @@ class RecallReport(Report):
         self.evaluations.append(evaluation)
 
     def _draw(self) -> None:
-        """Draw what is new; the images are read again, so that this comes after the data."""
+        """Draw the methods added since; this reads images again, so data are written before."""
         for evaluation in self.evaluations[len(self._hits):]:
             self._worst.append(_worst_section(evaluation))
             self._hits.append(png_of(draw_hits_and_misses(evaluation)))

@@ -43,7 +43,7 @@ def latencies(evaluation: Evaluation) -> dict[str, Latency]:
 
 
 def latency_rows(evaluations: Sequence[Evaluation]) -> Iterator[Row]:
-    """Head and lines: what every stage took."""
+    """Head and lines: the time of every stage."""
     yield ('method', 'stage', 'p50 [ms]', 'p95 [ms]')
     for evaluation in evaluations:
         for stage, latency in latencies(evaluation).items():
@@ -62,7 +62,7 @@ def describe_set(evaluation_set: EvaluationSet, of_all: bool = False) -> str:
 
 
 def set_facts(asked: EvaluationSet, of_all: bool = False) -> dict[str, Any]:
-    """What was asked, as data: figures of two results compare only where it is the same."""
+    """What was asked, as data; figures of two results can be compared only if it is the same."""
     return {'name': asked.name, 'same_place': asdict(asked.same_place),
             'database': len(asked.database), 'queries': len(asked.queries),
             'answerable': len(asked.answerable), 'recall_of_all': of_all}

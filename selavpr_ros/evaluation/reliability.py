@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: of all answers with 0.8, eight of ten are true."""
+"""Whether probabilities are calibrated: eight in ten answers with 0.8 should be true."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 BINS = 10
-RELIABILITY = 'How many of all candidates are true, over their probability.'
+RELIABILITY = 'Share of true candidates over their probability.'
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +18,11 @@ class Reliability:
 
     Attributes:
         edges: (B + 1,) from 0 to 1; the upper edge of a bin belongs to it, 0 to the first one.
-        counts: (B,) answers.
-        probability: (B,) their mean probability; NaN in an empty bin.
+        counts: (B,) number of answers.
+        probability: (B,) mean probability of the answers; NaN in an empty bin.
         share_true: (B,) true answers / answers; NaN in an empty bin.
-        expected_calibration_error: mean distance of the last two, weighted by the counts (Naeini
-            et al., AAAI 2015); NaN without answers.
+        expected_calibration_error: mean distance of `share_true` from `probability`, weighted by
+            the counts (Naeini et al., AAAI 2015); NaN without answers.
     """
 
     edges: np.ndarray
@@ -35,12 +35,12 @@ class Reliability:
 def reliability(
     probabilities: Sequence[float], is_true: Sequence[bool], bins: int = BINS
 ) -> Reliability:
-    """Compare what was promised with what came true.
+    """Compare the probabilities of answers with the share of true ones.
 
     Args:
         probabilities: (N,) from 0 to 1.
-        is_true: (N,) whether each answer was.
-        bins: how many.
+        is_true: (N,) whether each answer was true.
+        bins: number of bins.
     """
     promised, true = np.asarray(probabilities, float), np.asarray(is_true, float)
     edges = np.linspace(0.0, 1.0, bins + 1)
@@ -60,7 +60,7 @@ def draw_reliability(found: Reliability) -> Figure:
     upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={'height_ratios': (3, 1)})
     filled = found.counts > 0
     left, width = found.edges[:-1], np.diff(found.edges)
-    upper.plot([0, 1], [0, 1], '--', color='#9a9a9a', linewidth=1, label='as promised')
+    upper.plot([0, 1], [0, 1], '--', color='#9a9a9a', linewidth=1, label='calibrated')
     upper.bar(left[filled], found.share_true[filled], width[filled], align='edge',
               color='#2c7bb6', alpha=0.35, edgecolor='#2c7bb6')
     upper.plot(found.probability[filled], found.share_true[filled], 'o-', color='#2c7bb6',

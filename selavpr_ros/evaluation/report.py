@@ -28,15 +28,15 @@ def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
-    """`count` of the items, or all, evenly spaced: what is shown of many."""
+    """At most `count` of the items, evenly spaced."""
     count = min(count, len(items))
     return [items[number * len(items) // count] for number in range(count)]
 
 
 class Report(ABC):
-    """One result: data for programs and spreadsheets, pictures, and a page for eyes.
+    """One result: data for programs and spreadsheets, pictures, and a page to read.
 
-    `str` of it is what a terminal shows. Nothing is computed or drawn twice.
+    Its `str` is what a terminal shows. Nothing is computed or drawn twice.
     """
 
     @abstractmethod

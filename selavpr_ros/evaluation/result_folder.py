@@ -1,4 +1,4 @@
-"""The folder of a result: made anew, with a log, the settings and the versions."""
+"""The folder of a result, with a log, the settings and the versions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_folder(path: Path, overwrite: bool = False) -> Path:
     """Make the folder for the results; `overwrite` allows one that holds files already.
 
     Raises:
-        FolderError: it holds something, or cannot be made.
+        FolderError: it is not empty and may not be overwritten, or it cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def log_to(path: Path) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package and of what it computes with."""
+    """Versions of this package, of Python and of the libraries that are loaded."""
     loaded = {name: sys.modules[name] for name in ('torch', 'timm', 'faiss', 'numpy', 'cv2')
               if name in sys.modules}
     return {
@@ -64,7 +64,7 @@ def versions() -> dict[str, str]:
 
 
 def write_settings(path: Path, settings: Settings, facts: dict[str, Any]) -> None:
-    """Write the settings as a parameter file for the node; what else was used as comments."""
+    """Write the settings as a parameter file for the node, with the facts as comments."""
     values = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in settings.flat().items()

@@ -43,13 +43,13 @@ class Example:
 
     @property
     def stamps_ns(self) -> list[int]:
-        """Of all images that are shown."""
+        """Stamps of all images that are shown."""
         answer_ns = self.answer.match_stamp_ns if self.answer else None
         return [ns for ns in (self.query.stamp_ns, answer_ns, self.true_ns) if ns is not None]
 
 
 def _true_stamp(query: QueryRecord, run: Run, truth: GroundTruth) -> int | None:
-    """Of the keyframe in the middle of the true ones; None if there is none."""
+    """Stamp of the keyframe in the middle of the true ones; None if there is none."""
     stamps_ns = [keyframe.stamp_ns for keyframe in run.keyframes[: query.searched]]
     verdicts = truth.same_places(query.stamp_ns, stamps_ns) if stamps_ns else []
     true = [ns for ns, verdict in zip(stamps_ns, verdicts, strict=True) if verdict]
@@ -83,7 +83,7 @@ def _misses(run: Run, truth: GroundTruth) -> list[Example]:
 
 
 def choose_examples(run: Run, truth: GroundTruth | None) -> dict[str, list[Example]]:
-    """What to show of a run, by title; without truth some of its loop closures."""
+    """Queries of a run to show, by title; without ground truth, some of its loop closures."""
     closures = _closures(run, truth)
     if truth is None:
         return {'Loop closures': spread(closures, SHOWN)}
@@ -99,8 +99,8 @@ def choose_examples(run: Run, truth: GroundTruth | None) -> dict[str, list[Examp
 
 
 TEXTS = {
-    'Loop closures': 'Some of them; no ground truth says whether they are true.',
-    'False loop closures': 'They were accepted, and are false.',
+    'Loop closures': 'Some of the loop closures. Without ground truth, none is judged.',
+    'False loop closures': 'Loop closures that were accepted and are false.',
     'Worst false answers': 'The false best candidates with the highest scores, accepted or not.',
     'Misses': 'Queries of a known place without a loop closure.',
     'Hits': 'True loop closures.',
@@ -184,7 +184,7 @@ def example_sections(run: Run, photos: Mapping[int, str],
 
 
 def reliability_section(run: Run, truth: GroundTruth | None) -> Iterator[Section]:
-    """How often candidates are true, over their probability; nothing where neither is known."""
+    """Share of true candidates over their probability; nothing if no candidate has both."""
     probabilities, is_true = known_probabilities(run, truth) if truth else ([], [])
     if probabilities:
         diagram = png_source(png_of(draw_reliability(reliability(probabilities, is_true))))
@@ -192,7 +192,7 @@ def reliability_section(run: Run, truth: GroundTruth | None) -> Iterator[Section
 
 
 def latency_section(metrics: Metrics) -> Iterator[Section]:
-    """Percentiles by stage; nothing where they were not measured."""
+    """Percentiles by stage; nothing if no times were measured."""
     if metrics.latency_ms:
         rows = [(stage, *latency.cells) for stage, latency in metrics.latency_ms.items()]
         yield Section('Latency by stage', 'Milliseconds per query.',

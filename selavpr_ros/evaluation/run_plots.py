@@ -1,7 +1,7 @@
 """Pictures of a run: the similarity matrix, and the trajectory with its loop closures.
 
-They are made from records alone, so a live demo draws the same ones. Every function returns a
-matplotlib Figure that belongs to nobody else; `figure.savefig(path)` writes it.
+They are made from records alone, so a live demo draws the same ones. Every function returns a new
+matplotlib Figure; `figure.savefig(path)` writes it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _thinned(records: list[QueryRecord]) -> list[QueryRecord]:
 
 
 def _described(run: Run) -> list[QueryRecord]:
-    """Queries with a descriptor, by time; a time line that jumps back is drawn from its jump."""
+    """Queries with a descriptor, by time; if stamps jump back, only those from the last jump."""
     described = [query for query in run.queries if query.global_descriptor is not None]
     start = 0
     for i in range(1, len(described)):
@@ -68,7 +68,7 @@ def _similarity(rows: list[QueryRecord], columns: list[QueryRecord]) -> np.ndarr
 
 
 def _colour_limits(similarity: np.ndarray, same: np.ndarray) -> tuple[float, float]:
-    """Every image is like itself: the colours are for all the others."""
+    """Range of the grey scale, from all similarities but those of an image with itself."""
     others = similarity[~same]
     low, high = np.percentile(others, [1, 99.5]) if others.size else (0.0, 1.0)
     return float(low), float(max(high, low + 1e-6))
@@ -163,7 +163,7 @@ def _positions(poses: dict[int, Pose], stamps_ns: Sequence[int]) -> np.ndarray:
 
 
 def _draw_way(axes: Axes, run: Run, poses: dict[int, Pose]) -> None:
-    start_ns = _start_ns(run)  # what was matched may be of another day
+    start_ns = _start_ns(run)  # a matched keyframe may be of an earlier day
     way = _positions(poses, sorted(stamp_ns for stamp_ns in poses if stamp_ns >= start_ns))
     axes.plot(*way.T, color=WAY_COLOUR, linewidth=1, zorder=1)
     keyframes = _positions(poses, [keyframe.stamp_ns for keyframe in run.keyframes])
@@ -212,7 +212,7 @@ def _draw_trajectory(axes: Axes, run: Run, truth: GroundTruth | None) -> None:
 def draw_trajectory(run: Run, truth: GroundTruth | None = None) -> Figure:
     """The way seen from above; a line leads from every accepted query to its keyframe.
 
-    Without any poses it is a time line: which earlier time each query was matched with.
+    Without any poses, a time line shows which earlier time each query was matched with.
     """
     figure = Figure(figsize=(8, 7), dpi=120, layout='constrained')
     _draw_trajectory(figure.add_subplot(), run, truth)

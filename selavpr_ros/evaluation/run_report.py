@@ -1,15 +1,15 @@
-"""The result folder of a run: everything that explains it, for spreadsheets, programs and eyes.
+"""The result folder of a run: everything that explains it, for programs, spreadsheets and readers.
 
-    settings.yaml          all settings used, as parameters that the node takes, too
+    settings.yaml          all settings used, as a parameter file for the node
     metrics.json           the numbers, and what they were made with
     queries.csv            one row per processed image: its outcome and its best candidate
     candidates.csv         one row per candidate of every query
     keyframes.csv          the map
     similarity_matrix.png  all queries against all keyframes
     trajectory.png         the way with its loop closures
-    precision_recall.png   what the score alone is worth as a gate, with true poses
+    precision_recall.png   what the score alone is worth as a gate, if there is ground truth
     report.html            all of it on one page
-    log.txt                what happened in between
+    log.txt                what the package logged
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _truth_lines(truth: TruthMetrics) -> Iterator[tuple[str, str]]:
 
 
 def metric_lines(metrics: Metrics) -> Iterator[tuple[str, str]]:
-    """Name and value of what a user wants to know first."""
+    """Names and values of the figures that a user wants to know first."""
     skipped = f' ({_counts(metrics.skipped)})' if metrics.skipped else ''
     yield 'model', metrics.model_id
     yield 'images', f'{metrics.images}{skipped}'
@@ -103,7 +103,7 @@ class RunReport(Report):
 
     @cached_property
     def numbers(self) -> Metrics:
-        """What the run was worth."""
+        """The metrics of the run."""
         return summarise(self.run, self.truth)
 
     @cached_property

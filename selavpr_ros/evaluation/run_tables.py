@@ -23,7 +23,7 @@ Row = dict[str, object]
 
 
 class _Clock:
-    """Stamps as spreadsheets can show them: seconds since the first query, and all digits."""
+    """Stamps in two columns: seconds since the first query, and nanoseconds with all digits."""
 
     def __init__(self, run: Run) -> None:
         self._start_ns = run.queries[0].stamp_ns if run.queries else 0
@@ -95,7 +95,7 @@ def _candidate_rows(run: Run, truth: GroundTruth | None) -> Iterator[Row]:
 
 
 def _query_row(query: QueryRecord, clock: _Clock, truth: GroundTruth | None) -> Row:
-    """One row of queries.csv: of the accepted candidate, else of the best one."""
+    """One row of queries.csv: a query with its accepted candidate, else with its best one."""
     best = query.closure or next(iter(query.candidates), None)
     stages = dict(zip(STAGES, query.stage_ms, strict=False))
     return {
@@ -128,7 +128,7 @@ def _rows(run: Run, truth: GroundTruth | None = None) -> dict[str, list[Row]]:
 
 
 def _columns() -> dict[str, list[str]]:
-    """Names of the columns, which a run without rows has, too."""
+    """Names of the columns of each table, even if a run has no rows for it."""
     some_id = KeyframeId(1, 1)
     candidate = CandidateRecord(some_id, 0, 1.0, 0, 0.0, Decision.ACCEPTED)
     run = Run(queries=[QueryRecord(0, (candidate,))], keyframes=[KeyframeRecord(some_id, 0)])

@@ -22,7 +22,7 @@ from selavpr_ros.recordings.image_folders import (
 )
 
 TOLERANCE = 2  # frames; two walks along one way are never in step to the frame
-EXCLUDED = 10  # images; a camera's last images show the query's place without any recognition
+EXCLUDED = 10  # images; those next to a query show its place, which takes no recognition
 # The usual radius of the published data sets, whose positions come from GPS.
 PUBLISHED_RADIUS_M = 25.0
 
@@ -34,7 +34,7 @@ Images = Sequence[Path] | Sequence[np.ndarray] | np.ndarray
 
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
-    """Queries, the database in which they are looked for, and what would be right.
+    """Queries, the database in which they are looked for, and the right answers.
 
     Attributes:
         name: short, good for the name of a file.
@@ -57,7 +57,7 @@ class EvaluationSet:
     excluded: Sequence[range] = field(default=())
 
     def __post_init__(self) -> None:
-        # Frozen, so that nobody else can do this.
+        # The dataclass is frozen, so only this method may fill in the attributes.
         excluded = self.excluded or (range(0),) * len(self.queries)
         object.__setattr__(self, 'excluded', tuple(excluded))
         if not len(self.queries) == len(self.positives) == len(self.excluded):
@@ -72,7 +72,8 @@ class EvaluationSet:
         if not self.answerable:
             raise GroundTruthError(
                 f'{self.name}: none of {len(self.queries)} queries has a positive in the database '
-                f'({self.same_place}): ask for less, or exclude fewer images')
+                f'({self.same_place}): widen what counts as the same place, or exclude fewer '
+                'images')
 
     def _check_positives(self) -> None:
         for query, images in enumerate(self.positives):
@@ -89,7 +90,7 @@ class EvaluationSet:
 
     @property
     def unanswerable(self) -> list[int]:
-        """The queries without a positive that are compared with something all the same."""
+        """The queries without a positive that are still compared with some images."""
         return [query for query, positives in enumerate(self.positives)
                 if not positives and len(self.comparable(query))]
 
@@ -101,7 +102,7 @@ class EvaluationSet:
 
 
 def _name(folder: Path) -> str:
-    """What a folder of images is called; 'images' says nothing."""
+    """Name of a folder of images; its parent's if it is just called 'images'."""
     path = folder.resolve()
     return path.parent.name if path.name == 'images' else path.name
 
@@ -121,15 +122,15 @@ def _numbers(images: Sequence[Path]) -> list[int] | None:
 def _frame_numbers(
     database: Sequence[Path], queries: Sequence[Path]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the frames of two walks, from the names if they tell, else by counting."""
+    """Numbers of the frames of two walks, from their names if possible, else by counting."""
     names = _numbers(database), _numbers(queries)
     if names[0] and names[1] and not set(names[0]).isdisjoint(names[1]):
         return np.array(names[0]), np.array(names[1])
     if len(database) != len(queries):
         raise GroundTruthError(
             f'{database[0].parent} has {len(database)} images and {queries[0].parent} has '
-            f'{len(queries)}, without a number in every name that both folders have: image n of '
-            'one has to be image n of the other')
+            f'{len(queries)}, and their names have no common frame numbers: without these, image '
+            'n of one folder has to be image n of the other')
     return np.arange(len(database)), np.arange(len(queries))
 
 
@@ -137,17 +138,18 @@ def read_frames(database: Path, queries: Path, tolerance: int = TOLERANCE) -> Ev
     """Two walks along one way: frames of the same number show the same place.
 
     A frame's number is the one in its name (Gardens Point: Image012.jpg; Nordland:
-    images-00012.png), so that one folder may hold fewer frames than the other. It counts if every
-    name has exactly one, no two in a folder are the same, and the folders share some; stamps are
-    no such numbers. Otherwise the n-th image is frame n, and the folders are equally long.
+    images-00012.png), so that one folder may hold fewer frames than the other. Such numbers are
+    used if every name has exactly one, none occurs twice in a folder, and the folders share some;
+    stamps are no such numbers. Otherwise the n-th image is frame n, and the folders must have
+    equally many images.
 
     Args:
         database, queries: folders with images.
-        tolerance: frames that a positive may be off by.
+        tolerance: number of frames that a positive may be off by.
 
     Raises:
-        GroundTruthError: one of the folders is missing or empty, or they are of different length
-            without such numbers.
+        GroundTruthError: one of the folders is missing or empty, or the folders differ in length
+            and have no such numbers.
     """
     if database.resolve() == queries.resolve():
         raise GroundTruthError(f'{queries} is both: every image would find itself')
@@ -163,7 +165,7 @@ def read_frames(database: Path, queries: Path, tolerance: int = TOLERANCE) -> Ev
                          files, asked, [near(number) for number in asked_numbers])
 
 
-# ---- pairs that somebody has marked -------------------------------------------------------------
+# ---- marked pairs -------------------------------------------------------------------------------
 
 
 def _read_pairs(path: Path, count: int) -> Iterator[tuple[int, int]]:
@@ -179,25 +181,25 @@ def _read_pairs(path: Path, count: int) -> Iterator[tuple[int, int]]:
 
 
 def read_pairs(images: Path, pairs: Path, exclude: int = EXCLUDED) -> EvaluationSet:
-    """One recording that comes back: every image asks for the images before it.
+    """One recording that revisits places: every image is compared with the images before it.
 
-    Recall is over the images with a marked earlier one; an image without one can show a known
-    place that nobody has marked, or a new one, and says nothing.
+    Recall is over the images with a marked earlier one. An image without one does not count: its
+    place may be new, or known but not marked.
 
     Args:
         images: folder, in order of recording.
         pairs: CSV file with the columns image_a,image_b: numbers, from 1, of images that show
             the same place, in either order.
-        exclude: so many images directly before the query are not asked.
+        exclude: number of images directly before the query that it is not compared with.
 
     Raises:
-        GroundTruthError: something is missing, or a pair is none of two images.
+        GroundTruthError: a file or folder is missing, or a pair does not name two of the images.
     """
     files = list_images(images)
     marked: list[set[int]] = [set() for _ in files]
     for later, earlier in _read_pairs(pairs, len(files)):
         marked[later].add(earlier)
-    # How near they are is not known: the middle of a visit is likely to be.
+    # Distances are not known; the middle of a visit is likely to be the nearest.
     positives = [sorted(images, key=lambda i: (abs(i - sum(images) / len(images)), i))
                  for images in marked]
     excluded = [range(max(0, query - exclude), len(files)) for query in range(len(files))]
@@ -215,7 +217,7 @@ def _turned_by(yaw_rad: np.ndarray, other_rad: float) -> np.ndarray:
 def nearest_within(
     database: PlacedImages, queries: PlacedImages, radius_m: float, heading_rad: float | None
 ) -> list[list[int]]:
-    """Database images within a radius, and within an angle unless None; the nearest first."""
+    """Database images within a radius, and an angle unless None, by query; the nearest first."""
     found = []
     for query, position_m in enumerate(queries.positions_m):
         distances_m = np.linalg.norm(database.positions_m - position_m, axis=1)
@@ -230,7 +232,7 @@ def nearest_within(
 
 
 def _choose_heading(sides: Sequence[PlacedImages], heading_rad: float | None) -> float | None:
-    """The angle that is in force; None where a heading is not known."""
+    """The largest angle between headings; None if headings are not known."""
     if all(side.yaw_rad is not None for side in sides):
         return SAME_PLACE_RAD if heading_rad is None else heading_rad
     if heading_rad is not None:
@@ -243,15 +245,17 @@ def read_positions(
     database: Path, queries: Path | None = None, *, radius_m: float | None = None,
     heading_rad: float | None = None, exclude: int = EXCLUDED,
 ) -> EvaluationSet:
-    """Images with positions: the same place is within a radius, and looking the same way.
+    """Images with positions: the same place means within a radius and looking the same way.
 
     Args:
         database: folder as in `read_placed_images`.
-        queries: another one; None compares the recording with itself, the later images, too.
-        radius_m: PUBLISHED_RADIUS_M for positions in names, else SAME_PLACE_M, unless given.
-        heading_rad: SAME_PLACE_RAD unless given or not known; pi ignores it.
-        exclude: in a recording with itself, so many images on either side of the query are not
-            asked; the query itself never is.
+        queries: another such folder; None compares the recording with itself, a query also with
+            later images.
+        radius_m: None takes PUBLISHED_RADIUS_M for positions in names, else SAME_PLACE_M.
+        heading_rad: largest angle between headings; None takes SAME_PLACE_RAD if headings are
+            known, and pi ignores them.
+        exclude: number of images on either side of a query that it is not compared with if a
+            recording is compared with itself; a query is never compared with itself.
 
     Raises:
         GroundTruthError: something is missing, or no query has a positive.
@@ -282,7 +286,8 @@ def read_msls(city: Path, radius_m: float = PUBLISHED_RADIUS_M) -> EvaluationSet
 
     Queries and database are the images of its folders `query` and `database` without panoramas
     and, where there is a subtask_index.csv, of the subtask 'all'. A positive is within the
-    radius, wherever it looks. One city is one set: positions of two may be of different zones.
+    radius, whatever its heading. One city is one set: the positions of two cities may be of
+    different UTM zones.
 
     Raises:
         GroundTruthError: a file is missing, or a row is wrong; the test cities have no positions.

@@ -98,8 +98,8 @@ def test_without_such_numbers_the_nth_image_is_frame_n(write_images, names):
     left, right = write_images('left', NAMES), write_images('right', files)
     assert read_frames(left, right, 1).positives[4] == (4, 3, 5)
     (right / files[-1]).unlink()
-    with pytest.raises(GroundTruthError, match='left has 12 images and .*right has 11, without a '
-                                               'number in every name that both folders have'):
+    with pytest.raises(GroundTruthError, match='left has 12 images and .*right has 11, and their '
+                                               'names have no common frame numbers'):
         read_frames(left, right)
 
 

@@ -1,1 +1,1 @@
-"""What a keyframe map costs: its bytes, what they buy, and its times as it grows."""
+"""What a keyframe map costs: bytes, time and recall by codec, and times as the map grows."""

@@ -50,7 +50,7 @@ def measure_bytes(
 def measure_matching(
     system: str, footprint: Footprint, repetitions: int, candidates: int = 3
 ) -> list[CodecTime]:
-    """Match candidates of every codec in turns, so that a busy machine is busy for all."""
+    """Match candidates of every codec in turn, so that other load slows all codecs alike."""
     query, matches = alike_features(candidates, footprint.local_count, footprint.local_dim)
     kept = {codec: [encode(match, codec) for match in matches]
             for codec in (FLOAT16, INT8, BINARY)}

@@ -1,4 +1,4 @@
-"""Keyframes that nobody has seen, as many as one likes, and map files of them."""
+"""Synthetic keyframes in any number, and map files of them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from selavpr_ros.pose import Pose
 SELAVPR = Footprint(1024, 3721, 128, False)
 WRITTEN_AT_ONCE = 500
 
-# A drive as descriptors see it. With these values a keyframe is to the next one as similar as
-# 0.87, to the same place at another time 0.88, and to most others below 0.5.
+# Parameters of the synthetic drive. With these values the similarity of a keyframe is 0.87 to the
+# next one, 0.88 to the same place at another time, and below 0.5 to most others.
 LATENT, INERTIA, SPREAD, NOISE, SHIFT = 48, 0.97, 1 / 7, 0.5, 0.6
 
 
 class Drive:
-    """Global descriptors of a long drive: neighbours are alike, and a place looks another time.
+    """Global descriptors of a long drive: neighbours are alike, and so are visits of a place.
 
     Args:
-        count: keyframes.
+        count: number of keyframes.
         dim: length of the descriptors, D.
     """
 
@@ -46,7 +46,7 @@ class Drive:
         return len(self._places)
 
     def describe(self, rows: Rows, visit: int = 0) -> np.ndarray:
-        """(n, D) float32 unit rows of positive numbers, as of generalised-mean pooling."""
+        """(n, D) float32 unit rows of positive numbers, as generalised-mean pooling gives."""
         rng = np.random.default_rng((visit, int(rows[0])))
         seen = self._places[rows] @ self._projection
         seen += NOISE * rng.standard_normal(seen.shape, np.float32)
@@ -55,7 +55,7 @@ class Drive:
         return seen
 
     def chunks(self, count: int) -> Iterator[np.ndarray]:
-        """The first descriptors, some hundred at a time."""
+        """The first `count` descriptors, `WRITTEN_AT_ONCE` at a time."""
         for start in range(0, count, WRITTEN_AT_ONCE):
             yield self.describe(range(start, min(start + WRITTEN_AT_ONCE, count)))
 
@@ -75,7 +75,7 @@ def make_keyframe(
 
 
 def random_features(footprint: Footprint, codec: str) -> EncodedFeatures | None:
-    """Local features of as many numbers as the system's."""
+    """Random local features, as many and as long as the system's."""
     features, _ = alike_features(0, footprint.local_count, footprint.local_dim)
     return encode(features, codec)
 
@@ -89,9 +89,9 @@ def write_map(
     Args:
         path: of the new file.
         chunks: descriptors (n, D); each chunk is one transaction.
-        local: local features, always the same ones.
-        every: only every so many-th keyframe has them.
-        thumbnail: of every keyframe.
+        local: local features, the same ones for every keyframe that has them.
+        every: step from one keyframe with local features to the next; 1 gives them to all.
+        thumbnail: JPEG of every keyframe.
     """
     written = 0
     with MapFile(path, new_manifest('none', local.codec if local else NONE)) as file:

@@ -30,7 +30,7 @@ def _draw_lines(
     axes: Axes, sizes: Sequence[SizeCosts], value: Callable[[SizeCosts], float], title: str,
     target: float | None = None,
 ) -> None:
-    """Over the size: one line per kind of index; 'auto' lies on one of the others."""
+    """Draw a value over the size of the map, a line per index; 'auto' lies on another one."""
     for index in dict.fromkeys(one.index for one in sizes):
         ours = sorted((one for one in sizes if one.index == index), key=lambda one: one.size)
         is_auto = index == AUTO

@@ -1,4 +1,4 @@
-"""All parts of what a keyframe map costs, one after the other.
+"""Measures all parts of what a keyframe map costs, one after the other.
 
 Every part is measured with the map file, the index and the matching that the node uses.
 """
@@ -23,19 +23,20 @@ from selavpr_ros.models import VprModel
 from selavpr_ros.models.footprint import Footprint, measure_footprint
 
 SIZES, QUICK_SIZES = (1000, 10_000, 100_000), (1000, 10_000)
-FAR = 1_000_000  # keyframes, of which there is an estimate only
+FAR = 1_000_000  # keyframes of the map that is only estimated
 
 
 def _as_before(near: tuple[int, float], far: tuple[int, float], size: int) -> float:
-    """Go on growing as between two (size, value): by the same factor for every factor in size."""
+    """Extrapolate a value to another size by the power law through two points (size, value)."""
     exponent = math.log(far[1] / near[1]) / math.log(far[0] / near[0])
     return far[1] * (size / far[0]) ** exponent
 
 
 def estimate(costs: MapCosts, size: int = FAR) -> Iterator[Estimate]:
-    """Extrapolate the two largest maps: times as they grew between these, memory by keyframe.
+    """Extrapolate from the two largest maps: times by a power law, memory per keyframe.
 
-    'auto' is left out, which is 'hnsw' there, and what searched the two in different ways.
+    'auto' is left out, as it is 'hnsw' at this size. So is an index that searched the two maps in
+    different ways.
     """
     for index in (FLAT, HNSW, IVF):
         ours = sorted((one for one in costs.sizes if one.index == index), key=lambda c: c.size)
@@ -62,14 +63,14 @@ class Plan:
     """What is measured.
 
     Attributes:
-        models: by what `load_model` calls them; the first one is part of the process.
-        sets: for recall.
-        sizes: of maps, keyframes.
-        kinds: of the index.
-        dim: length of the descriptors of these maps.
-        keyframes: of the maps whose bytes are counted.
-        repetitions: of matching.
-        process_keyframes: of the map in the process; 0 leaves it out.
+        models: models by their name for `load_model`; the measured process loads the first one.
+        sets: evaluation sets to measure recall on.
+        sizes: sizes of the maps whose times are measured, in keyframes.
+        kinds: kinds of index.
+        dim: length of the global descriptors of these maps.
+        keyframes: size of the maps whose bytes are counted.
+        repetitions: how often matching is timed.
+        process_keyframes: size of the map that the measured process opens; 0 leaves this out.
         progress: show bars.
     """
 
@@ -144,12 +145,12 @@ def measure_all(plan: Plan, folder: Path, costs: MapCosts) -> Iterator[str]:
     """Measure one of PARTS after the other into `costs`.
 
     Args:
-        plan: what.
-        folder: for the maps, which are gone afterwards; its disk is what is measured.
-        costs: empty.
+        plan: what to measure.
+        folder: where the maps are written and deleted again; its disk is the one measured.
+        costs: an empty record, which is filled.
 
     Yields:
-        The part that is complete.
+        The name of each part when it is complete.
     """
     for part, add in PARTS.items():
         costs.seconds[part], _ = timed(partial(add, plan, folder, costs))

@@ -31,14 +31,14 @@ PROCESS_KEYFRAMES = 20_000
 
 
 def own_memory() -> tuple[int, int]:
-    """Bytes that this process has, and the most it had: `getrusage` counts its parent's, too."""
+    """Bytes of this process now and at its peak; `getrusage` would count its parent's, too."""
     status = Path('/proc/self/status').read_text(encoding='ascii')
     now, peak = (int(status.partition(name)[2].split()[0]) << 10 for name in ('VmRSS:', 'VmHWM:'))
     return now, peak
 
 
 def _live(path: Path, weights: str) -> ProcessMemory:
-    """What a program does with a map, in a process of its own."""
+    """Do what a program does with a map, and measure the process that runs this."""
     model = load_model(weights)
     with torch.inference_mode():
         model(torch.zeros(1, 3, *model.image_size))

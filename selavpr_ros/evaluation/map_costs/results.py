@@ -1,4 +1,4 @@
-"""What `map_costs` measures, as plain records, and what the map has to keep to."""
+"""What `map_costs` measures, as plain records, and the targets for the map."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from selavpr_ros.maps.local_codec import BINARY, INT8
 
 @dataclass(frozen=True)
 class Targets:
-    """What the map has to keep to."""
+    """Limits that the map has to meet; the mappings are by codec."""
 
     local_bytes: Mapping[str, int] = field(
         default_factory=lambda: {INT8: 480_000, BINARY: 64_000})
@@ -62,17 +62,21 @@ class SizeCosts:
     """A map of one size with one kind of index.
 
     Attributes:
-        size: keyframes.
-        index: kind that was asked for.
-        in_use: kind that searches at this size.
-        search_ms, search_p95_ms: of the 20 best, the newest 20 keyframes left out.
+        size: number of keyframes.
+        index: kind of index that was asked for.
+        in_use: kind of index that searches at this size.
+        search_ms, search_p95_ms: median and 95th percentile of a search for the 20 best
+            keyframes, without the newest 20.
         recall_1, recall_20: share of the best one, and of the 20 best ones, that is found.
-        insertion_ms, insertion_p95_ms: of a keyframe with binary local features, on the disk.
-        index_insertion_ms: of its descriptor into the index alone.
-        opening_s: of the file, not in the system's cache, with the graph that was kept.
-        memory_bytes: descriptors and index.
-        opening_without_graph_s: where the graph has to be made again; None for other kinds.
-        keeping_graph_s: writing it, with every 5000th keyframe; None for other kinds.
+        insertion_ms, insertion_p95_ms: median and 95th percentile of writing a keyframe with
+            binary local features to the disk.
+        index_insertion_ms: median of adding a descriptor to the index alone.
+        opening_s: time to open a file that is not in the system's cache, with its stored graph.
+        memory_bytes: memory of the descriptors and the index.
+        opening_without_graph_s: time to open if the graph has to be rebuilt; None for an index
+            without a graph.
+        keeping_graph_s: time to write the graph, as with every 5000th keyframe; None for an index
+            without a graph.
     """
 
     size: int
@@ -96,11 +100,11 @@ class ProcessMemory:
     """A program that holds a model and a map, whose local features it has read once.
 
     Attributes:
-        keyframes: of the map.
-        loaded_bytes: before the map was opened, with the model.
-        peak_bytes: the most, from start to end.
-        opening_s: of the map, its local features on the disk.
-        reading_ms: median, of the local features of one keyframe.
+        keyframes: size of the map.
+        loaded_bytes: memory with the model, before the map was opened.
+        peak_bytes: largest memory from start to end.
+        opening_s: time to open the map, whose local features stay on the disk.
+        reading_ms: median time to read the local features of one keyframe.
     """
 
     keyframes: int
@@ -112,7 +116,7 @@ class ProcessMemory:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A map that is too large to be measured here, by what was measured of smaller ones."""
+    """Costs of a map that is too large to be measured, extrapolated from smaller ones."""
 
     index: str
     size: int
@@ -124,16 +128,16 @@ class Estimate:
 
 @dataclass
 class MapCosts:
-    """All of it, filled by `measure_all`.
+    """All costs, filled by `measure_all`.
 
     Attributes:
-        bytes, times, recalls: by codec.
-        object_bytes: that Python takes for a keyframe, without its descriptor.
-        sizes: by size and kind of index.
-        process: None where it is left out.
-        estimates: of a map that is too large to be measured.
-        left_out: by part, why it is missing.
-        seconds: by part, how long it took to measure it.
+        bytes, times, recalls: costs by system and codec.
+        object_bytes: bytes that Python objects take per keyframe, without its descriptor.
+        sizes: costs by size and kind of index.
+        process: memory of a program that uses a map; None if left out.
+        estimates: costs of a map that is too large to be measured, by kind of index.
+        left_out: why a part is missing, by part.
+        seconds: how long the measurement took, by part.
     """
 
     bytes: list[CodecBytes] = field(default_factory=list)

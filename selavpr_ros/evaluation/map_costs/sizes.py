@@ -31,9 +31,9 @@ from selavpr_ros.maps.keyframe_map import KeyframeMap
 from selavpr_ros.maps.local_codec import BINARY
 
 TOP_K, EXCLUDED = 20, 20  # as the node searches
-QUERIES, INSERTED = 200, 200  # that are timed
+QUERIES, INSERTED = 200, 200  # how many are timed
 CACHE_BYTES = 1024 << 20
-LOCAL_EVERY = 200  # keyframes of a large map, of which one has local features: it saves time
+LOCAL_EVERY = 200  # one in so many keyframes has local features, which saves time
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, Any]:
@@ -59,19 +59,19 @@ def forget_pages(path: Path) -> None:
 
 
 def open_cold(path: Path, index: str) -> tuple[float, KeyframeMap]:
-    """Open a map that lies on the disk alone; seconds, and the map."""
+    """Open a map that is not in the system's cache; returns seconds and the map."""
     forget_pages(path)
     return timed(lambda: KeyframeMap(MapFile(path), index=index, cache_bytes=CACHE_BYTES))
 
 
 @dataclass(frozen=True, eq=False)
 class Questions:
-    """Places that are seen again.
+    """Queries from places that are seen again.
 
     Attributes:
         descriptors: (Q, D) float32.
         answers: (Q, k) rows of the keyframes that are most similar, best first.
-        among: rows that are searched.
+        among: rows of the keyframes that are searched.
     """
 
     descriptors: np.ndarray
@@ -80,7 +80,7 @@ class Questions:
 
 
 def ask(drive: Drive, size: int, count: int = QUERIES) -> Questions:
-    """Come to places again, and compare with every keyframe but the newest."""
+    """Visit random places again, and compare with every keyframe but the newest."""
     among = range(size - EXCLUDED)
     places = np.random.default_rng(1).choice(len(among), count)
     descriptors = drive.describe(places, visit=1)
@@ -92,7 +92,7 @@ def ask(drive: Drive, size: int, count: int = QUERIES) -> Questions:
 
 
 def search_costs(keyframe_map: KeyframeMap, questions: Questions) -> dict[str, float]:
-    """Times of a search, and what is found of what is most similar."""
+    """Times of a search, and the share of the most similar keyframes that it finds."""
     times, found = [], []
     for query in questions.descriptors:
         spent, retrievals = timed(partial(keyframe_map.search, query, TOP_K, questions.among))
@@ -106,7 +106,7 @@ def search_costs(keyframe_map: KeyframeMap, questions: Questions) -> dict[str, f
 
 
 def insertion_costs(keyframe_map: KeyframeMap, new: np.ndarray) -> dict[str, float]:
-    """Times to keep keyframes (n, D) with SelaVPR's local features, binary."""
+    """Times to add keyframes (n, D) with SelaVPR's local features, binary."""
     local = random_features(SELAVPR, BINARY)
     median_ms, p95_ms = _middle_and_tail([
         timed(partial(keyframe_map.add, make_keyframe(number, row, local)))[0]
@@ -161,7 +161,7 @@ def measure_size(
 
 
 def counted(chunks: Iterable[np.ndarray], bar: tqdm[Any]) -> Iterator[np.ndarray]:
-    """The chunks, each of which moves the bar on."""
+    """Pass the chunks on, and advance the bar after each."""
     for chunk in chunks:
         yield chunk
         bar.update()

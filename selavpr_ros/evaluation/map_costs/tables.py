@@ -1,4 +1,4 @@
-"""What a keyframe map costs, as tables, and beside its targets."""
+"""Tables of what a keyframe map costs, and of its targets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _times_rows(costs: MapCosts) -> Iterator[Row]:
 
 
 def lost_recall(costs: MapCosts, one: CodecRecall) -> float:
-    """Recall@1 that float16 has more."""
+    """Recall@1 that a codec loses against float16."""
     return next(whole.recall_1 - one.recall_1 for whole in costs.recalls if (
         whole.set, whole.model_id, whole.codec) == (one.set, one.model_id, FLOAT16))
 
@@ -88,11 +88,11 @@ def _estimates_rows(costs: MapCosts) -> Iterator[Row]:
 ROWS: dict[str, Callable[[MapCosts], Iterator[Row]]] = {
     'bytes': _bytes_rows, 'times': _times_rows, 'recalls': _recalls_rows, 'sizes': _sizes_rows,
     'process': _process_rows, 'estimates': _estimates_rows}
-TEXTS = {'bytes': 2, 'times': 2, 'recalls': 2, 'process': 0}  # columns that are no numbers
+TEXTS = {'bytes': 2, 'times': 2, 'recalls': 2, 'process': 0}  # leading columns of text
 
 
 def _remark(part: str, costs: MapCosts) -> str:
-    """What a table has to be read with."""
+    """How a table is to be read."""
     if part == 'sizes':
         return (
             'Search: the 20 best, without the 20 newest keyframes. Insertion: onto the disk, with '
@@ -120,7 +120,7 @@ def _disk(costs: MapCosts) -> Iterator[tuple[str, float]]:
 
 
 def format_part(part: str, costs: MapCosts) -> str:
-    """A part in Markdown; where it is left out, why."""
+    """A part in Markdown; if something is left out, it says why."""
     text = f'## {TITLES[part]}\n'
     if getattr(costs, part):
         table = markdown_table(list(ROWS[part](costs)), texts=TEXTS.get(part, 0))
@@ -181,7 +181,7 @@ def _size_verdicts(one: SizeCosts) -> Iterator[Verdict]:
 
 
 def verdicts(costs: MapCosts) -> Iterator[Verdict]:
-    """All targets that something was measured for; of the sizes the largest, as by default."""
+    """All targets that were measured; of the sizes, the largest with the index 'auto'."""
     yield from _codec_verdicts(costs)
     yield from _speed_verdict(costs)
     largest = max((one for one in costs.sizes if one.index == AUTO), key=lambda one: one.size,
