@@ -1,1 +1,1 @@
-"""How the embedded model was made: data, views, targets, losses and one loop."""
+"""Training of models, with which the embedded one was made: data, views, losses and one loop."""

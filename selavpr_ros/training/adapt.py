@@ -1,4 +1,4 @@
-"""A model made better for one site: from its bags alone, judged at places it has not seen."""
+"""Adapts a model to one site from its bags alone, and validates at places not trained on."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from selavpr_ros.training.validation import Validation, score
 
 VALIDATION_SHARE = 0.25  # of the places
 CELL_POSITIVES = 3.0  # side of a cell of places, in radii of a positive
-FEWEST = 8  # images of a part, or nothing can be said of it
+FEWEST = 8  # images that a part needs, or its figures mean nothing
 
 
 def _held_out(poses: np.ndarray, side_m: float) -> np.ndarray:
-    """Which of (N, 3) poses lie in cells for validation: every fourth, as first visited."""
+    """Which of (N, 3) poses lie in cells for validation: every fourth in order of first visit."""
     cells = np.floor(poses[:, :2] / side_m)
     _, first, cell = np.unique(cells, axis=0, return_index=True, return_inverse=True)
     visited = np.argsort(np.argsort(first))[cell.ravel()]
@@ -47,17 +47,17 @@ def _part(walk: Walk, kept: np.ndarray) -> Walk:
 
 
 def split_by_place(walk: Walk, rules: Rules) -> tuple[Walk, Walk]:
-    """Part a walk so that no place is both trained on and validated with.
+    """Split a walk so that no place is both trained on and validated with.
 
-    Where positions are known, the ground is cut into cells, and every fourth one is kept for
-    validation with all its visits; images within a positive's radius of those are in no part.
-    Otherwise the last quarter of the walk is for validation.
+    If positions are known, the ground is cut into cells, and every fourth cell is kept for
+    validation with all its visits; images within a positive's radius of these are in neither
+    part. Otherwise the last quarter of the walk is for validation.
 
     Returns:
         The part for training, and the one for validation.
 
     Raises:
-        SettingError: a part would be too small to mean anything.
+        SettingError: a part would have fewer than `FEWEST` images.
     """
     count = len(walk.images)
     if walk.poses is None or np.isnan(walk.poses[:, :2]).any():
@@ -97,7 +97,7 @@ def site_recipe(
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What came of it: recall on the validation places before and after, by name."""
+    """Result of an adaptation: recall on the validation places before and after, by name."""
 
     before: dict[str, float]
     after: dict[str, float]
@@ -106,12 +106,12 @@ class Adaptation:
 
     @property
     def is_better(self) -> bool:
-        """Whether the adapted model recognises more."""
+        """Whether the adapted model has the better score."""
         return score(self.after) > score(self.before)
 
 
 def _refuse_worse(target: Path, validation: Validation, after: dict[str, float]) -> None:
-    """Raise CheckpointError if the file that would be replaced is better at the same places."""
+    """Raise CheckpointError if the existing file is as good or better at the same places."""
     if not target.exists():
         return
     there = validation(load_model(target))
@@ -130,11 +130,11 @@ def adapt(
         bags: the recordings.
         recipe: schedule and rules, with the weights to start from.
         target: the safetensors file to write.
-        work: folder for checkpoint and log; a training that was stopped goes on there.
+        work: folder for checkpoint and log; a training that was stopped there is resumed.
         device: 'auto', 'cpu', 'cuda', ...
 
     Raises:
-        CheckpointError: the file that is there is better, or cannot be replaced.
+        CheckpointError: the existing file is as good or better, or cannot be replaced.
         SettingError: the bags are too small, or the model has nothing to adapt.
     """
     chosen = join_processes(device)

@@ -14,19 +14,20 @@ from selavpr_ros.errors import SettingError
 from selavpr_ros.images.preprocess import preprocess
 
 ReadImage = Callable[[], np.ndarray]
-FAR = 1 << 62  # frames between images of different walks
+FAR = 1 << 62  # stands for the number of frames between images of different walks
 
 
 @dataclass(frozen=True)
 class Rules:
-    """When two images show the same place, and when they surely do not; in between: neither.
+    """When two images show the same place, and when they surely do not; others are undecided.
 
     Attributes:
-        positive_m, negative_m: metres between the cameras, where both have a position; the
-            defaults are those of the field.
-        heading_rad: largest turn between two cameras that see the same place, where both have a
+        positive_m, negative_m: metres between two cameras up to which they see the same place,
+            and beyond which they do not, if both have a position; the defaults are usual ones.
+        heading_rad: largest turn between two cameras that see the same place, if both have a
             heading; pi means any.
-        same_within, other_beyond: frames of one walk, where there is no position.
+        same_within, other_beyond: frames of one walk up to which two images show the same place,
+            and beyond which they do not, if there is no position.
     """
 
     positive_m: float = 10.0
@@ -80,8 +81,8 @@ class Places(Dataset[torch.Tensor]):
     Args:
         walks: where the images come from.
         rules: which images show the same place.
-        size: (H, W) in pixels, of what `places[i]` gives.
-        resize: how, see `preprocess`.
+        size: (H, W) in pixels of the images that `places[i]` gives.
+        resize: how these are resized, see `preprocess`.
     """
 
     def __init__(
@@ -149,14 +150,14 @@ class Places(Dataset[torch.Tensor]):
     ) -> torch.Tensor:
         """Which images were taken together with the queries, and are too easy to recognise.
 
-        In a walk the frames just before and after, and those of slow driving, as long as all
-        frames up to them show the place; without an order, all of the place in the same walk; of
-        a place, the image alone.
+        By the kind of the walk, these are: for 'walk', the frames just before and after the
+        query, and farther ones as long as all frames in between show its place (slow driving);
+        for 'mixed', all images of its place in the walk; for 'place', the query alone.
 
         Args:
             query: (A,) indices.
-            match: (B,) indices of all images of these walks, and maybe others; increasing.
-            same: (A, B) bool, which of them show the place.
+            match: (B,) increasing indices of all images of the queries' walks, perhaps of others.
+            same: (A, B) bool, which pairs show the same place.
 
         Returns:
             (A, B) bool.

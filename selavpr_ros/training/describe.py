@@ -15,12 +15,12 @@ BATCH = 16
 def describe(
     model: VprModel, images: Dataset[torch.Tensor], local: bool = False, workers: int = 0
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Describe images with the network in the state for recognition, and afterwards as before.
+    """Describe images with the network in evaluation mode, and restore its mode afterwards.
 
     Args:
         model: on any device.
-        images: N of (3, H, W), normalised.
-        local: whether the local features are wanted, a megabyte an image.
+        images: N images (3, H, W), normalised.
+        local: whether to keep the local features, about a megabyte an image.
         workers: processes that read images; 0 reads them here.
 
     Returns:
@@ -35,7 +35,7 @@ def describe(
         described = model(batch.to(model.device))
         rows.append(described.global_descriptor.float().cpu())
         if local and described.local_features is not None:
-            # Rows of zeros only fill a batch up.
+            # Rows of zeros only pad a batch.
             features += [one[one.any(dim=1)].half().cpu() for one in described.local_features]
     model.train(was_training)
     return torch.cat(rows), features

@@ -1,8 +1,8 @@
-"""What FoL is asked for besides the multi-similarity of its global descriptors.
+"""The losses of FoL besides the multi-similarity of its global descriptors.
 
 Source: FoL (Wang et al., "Focus on Local: Finding Reliable Discriminative Regions for VPR",
 AAAI 2025). Names follow it: alignment (SAL), contrast (CEL), pseudo-correspondences. All losses
-expect float32; under autocast, leave it before calling them.
+expect float32: leave autocast before calling them.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from selavpr_ros.training.losses import (
 
 FOL_WEIGHTS = {
     'global': 1.0, 'local': 1.0, 'alignment': 5e-3, 'contrast': 1.0, 'correspondence': 1e-2}
-FOREGROUND_WEIGHT = 0.7  # of the contrast; the background has the rest
+FOREGROUND_WEIGHT = 0.7  # share of the foreground in the contrast; the background has the rest
 
-ANCHOR_ATTENTION = 0.1  # patches above it look for a counterpart
-CANDIDATE_SHARE = 0.1  # patches above it belong to a cluster
+ANCHOR_ATTENTION = 0.1  # a counterpart is sought for patches with more attention
+CANDIDATE_SHARE = 0.1  # patches with a larger share belong to a cluster
 COUNTERPART_SIMILARITY = 0.8
 COUNTERPART_RATIO = 2.0  # best similarity / second best
-NO_CANDIDATE = -10.0  # its similarity
+NO_CANDIDATE = -10.0  # similarity of a patch that is no candidate
 CORRESPONDENCES = 5  # of an image, at most
 
 
@@ -41,7 +41,7 @@ def image_pairs(
 
     Args:
         places: (B,) int64, equal where two images show one place.
-        generator: on the CPU.
+        generator: one on the CPU; None takes torch's default.
 
     Returns:
         (P,) and (P,) int64, the images that have another one, in order, and the drawn ones.
@@ -84,8 +84,9 @@ def contrast_loss(
 ) -> torch.Tensor:
     """Ask for regions whose contents are alike in two images of a place (FoL, CEL).
 
-    The mean over the pairs of 0.7 (1 - cos(foregrounds)) + 0.3 (1 - cos(backgrounds)); a ground
-    is the sum of all local features weighted by the mask, or by 1 - mask. Only the mask learns.
+    The mean over the pairs of 0.7 (1 - cos(foregrounds)) + 0.3 (1 - cos(backgrounds)). The
+    foreground is the sum of all local features weighted by the mask, the background the sum
+    weighted by 1 - mask. Only the mask gets a gradient.
 
     Args:
         local_map: (B, L, d) unit rows.
@@ -108,13 +109,14 @@ def pseudo_correspondences(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Find patches of two images that are likely to show the same thing.
 
-    A patch with much attention looks in the other image among those that share its cluster, and
-    has to find one that is much more alike than the next. The published code loses the first of
-    these patches and never trusts a single candidate; so does this.
+    A patch with much attention is compared with the patches of the other image that belong to its
+    cluster; the best of them has to be much more similar than the second best. The published code
+    leaves out the first patch with much attention and never trusts a single candidate, and this
+    function does the same.
 
     Args:
-        outputs: of the batch.
-        image, other: their numbers in it.
+        outputs: outputs for the batch.
+        image, other: numbers of the two images in the batch.
 
     Returns:
         (K,) int64, the patches in `image` in row-major order; (K,) int64, those in `other`; and
@@ -138,7 +140,7 @@ def features_of_patches(local_map: torch.Tensor, rows: int) -> torch.Tensor:
 
     Args:
         local_map: (B, L, d) from `UpConvLocalFeatures`, where patch (r, c) lies at (4 r, 4 c).
-        rows: of patches.
+        rows: number of rows of patches.
 
     Returns:
         (B, N, d) of N patches.
@@ -155,7 +157,7 @@ def pseudo_correspondence_loss(
     """Ask for like local features at the `pseudo_correspondences` (FoL, weak supervision).
 
     Args:
-        outputs: of the batch.
+        outputs: outputs for the batch.
         pairs: from `image_pairs`.
 
     Returns:
@@ -176,11 +178,11 @@ def hardest_triplet_loss(
 ) -> torch.Tensor:
     """Local triplet loss on the hardest triplets, by global descriptor, of a batch of places.
 
-    Each image with its least similar one of the place and the most similar one of another place;
-    only matches above 0.7 count.
+    A triplet is an image, the least similar image of its place, and the most similar image of
+    another place. Only matches with a similarity above 0.7 count.
 
     Args:
-        local_features: (B, K, d) unit rows, rows of zeros fill up.
+        local_features: (B, K, d) unit rows, padded with rows of zeros.
         descriptors: (B, D) unit rows.
         places: (B,) int64.
 
@@ -192,7 +194,7 @@ def hardest_triplet_loss(
     """
     _, miners = metric_learning()
     triplets = miners.BatchHardMiner()(descriptors.detach(), places)
-    images = local_features.unbind()  # taken one by one, their gradients are put together once
+    images = local_features.unbind()  # so that the images' gradients are put together only once
     query, positive, negative = (
         [images[number] for number in numbers.tolist()] for numbers in triplets)
     if not query:
@@ -208,7 +210,7 @@ def fol_terms(
     The published batch: 60 places with 4 images each.
 
     Args:
-        outputs: of B images.
+        outputs: outputs for B images.
         places: (B,) int64, equal where two images show one place.
         generator: on the CPU, draws the other image of a place.
 

@@ -1,9 +1,9 @@
-"""First weights of a model with a convolutional stem: what the stem knows, and nothing changed.
+"""Initial weights of a model with a convolutional stem, whose features pass through unchanged.
 
 A transformer that starts from noise learns little about places from a few thousand images. A
 convolutional network that has seen a million finds the same features in a dark and in a bright
-picture. So tokens begin as the principal components of its maps, and the transformer's blocks as
-no change; they learn from there what the stem alone cannot.
+picture. So the tokens begin as the principal components of its maps, and the transformer's blocks
+as identities. From there they learn what the stem alone cannot.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from selavpr_ros.models.backbone import Backbone, patch_grid
 from selavpr_ros.models.checkpoints import read_checkpoint
 from selavpr_ros.models.conv_stem import NETWORK, ConvStem, Scale, fuse
 
-ROWS = 50_000  # that principal components are found in
+ROWS = 50_000  # rows from which principal components are computed
 
 
 def find_weights(weights: str) -> Path:
     """The file that a package of weights installs, or a path.
 
     Raises:
-        SettingError: there is neither such a package, with weights in it, nor such a file.
+        SettingError: there is no such package or no such file, or the package has no weights.
     """
     if weights.isidentifier():
         try:
@@ -68,7 +68,7 @@ def load_network(weights: str) -> nn.Module:
 
 
 def principal_components(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (C,) and components (C, count) of rows (M, C), zeros for those that there are not."""
+    """Mean (C,) and components (C, count) of rows (M, C); missing components are zero."""
     rows = rows[torch.randperm(len(rows))[:ROWS]]
     mean = rows.mean(dim=0)
     directions = torch.linalg.svd(rows - mean, full_matrices=False).Vh[:count]
@@ -79,9 +79,9 @@ def principal_components(rows: torch.Tensor, count: int) -> tuple[torch.Tensor, 
 
 @torch.no_grad()
 def fit_stem(stem: ConvStem, images: torch.Tensor) -> None:
-    """Set scales and projection by images (B, 3, H, W), normalised; detail is left out.
+    """Set scales and projection from normalised images (B, 3, H, W), without the quarters' detail.
 
-    GeM counts what is negative as nothing, so a component and its opposite have a channel each.
+    GeM ignores negative values, so a component and its opposite have a channel each.
     """
     batches = [stem.maps(batch) for batch in images.split(16)]
     maps = [torch.cat(stage) for stage in zip(*batches, strict=True)]
@@ -99,7 +99,7 @@ def fit_stem(stem: ConvStem, images: torch.Tensor) -> None:
 
 @torch.no_grad()
 def initialise(backbone: Backbone, weights: str) -> None:
-    """Fill the stem of a fresh backbone, freeze it, and make the blocks no change, in place.
+    """Fill and freeze the stem of a new backbone, and make its blocks identities, in place.
 
     Raises:
         SettingError: the weights are not there, or of another network.

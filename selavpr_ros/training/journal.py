@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from selavpr_ros.errors import SettingError
 
 Log = list[dict[str, float]]  # figures by name, one of them the 'step'
-SMOOTH = 20  # steps that a point of a curve, and a row of its table, is the mean of
+SMOOTH = 20  # steps averaged in a point of a curve and in a row of its table
 
 
 class Journal:
@@ -34,7 +34,7 @@ class Journal:
         self._writer = SummaryWriter(str(folder))
 
     def write(self, group: str, figures: dict[str, float]) -> None:
-        """Log figures by name, at the one of the name 'step'."""
+        """Log figures by name; the figure named 'step' says at which step."""
         for name, value in figures.items():
             if name != 'step':
                 self._writer.add_scalar(f'{group}/{name}', value, int(figures['step']))
@@ -46,7 +46,7 @@ def _names(log: Log) -> list[str]:
 
 
 def _smooth(log: Log) -> Log:
-    """The means of `SMOOTH` entries after another."""
+    """The means of every `SMOOTH` successive entries."""
     parts = (log[at : at + SMOOTH] for at in range(0, len(log), SMOOTH))
     return [{name: float(np.mean([row[name] for row in part])) for name in log[0]}
             for part in parts]
@@ -74,7 +74,7 @@ def write_curves(losses: Log, recalls: Log, folder: Path) -> None:
 
     Args:
         losses: the terms of the loss at every step; their means of 20 steps are written.
-        recalls: of every validation; none is fine.
+        recalls: the recalls of every validation; may be empty.
         folder: an existing one.
     """
     losses = _smooth(losses)

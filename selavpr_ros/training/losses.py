@@ -1,6 +1,6 @@
-"""What SelaVPR, CricaVPR and SALAD are asked for, and a small SelaVPR that starts from scratch.
+"""The losses of SelaVPR, CricaVPR and SALAD, and of a small SelaVPR that starts from scratch.
 
-All losses expect float32; under autocast, leave it before calling them.
+All losses expect float32: leave autocast before calling them.
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ def local_contrast_loss(
 ) -> torch.Tensor:
     """Ask each local feature to find its own counterpart in the batch, both ways.
 
-    InfoNCE (van den Oord et al., 2018). The other spots of the image teach what mutual nearest
-    neighbours are decided by; the other images teach not to describe the mere position.
+    InfoNCE (van den Oord et al., 2018). The other spots of the same image teach to tell spots
+    apart, which decides mutual nearest neighbours; the other images teach not to describe the
+    mere position.
 
     Args:
-        query: (M, d) unit rows; M = 0 costs nothing.
+        query: (M, d) unit rows; the loss is 0 for M = 0.
         match: (M, d), unit rows, row i the counterpart of query's row i.
         alike: (M, M) bool, symmetric, pairs that may not count as different.
         temperature: of the softmax.
@@ -99,8 +100,8 @@ def mutual_similarity(
 ) -> torch.Tensor:
     """Mean similarity of the mutual nearest neighbours of two images (SelaVPR, local loss).
 
-    The gradient goes through the similarities of the matched pairs; who matches whom is constant.
-    So only the matched rows are kept for it, never a matrix of all pairs.
+    The gradient goes through the similarities of the matched pairs; the choice of the pairs is
+    constant. So only the matched rows are kept for it, never a matrix of all pairs.
 
     A single match counts as any other; the published code replaces it by the mean similarity of
     features at the same position. Without a match, similarity and gradient are 0.

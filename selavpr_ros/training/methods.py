@@ -1,4 +1,4 @@
-"""What a batch is made of, and what is asked of its descriptors: one class a way of training."""
+"""Methods of training: each class decides what a batch is made of and which losses it has."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ from selavpr_ros.training.views import (
     warp,
 )
 
-FIT_IMAGES = 250  # that the stem's scales and components come from
-TRIES = 10  # to find another place for a batch, or another image for a place
+FIT_IMAGES = 250  # images from which the stem's scales and components are computed
+TRIES = 10  # attempts per place of a batch, and per image of a place
 Batches = list[list[int]]
 
 
 class Method(nn.Module, ABC):
-    """A model with what it is asked for: `method(images, index)` gives the loss terms.
+    """A model with its losses: `method(images, index)` gives the loss terms.
 
     Randomness comes from torch's default generators, which the loop seeds before every call, so
     that a resumed training draws the same numbers.
 
     Args:
-        model: to be trained.
+        model: the model to train.
         places: training images.
         recipe: settings.
 
     Raises:
-        SettingError: there are no images, or the model is none for this method.
+        SettingError: there are no images, or the method cannot train this model.
     """
 
     def __init__(self, model: VprModel, places: Places, recipe: Recipe) -> None:
@@ -80,7 +80,7 @@ class Method(nn.Module, ABC):
         return torch.autocast(self.model.device.type, dtype, enabled=lower)
 
     def _augmented(self, images: torch.Tensor) -> torch.Tensor:
-        """Images changed as the recipe says, drawn here so that resuming draws them again."""
+        """Images augmented as the recipe says; drawn here, so that resuming draws the same."""
         return randaugment(images) if self.recipe.augment == 'randaugment' else images
 
     def _weighted(
@@ -108,10 +108,10 @@ class Triplets(Method):
         super().__init__(model, places, recipe)
         if model.local_positions() is None:
             raise SettingError('method triplets needs a grid of local features, which '
-                               f'{model.family} has not: take multi_similarity')
+                               f'{model.family} does not have: take multi_similarity')
 
     def _queries(self, count: int) -> torch.Tensor:
-        """Random images, none again before all were taken."""
+        """Random images, none twice before all were drawn."""
         every = -(-count // len(self.places))
         return torch.cat([torch.randperm(len(self.places)) for _ in range(every)])[:count]
 
@@ -119,14 +119,14 @@ class Triplets(Method):
         self, query: int, positives: torch.Tensor, pool: torch.Tensor, known: torch.Tensor,
         rows: torch.Tensor,
     ) -> list[int]:
-        """Query, best positive, hardest negatives; [] where the image lacks one of them.
+        """Query, best positive, hardest negatives; [] if the image lacks one of them.
 
         Args:
             query: index of an image.
-            positives: indices of others of its place.
-            pool: indices to look for negatives among.
+            positives: indices of other images of its place.
+            pool: indices of the images among which negatives are sought.
             known: (N,) row of each image in `rows`.
-            rows: descriptors.
+            rows: (M, D) global descriptors.
         """
         negatives = pool[self.places.different(torch.tensor([query]), pool)[0]]
         count = self.recipe.negatives
@@ -184,7 +184,7 @@ class MultiSimilarity(Method):
     """Batches of places with several images each (CricaVPR, SALAD, FoL; GSV-Cities)."""
 
     def _place(self) -> list[int]:
-        """A random image and others of its place; again the same ones if there are too few."""
+        """A random image and others of its place, repeated if there are too few."""
         size = self.recipe.images_a_place
         image = int(torch.randint(len(self.places), ()))
         others = self.places.positives(image)
@@ -213,7 +213,7 @@ class MultiSimilarity(Method):
         """Draw `batch` places for every batch.
 
         Raises:
-            SettingError: all images may show one place.
+            SettingError: no batch has two places that surely differ.
         """
         batches = [self._batch() for _ in range(count)]
         usable = [batch for batch in batches if len(batch) > self.recipe.images_a_place]
@@ -273,9 +273,9 @@ def corresponding_features(
 class Views(Method):
     """Each image with a warped and relit copy of itself: for images without any pairs.
 
-    The pixels' true correspondence is known, so the local features are asked to find their
-    counterparts. A network with a convolutional stem has a teacher, too, which sees the
-    undisturbed views: tokens and local features imitate its own.
+    The true correspondence of the pixels is known, so the local features learn to find their
+    counterparts. A network with a convolutional stem has a teacher, too, which sees the views
+    before they are relit: tokens and descriptors imitate the teacher's.
     """
 
     model: SelaVPR
@@ -320,13 +320,13 @@ class Views(Method):
     def _imitation(
         self, clean: torch.Tensor, patches: torch.Tensor, described: Descriptors
     ) -> dict[str, torch.Tensor]:
-        """How far the student is from what the teacher says of the undisturbed views."""
+        """Losses against the teacher, which sees the views before they are relit."""
         if self.teacher is None:
             return {}
         tokens, descriptor, local = self.teacher(clean)
         assert described.local_features is not None
-        # As GeM sees them. What is negative counts as nothing there, and half of the channels are
-        # at each patch: room for what the local features need beside.
+        # As GeM sees the tokens, ignoring negative values. Half of the channels are negative at
+        # each patch, which leaves room for what the local features need besides.
         seen = functional.normalize(patches.float().relu(), dim=-1)
         return {
             'tokens': imitation_loss(seen, tokens),
@@ -350,7 +350,7 @@ class Views(Method):
     def _contrast(
         self, described: Descriptors, homographies: torch.Tensor, index: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """How well views of one place, and one spot's features, find each other in the batch."""
+        """Losses by which views of a place, and features of a spot, learn to find each other."""
         temperature = self.recipe.temperature
         first, second = index.chunk(2)
         negative = self.places.different(first, second) & self.places.different(second, first)

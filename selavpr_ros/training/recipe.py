@@ -23,7 +23,7 @@ AUGMENTS = ('none', 'randaugment')
 OPTIMIZERS = ('adamw', 'muon')
 SCHEDULES = ('constant', 'cosine', 'linear')
 PRECISIONS = ('fp32', 'fp16', 'bf16')
-# The least that a setting may be, and what it has to be above.
+# Smallest values that settings may have, and settings that have to be above 0.
 AT_LEAST = {'local_stride': 1, 'rounds': 1, 'batches': 1, 'batch': 1, 'accumulate': 1,
             'negatives': 1, 'pool': 1, 'images_a_place': 2, 'points': 1, 'weight_decay': 0,
             'warm_up': 0, 'clip': 0, 'patience': 0, 'seed': 0, 'near': 0, 'workers': 0}
@@ -32,47 +32,47 @@ ABOVE_ZERO = ('learning_rate', 'temperature')
 
 @dataclass(frozen=True)
 class Recipe:
-    """Data, start, method and schedule of one training. The defaults are SelaVPR's, published.
+    """Data, start, method and schedule of one training. The defaults are SelaVPR's published ones.
 
     Attributes:
         data: the training images.
         held_out: images to validate with; never trained on. Without any, nothing is validated.
-        weights: a model to go on with: 'embedded' or a path, as for `load_model`.
+        weights: a model to start from: 'embedded' or a path, as for `load_model`.
         backbone: DINOv2's weights, a path or timm's name, for a new model whose adapters and
             heads alone are trained.
-        architecture: family and sizes of a new model. Neither weights nor backbone: all of it is
-            trained, from scratch.
-        image_size: (H, W) in pixels; of the weights where None.
-        local_stride: what a new model keeps of its local features, see `VprModel`.
+        architecture: family and sizes of a new model. Without weights and backbone, all of it is
+            trained from scratch.
+        image_size: (H, W) in pixels; None takes the model's own.
+        local_stride: stride of a new model's local features, see `VprModel`.
         method: 'triplets' (SelaVPR), 'multi_similarity' (CricaVPR, SALAD, FoL) or 'views' (every
             image with a warped and relit copy of itself, for images without any pairs).
-        terms: weight of each loss term by name; as published if not named, and 0 leaves a term
-            out.
+        terms: weight of each loss term by name; a term that is not named has its published
+            weight, and 0 leaves a term out.
         augment: 'randaugment' changes every image as for the published CricaVPR and SALAD.
         rules: which images show the same place.
         rounds: how many times to mine (or draw) batches, train on them and validate.
-        batches: of a round.
-        batch: queries, places or images of a batch, as the method says.
-        accumulate: batches of one optimizer step.
+        batches: number of batches in a round.
+        batch: number of queries, places or images in a batch, depending on the method.
+        accumulate: number of batches per optimizer step.
         optimizer: 'adamw', or 'muon', which learns faster from scratch and needs torch 2.9.
         learning_rate, weight_decay: of the optimizer; Adam is AdamW without decay.
         betas: of the optimizer's running means.
-        schedule: of the learning rate over the steps.
+        schedule: how the learning rate changes over the steps: 'constant', 'cosine' or 'linear'.
         final_rate: share of the learning rate that is left at the end; not for 'constant'.
-        warm_up: optimizer steps over which the learning rate grows first.
+        warm_up: number of first optimizer steps over which the learning rate grows.
         clip: largest norm of the gradient; 0 does not clip.
         patience: stop after so many rounds without a better validation; 0 never stops.
         precision: of the network's computation: fp32, fp16 or bf16, which pay on a GPU; weights
             and losses are float32 in any case.
-        seed: of the order of images, and of weights and views.
-        negatives: of a query, for triplets.
-        pool: images among which a round looks for negatives.
-        images_a_place: for multi_similarity.
+        seed: seed of the order of images, of new weights and of views.
+        negatives: negatives per query; for triplets.
+        pool: number of images among which a round looks for negatives; for triplets.
+        images_a_place: images per place in a batch; for multi_similarity.
         stem_weights: what an architecture with `conv_stem` begins with: an installed package of
             weights of tf_efficientnet_lite0, or a file; '' takes timm's own.
-        points: pairs of local features that a pair of views is judged by.
-        near: distance in [-1, 1] image coordinates under which two points are the same.
-        temperature: of the contrast between views.
+        points: points of a pair of views at which local features are compared; for views.
+        near: distance in [-1, 1] image coordinates under which two points are the same; for views.
+        temperature: temperature of the softmax in the contrast losses; for views.
         half: store the weights in float16.
         workers: processes that read images; 0 reads in the training process.
     """
@@ -138,7 +138,7 @@ Made = TypeVar('Made')
 
 
 def _number(value: Any) -> Any:
-    """A float of what can be one: YAML takes 1 for an integer and 1e-5 for a text."""
+    """The value as a float if it can be one: YAML reads 1 as an integer and 1e-5 as text."""
     if isinstance(value, bool):
         return value
     try:
@@ -148,7 +148,7 @@ def _number(value: Any) -> Any:
 
 
 def _checked(value: Any, default: Any, where: str) -> Any:
-    """A value of the default's type; where there is no default, a text."""
+    """The value if it has the default's type, or is text where the default is None."""
     kind = str if default is None else type(default)
     if value is None and default is None:
         return None
@@ -165,9 +165,9 @@ def _make(kind: type[Made], content: Any, where: str, **ready: Any) -> Made:
     """A dataclass from a mapping, or a SettingError that names what is wrong.
 
     Args:
-        kind: of the dataclass.
+        kind: class of the dataclass.
         content: its settings.
-        where: they are, for error messages.
+        where: where the settings are, for error messages.
         ready: values in place of those of `content`.
     """
     if not isinstance(content, dict):

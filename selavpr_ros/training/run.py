@@ -27,7 +27,7 @@ from selavpr_ros.training.start import start_model
 from selavpr_ros.training.train import Trainer, processes
 from selavpr_ros.training.validation import Validation
 
-VIEWS_LARGER = 1.25  # images that views are cut from, so that a crop keeps its pixels
+VIEWS_LARGER = 1.25  # images are larger than the views cut from them, so that crops stay sharp
 
 
 def load_places(
@@ -41,16 +41,16 @@ def load_places(
 
 
 def write_weights(model: VprModel, target: Path, told: dict[str, Any], half: bool) -> None:
-    """Write weights that `load_model` reads, whole or not at all.
+    """Write weights that `load_model` reads; the file is written as a whole or not at all.
 
     Args:
-        model: trained.
-        target: path of the file; one that is there is replaced.
-        told: what else the file shall tell, e.g. how it was trained; JSON values.
+        model: the trained model.
+        target: path of the file; an existing one is replaced.
+        told: further metadata, e.g. how the model was trained; JSON values.
         half: store float16.
 
     Raises:
-        CheckpointError: it cannot be written.
+        CheckpointError: the file cannot be written.
     """
     check_target(target, overwrite=True)
     metadata = {
@@ -65,7 +65,7 @@ def write_weights(model: VprModel, target: Path, told: dict[str, Any], half: boo
 
 
 def join_processes(device: str) -> torch.device:
-    """Meet the other processes of `torchrun`, if there are any; each has a GPU of its own."""
+    """Join the other processes of `torchrun`, if any, and choose this one's device or GPU."""
     if int(os.environ.get('WORLD_SIZE', 1)) == 1:
         return choose_device(device)
     if device in ('auto', 'cuda') and torch.cuda.is_available():
@@ -79,7 +79,7 @@ def join_processes(device: str) -> torch.device:
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Let the first process do alone what leaves files behind, towns to render for one."""
+    """Let the others wait until the first process has written its files, e.g. rendered towns."""
     rank, world = processes()
     if rank:
         dist.barrier()
@@ -89,12 +89,12 @@ def first_process_first() -> Iterator[None]:
 
 
 def train(recipe: Recipe, data: Path, output: Path, device: str = 'auto') -> Trainer:
-    """Train as a recipe says, or go on where a training into `output` was stopped.
+    """Train as a recipe says, or resume a training that was stopped in `output`.
 
     Args:
         recipe: what to do.
         data: folder that the recipe's paths start from.
-        output: folder for checkpoint, log, curves and weights; made if it is not there.
+        output: folder for checkpoint, log, curves and weights; made if it does not exist.
         device: 'auto', 'cpu', 'cuda', ...
 
     Returns:
@@ -120,7 +120,7 @@ def train(recipe: Recipe, data: Path, output: Path, device: str = 'auto') -> Tra
 
 
 def description(trainer: Trainer, name: str) -> dict[str, Any]:
-    """What a weights file tells of its making."""
+    """Metadata of a weights file about its training."""
     return {'training': {
         'name': name, 'images': len(trainer.method.places), 'steps': trainer.step,
         'seed': trainer.recipe.seed, 'recall': trainer.best}}

@@ -1,4 +1,4 @@
-"""Simulated streets for training: every read another visit, in its own season, weather and crowd.
+"""Simulated streets for training; every visit has a season, weather and passers-by of its own.
 
     python -m selavpr_ros.training.simulated OUTPUT --worlds 20 --visits 4
 """
@@ -27,7 +27,7 @@ LATERAL_SIGMA_M = 0.5
 HEADING_SIGMA_RAD = 0.08
 FARTHEST_SIGMAS = 2.0  # no offset is larger
 
-_world = lru_cache(maxsize=4)(World.generate)  # seconds and 150 MB each
+_world = lru_cache(maxsize=4)(World.generate)  # each takes seconds and 150 MB
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SimulatedPlaces:
         return _world(seed, self.length_m, self.ground_pixels_per_m)
 
     def spots_m(self, world_seed: int) -> NDArray[np.float64]:
-        """(N,) where on the route the places lie, `SPOT_SPACING_M` apart."""
+        """(N,) metres along the route at which the places lie, `SPOT_SPACING_M` apart."""
         return np.arange(0.0, self.world(world_seed).route.length_m, SPOT_SPACING_M)
 
     def read(
@@ -51,8 +51,8 @@ class SimulatedPlaces:
     ) -> tuple[NDArray[np.uint8], Pose]:
         """(H, W, 3) uint8 RGB near a point of the route, and where exactly the camera stood.
 
-        A visit has one season, weather and light. Who passes by, the noise, and the offsets from
-        the route (`LATERAL_SIGMA_M`, `HEADING_SIGMA_RAD`) change from image to image.
+        A visit has one season, weather and light. Passers-by, noise, and the offsets from the
+        route (`LATERAL_SIGMA_M`, `HEADING_SIGMA_RAD`) change from image to image.
         """
         world = self.world(world_seed)
         light = Light.draw(np.random.default_rng([visit_seed, world_seed]))
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('output', type=Path, help='folder; a world that is there is skipped')
+    parser.add_argument('output', type=Path, help='folder; existing worlds are skipped')
     parser.add_argument('--worlds', type=int, default=20, help='default: %(default)s')
     parser.add_argument('--visits', type=int, default=2, help='default: %(default)s')
     arguments = parser.parse_args()

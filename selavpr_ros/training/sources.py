@@ -36,7 +36,7 @@ from selavpr_ros.training.data import KINDS, Walk
 
 POSES_FILES = (POSES, 'positions.csv')
 _FRAME_NUMBER = re.compile(r'_frame_\d+$|\d+$')
-STORED_SIDE = 560  # pixels; images of a bag are kept that small, and no system sees larger ones
+STORED_SIDE = 560  # pixels of the shorter side of a bag's kept images; no system takes larger ones
 STORED_QUALITY = 95  # of JPEG, a tenth of the pixels' memory
 BAG_SPACING_M = 0.5
 BAG_SPACING_S = 1.0  # without odometry
@@ -46,19 +46,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """Where images are, and what their order says.
+    """Where training images are, and what their order means.
 
     Attributes:
         path: below the data folder, or absolute; a pattern may stand for several folders.
         kind: 'walk', 'place' or 'mixed': image folders, see `Walk`; 'bag': a rosbag2;
-            'simulated': drawn fresh, without any path.
-        name: a regular expression whose first group says which images of a folder are one walk
-            or place; two names are two places. Unless given: what stands before the number.
-        group: walks of one group may show the same places, see `Walk`; each folder, name and bag
-            is one of its own unless given.
+            'simulated': rendered towns, without a path.
+        name: a regular expression whose first group, in the name of a file, names its walk or
+            place; two names mean two places. Unless given, the part before the number does.
+        group: walks of one group may show the same places, see `Walk`. Unless given, each folder,
+            name and bag is a group of its own.
         left_out: patterns of paths below `path` that are not for training.
-        image_topic, pose_topic: of a bag; unless given, the only ones there are, and true poses
-            before odometry; pose_topic 'none' does without poses.
+        image_topic, pose_topic: topics of a bag. Unless given, these are the only ones that there
+            are, and true poses come before odometry; pose_topic 'none' does without poses.
         worlds, visits, seed: how many simulated towns, how often each is driven through, and
             where their random numbers begin.
     """
@@ -104,7 +104,7 @@ def _known_poses(
 
 
 def _poses_in_names(files: list[Path]) -> list[np.ndarray] | None:
-    """Poses that the names tell, all or none of them."""
+    """Poses in the names of the files; None unless every name has one."""
     told = [position_in_name(file) for file in files]
     poses = [np.array([*position, np.nan]) for position in told if position]
     return poses if len(poses) == len(files) else None
@@ -148,13 +148,13 @@ def _folder_walks(root: Path, source: Source) -> Iterator[Walk]:
         else:
             poses = _poses_in_names(files)
             if poses and kind == 'walk':
-                kind = 'mixed'  # in the order of positions, which is not that of the walk
+                kind = 'mixed'  # such names are in the order of positions, not of the walk
         images = [partial(read_image, file) for file in files]
         yield Walk(images, kind, group, np.array(poses) if poses else None)
 
 
 def _folders(data: Path, path: str) -> list[Path]:
-    """The folder of that path, or all that the pattern fits."""
+    """The folder of this path, or all folders that match it as a pattern."""
     if (data / path).is_dir():
         return [data / path]
     pattern = Path(path)
@@ -165,7 +165,7 @@ def _folders(data: Path, path: str) -> list[Path]:
 # ---- bags ---------------------------------------------------------------------------------------
 
 def _is_due(stamp_ns: int, pose: Pose | None, last: tuple[int, Pose | None] | None) -> bool:
-    """Whether the robot, or the clock where nothing tells of the robot, has moved on."""
+    """Whether the robot has moved on or, without poses, enough time has passed."""
     if last is None:
         return True
     if pose is None or last[1] is None:
@@ -194,13 +194,13 @@ def _planar(pose: Pose | None) -> np.ndarray:
 
 
 def _pose_topic(bag: Bag, asked: str | None) -> Topic | None:
-    """What tells best where the camera was."""
+    """The topic with the best poses of the camera; None without poses."""
     truth = None if asked else choose_truth_topic(bag)
     return truth or choose_odometry_topic(bag, asked)
 
 
 def _due_images(bag: Bag, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images, (H, W, 3) uint8 RGB, wherever the robot has moved on; with their poses."""
+    """Images, (H, W, 3) uint8 RGB, and their poses (3,), wherever the robot has moved on."""
     topic, told = choose_image_topic(bag, source.image_topic), _pose_topic(bag, source.pose_topic)
     track = PoseTrack(bag.poses(told.name) if told else ())
     last: tuple[int, Pose | None] | None = None
@@ -218,10 +218,10 @@ def _due_images(bag: Bag, source: Source) -> Iterator[tuple[np.ndarray, np.ndarr
 
 
 def _bag_walk(path: Path, source: Source) -> Walk:
-    """One image every `BAG_SPACING_M`, kept in memory; poses where the bag tells of them.
+    """One image every `BAG_SPACING_M`, kept in memory, with poses if the bag has them.
 
     Raises:
-        SettingError: no image has a pose.
+        SettingError: no image has a pose, or none can be decoded.
         BagError: the bag cannot be read, or leaves a choice of topics.
     """
     images, poses = [], []
@@ -260,10 +260,10 @@ def find_walks(data: Path, source: Source, cache: Path) -> list[Walk]:
     Args:
         data: folder that relative paths start from.
         source: the entry.
-        cache: folder where simulated towns are rendered to.
+        cache: folder for simulated towns that are rendered.
 
     Raises:
-        SettingError: unknown kind, no image there, or an image without a row in its table.
+        SettingError: the kind is unknown, there is no image, or a table lacks the row of one.
         GroundTruthError: a table of poses cannot be read, or has other columns.
         BagError: the bag cannot be read.
     """
@@ -279,6 +279,6 @@ def find_walks(data: Path, source: Source, cache: Path) -> list[Walk]:
                            f"{', '.join(KINDS)}, bag, simulated")
     walks = [walk for folder in folders for walk in _folder_walks(folder, source)]
     if not walks:
-        raise SettingError(f'{data / source.path}: no .jpg or .png in it, nor another image that '
-                           'is not left out')
+        raise SettingError(f'{data / source.path}: no .jpg or .png or other image in it that is '
+                           'not left out')
     return walks

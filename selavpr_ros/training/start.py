@@ -23,7 +23,7 @@ from selavpr_ros.training.recipe import Recipe
 
 
 def _network(told: Mapping[str, Any], sizes: Sizes) -> VprModel:
-    """A new network of the family that is told, with the sizes that are told or else given."""
+    """A new network of the family in `told`, with the sizes in `told`, else those in `sizes`."""
     arguments = {**sizes, **told}
     family, known = arguments.pop('family', SelaVPR.family), trainable()
     if family not in known:
@@ -35,11 +35,12 @@ def _network(told: Mapping[str, Any], sizes: Sizes) -> VprModel:
 
 
 def _on_backbone(recipe: Recipe) -> VprModel:
-    """A new network whose transformer is DINOv2's; adapters begin as no change."""
+    """A new network whose transformer is DINOv2's; at first its adapters change nothing."""
     path = find_weights(recipe.backbone)
     dinov2 = build_model(read_checkpoint(path)[0], path)
     if not isinstance(dinov2, Dinov2Gem):
-        raise SettingError(f'backbone {path} is {dinov2.family}, no plain DINOv2: name it weights')
+        raise SettingError(f'backbone {path} is {dinov2.family}, not a plain DINOv2: give it as '
+                           'weights')
     sizes = {key: size for key, size in sizes_of(dinov2).items() if key != 'registers' or size}
     model = _network(recipe.architecture, sizes)
     given = dinov2.state_dict()
@@ -59,7 +60,7 @@ def _from_scratch(recipe: Recipe) -> VprModel:
 
 
 def freeze(model: VprModel) -> None:
-    """Leave a gradient only to what the published recipe of the family trains."""
+    """Freeze all parameters but those that the published recipe of the family trains."""
     family = family_of(model)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(family.trains(model, name))
@@ -67,9 +68,10 @@ def freeze(model: VprModel) -> None:
 
 @torch.no_grad()
 def start_model(recipe: Recipe) -> VprModel:
-    """Build or load the network of a recipe; what is not to be trained needs no gradient.
+    """Build or load the network of a recipe, ready to be trained.
 
-    See `freeze`; a network that begins with nothing is trained as a whole.
+    Parameters that are not trained are frozen (see `freeze`); a network without weights or
+    backbone is trained as a whole.
 
     Raises:
         CheckpointError: weights or backbone cannot be read.

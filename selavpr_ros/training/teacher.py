@@ -1,6 +1,6 @@
-"""What a model with a convolutional stem is taught with: what its stem sees in undisturbed views.
+"""The teacher of a model with a convolutional stem: the stem's maps of views that are not relit.
 
-Labels tell one thing an image; the stem's maps give every patch of every training image a target
+A label is one target per image. The stem's maps give every patch of every training image a target
 of its own, whatever the light that the student sees it in.
 """
 
@@ -17,7 +17,7 @@ from selavpr_ros.models.backbone import PATCH, patch_grid
 from selavpr_ros.models.conv_stem import CHANNELS, ConvStem, unit
 from selavpr_ros.training.initial import fit_stem, principal_components
 
-LOCAL_STAGES = 2  # that local features imitate, the first ones: 28x28 and 14x14 cells at 224
+LOCAL_STAGES = 2  # local features imitate the first two: 28x28 and 14x14 cells at 224 pixels
 
 
 def _grid(side: int, edge: float) -> torch.Tensor:
@@ -30,8 +30,8 @@ class Teacher(nn.Module):
     """Targets for the patch tokens and the local features of a SelaVPR.
 
     Args:
-        stem: of the student; a copy of it is kept.
-        local_dim: of the local features.
+        stem: the student's stem, of which a copy is kept.
+        local_dim: length of a local feature.
     """
 
     local_mean: torch.Tensor
@@ -46,7 +46,7 @@ class Teacher(nn.Module):
         self.register_buffer('local_components', torch.eye(channels, local_dim))
 
     def _between(self, maps: list[torch.Tensor], side: int) -> torch.Tensor:
-        """What the first maps tell at the up-convolved grid's positions: (B, g, g, C)."""
+        """The first maps, sampled at the positions of the local features: (B, g, g, C)."""
         grid = _grid(4 * (side // PATCH) - 3, 1 - PATCH / side).to(maps[0])
         grid = grid.expand(len(maps[0]), -1, -1, -1)
         sampled = [

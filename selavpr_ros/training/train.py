@@ -1,4 +1,4 @@
-"""The one training loop: mine, learn, validate, and go on after a kill as if nothing had been."""
+"""The training loop: mine, learn, validate, and resume after a kill as if there had been none."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHECKPOINT_EVERY = 100  # optimizer steps
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
-    """The learning rate of an optimizer step, counted from 0, of so many."""
+    """The learning rate of one of `steps` optimizer steps, counted from 0."""
     warm = min(1.0, (step + 1) / max(1, recipe.warm_up))
     progress, end = step / steps, recipe.final_rate
     shape = {
@@ -41,7 +41,7 @@ def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
 
 
 def make_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """AdamW, which decays matrices only; or Muon for the matrices and AdamW for the rest.
+    """AdamW, or Muon for the matrices and AdamW for the rest; vectors do not decay.
 
     Source of Muon: Jordan et al., 2024; its steps are scaled to those of AdamW, so that one
     learning rate fits both. From scratch it needs a quarter fewer steps.
@@ -79,7 +79,7 @@ class Trainer:
     resumed training draws the same ones.
 
     Args:
-        method: the model and what it is asked for, on the device to train on.
+        method: the model with its losses, on the device to train on.
         recipe: schedule and settings.
         validate: measures recall; None measures nothing.
         output: an existing folder.
@@ -159,7 +159,7 @@ class Trainer:
         return drawn[0]
 
     def _images(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Images and indices of what this process has to do of the round."""
+        """Images and indices of the batches of the round that are left to this process."""
         mine = self.batches[self.batch :][self.rank :: self.world]
         loader = DataLoader(
             self.method.places, batch_sampler=mine, num_workers=self.recipe.workers)
@@ -207,7 +207,7 @@ class Trainer:
         self.scaler.update()
 
     def run_round(self) -> None:
-        """Mine, unless a checkpoint brought the batches along, and learn from them all."""
+        """Mine batches, unless a checkpoint holds them already, and learn from all of them."""
         self.batches = self.batches or self._draw()
         with self._progress() as bar:
             for images, index in self._images():
@@ -234,7 +234,7 @@ class Trainer:
 
     @property
     def best_weights(self) -> Path:
-        """The network of the best validation so far."""
+        """File of the weights with the best validation so far."""
         return self.output / 'best.pt'
 
     def judge(self) -> None:
@@ -248,7 +248,7 @@ class Trainer:
             torch.save(self.method.model.state_dict(), self.best_weights)
 
     def _best(self) -> int:
-        """Which validation was the best; of equal ones the last."""
+        """Number of the best validation; of equal ones, the last."""
         scores = [score(recall) for recall in self.recalls]
         return max(range(len(scores)), key=lambda i: (scores[i], i))
 
@@ -258,7 +258,7 @@ class Trainer:
         return self.recalls[self._best()] if self.recalls else {}
 
     def _goes_on(self) -> bool:
-        """Whether there is a next round, and a reason for it; the same answer everywhere."""
+        """Whether to train another round; all processes get the same answer."""
         waited = len(self.recalls) - 1 - self._best() if self.recalls else 0
         impatient = 0 < self.recipe.patience <= waited
         answer = [self.round < self.recipe.rounds and not impatient]
@@ -270,7 +270,8 @@ class Trainer:
         """Train until the last round, or until `patience` rounds have brought nothing better.
 
         Returns:
-            The network with the weights of its best validation; the last ones without any.
+            The network with the weights of its best validation, or the last ones without any
+            validation.
         """
         self.resume()
         while self._goes_on():

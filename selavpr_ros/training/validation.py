@@ -18,7 +18,7 @@ from selavpr_ros.training.views import random_homographies, relight, warp
 
 QUERIES = 50
 TOP_K = 10
-CHANGE = 0.6  # strength of the warp that makes a query of an image without any other visit
+CHANGE = 0.6  # strength of the warp that makes a query from an image without another visit
 SEED = 0
 
 
@@ -32,16 +32,16 @@ def _changed(image: torch.Tensor, number: int) -> torch.Tensor:
 
 
 class Validation(Dataset[torch.Tensor]):
-    """Recall over queries from places, against all other images of them.
+    """Recall of queries, taken evenly from the images of some places, against all these images.
 
-    A query is an image whose place was visited at another time too; the frames that were taken
-    together with it are no answers then. Where there is only one visit, the query is a changed
-    view of its image.
+    If the place of a query was visited at another time, too, the frames that were taken together
+    with the query are no answers. If there was only one visit, the query is a changed view of its
+    image.
 
-    As a data set it is that of the queries: (3, H, W) normalised.
+    As a data set it holds the queries, (3, H, W) normalised.
 
     Args:
-        places: that were not trained on.
+        places: places that were not trained on.
     """
 
     def __init__(self, places: Places) -> None:
@@ -64,7 +64,7 @@ class Validation(Dataset[torch.Tensor]):
     def __call__(self, model: VprModel) -> dict[str, float]:
         """Measure recall@1 and @5 by global descriptor, and @1 re-ranked where that is possible.
 
-        The network is in the state for recognition during this, and afterwards as before.
+        The network is in evaluation mode during this; its mode is restored afterwards.
         """
         database, _ = describe(model, self.places)
         queries, features = describe(model, self, local=True)

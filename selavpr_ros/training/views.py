@@ -25,7 +25,7 @@ def random_homographies(count: int, strength: float) -> torch.Tensor:
     A crop of random place and size, whose corners then move freely.
 
     Args:
-        count: how many.
+        count: number of homographies.
         strength: 0 keeps the image; 1 crops down to 60 % of a side and moves the corners by up
             to 15 % of it.
     """

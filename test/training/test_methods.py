@@ -144,7 +144,7 @@ def test_a_site_without_places_apart_says_what_to_do():
 
 @pytest.mark.parametrize('family', ['fol', 'salad', 'cricavpr'])
 def test_triplets_need_a_grid_of_local_features(family):
-    with pytest.raises(SettingError, match=f'which {family} has not: take multi_similarity'):
+    with pytest.raises(SettingError, match=f'which {family} does not have: take multi_similarity'):
         Triplets(trained(family), make_places(walk(2)), Recipe())
 
 

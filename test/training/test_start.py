@@ -214,7 +214,8 @@ def test_stems_are_for_selavpr():
 
 def test_a_trained_system_is_no_backbone(tmp_path):
     path = write(tmp_path / 'w.pth', make('selavpr'))
-    with pytest.raises(SettingError, match=r'w.pth is selavpr, no plain DINOv2: name it weights'):
+    with pytest.raises(SettingError, match='w.pth is selavpr, not a plain DINOv2: '
+                                           'give it as weights'):
         on_backbone(str(path), 'selavpr')
 
 
