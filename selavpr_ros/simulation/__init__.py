@@ -3,9 +3,9 @@
     world = World.generate(seed=0)
     image = render(world, Camera(), world.route.pose_at(way_m=12.0, lateral_m=0.5), Light())
 
-`streets` plans the town, `houses`, `facades`, `ground`, `sprites` and `sky` build and paint it,
-`world` holds it, `renderer` takes the picture under a `light`: `daylight` holds what the light
-makes of the whole world, `weather` what it makes of an image. `robot` drives and `bag` records.
+`streets` plans the town; `houses`, `facades`, `ground`, `sprites` and `sky` build and paint it;
+`world` holds it. `renderer` takes the picture under a `light`: `daylight` applies the light to the
+whole world, `weather` to an image. `robot` drives and `bag` records.
 """
 
 from selavpr_ros.simulation.bag import write_bag

@@ -169,7 +169,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def _finished_or_gone(path: Path, overwrite: bool) -> Iterator[Path]:
-    """A path to write the bag to; it gets its final name only when all went well."""
+    """A path to write the bag to; the bag gets its final name only on success."""
     check_target(path, overwrite=overwrite)
     with ExitStack() as stack:
         try:
@@ -207,7 +207,7 @@ def write_bag(
 
 
 def _connect(writer: Writer) -> Callable[[str, int, Message], None]:
-    """A function that writes one message and announces its topic at first sight."""
+    """A function that writes one message, and announces a topic before its first message."""
     connections: dict[str, Any] = {}
 
     def put(topic: str, stamp_ns: int, message: Message) -> None:

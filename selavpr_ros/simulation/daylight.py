@@ -1,4 +1,4 @@
-"""What one light makes of a whole world, seen from above: shadows, snow, leaves, lamplight."""
+"""Effects of one light on a whole world, seen from above: shadows, snow, leaves, lamplight."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Daylight:
-    """What one light makes of a whole world: computed once, used for many images."""
+    """Effects of one light on a whole world: computed once, used for many images."""
 
     light: Light
     sky: Picture
@@ -67,7 +67,7 @@ def ground_cover(world: World, light: Light, shape: tuple[int, int]) -> Floats:
     """Share of the ground under snow or leaves; patchy, and thin where wheels roll."""
     if light.season is Season.SUMMER or light.cover <= 0:
         return np.zeros(shape, np.float32)
-    # another sky, another day
+    # seeded by the sky, so that the patches differ from day to day
     rng = np.random.default_rng(round(1e6 * abs(light.cloud_shift_rad)))
     patches = smooth_noise(rng, shape, 2.0 * MAP_PIXELS_PER_M, octaves=5)
     traffic = np.zeros(shape, np.float32)

@@ -151,7 +151,7 @@ def paint_glyphs(
     box_m: tuple[float, float, float, float],
     colour: Colour,
 ) -> None:
-    """A word in letters that nobody reads: each glyph a few strokes between six points."""
+    """A word in made-up letters: each glyph is a few strokes between six points."""
     x0, z0, x1, z1 = box_m
     size = (z1 - z0) * 0.62
     step = size * 0.85
@@ -239,7 +239,7 @@ def paint_shop(
 def paint_goods(
     canvas: Canvas, rng: np.random.Generator, box_m: tuple[float, float, float, float]
 ) -> None:
-    """Coloured things behind the show window and now and then a poster."""
+    """Coloured things behind the show window, and sometimes a poster."""
     x0, z0, x1, z1 = box_m
     for x in np.arange(x0 + 0.1, x1 - 0.3, rng.uniform(0.25, 0.5)):
         canvas.rectangle(x, z0, x + 0.2, z0 + rng.uniform(0.15, 0.7), pick(rng, BRIGHT, 40))

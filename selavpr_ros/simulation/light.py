@@ -1,4 +1,4 @@
-"""Under which conditions the camera sees the world: sun, weather and its own state."""
+"""Conditions under which the camera sees the world: sun, weather and the camera's own state."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Light:
         return math.cos(self.sun_azimuth_rad), math.sin(self.sun_azimuth_rad)
 
     def tone_curves(self) -> NDArray[np.uint8]:
-        """(256, 3) what the camera makes of each brightness in red, green and blue."""
+        """(256, 3) the camera's red, green and blue for each brightness of the scene."""
         tint = np.array([1 + 0.16 * self.warmth, 1.0, 1 - 0.2 * self.warmth])
         seen = np.arange(256)[:, None] * (self.exposure * tint)
         curved = 128 + (seen - 128) * self.contrast

@@ -25,7 +25,7 @@ def shining(picture: NDArray[np.generic]) -> NDArray[np.float32]:
     """(H, W) 1 where a picture (H, W, 3) has the colour of a lamp or a lit window, else 0."""
     shines = np.zeros(picture.shape[:2], np.float32)
     for lamp in (LIT_WINDOW, DOOR_LAMP, STREET_LAMP, TAIL_LAMP):
-        # narrow, lest a yellow house should shine
+        # a narrow range, so that a yellow house does not shine
         low, high = (np.array(lamp) + side for side in (-3, 3))
         shines += cv2.inRange(picture, low, high) > 0
     return np.minimum(shines, 1.0)

@@ -1,4 +1,4 @@
-"""People on the pavements and cars on the roads: others at every visit."""
+"""People on the pavements and cars on the roads; they differ at every visit."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from selavpr_ros.simulation.world import World
 Painter = Callable[[np.random.Generator], Sprite]
 
 FARTHEST_M = 25.0
-PERSON_M = 3.0  # nearer than that ahead of the camera, a person hides the place
-CAR_M = 6.0  # and so does a car
-BLOCKED = 0.1  # share of the drawings in which somebody does
+PERSON_M = 3.0  # a person nearer than this ahead of the camera hides the place
+CAR_M = 6.0  # a car nearer than this ahead of the camera hides the place
+BLOCKED = 0.1  # share of the drawings in which a person or a car hides the place
 
 
 def _spots(
     rng: np.random.Generator, street: Street, low_m: float, high_m: float, per_m: float
 ) -> NDArray[np.float64]:
-    """(N, 2) points on both sides of a street, so far from its middle, `per_m` of them a metre."""
+    """(N, 2) points on both sides of a street, `per_m` a metre, `low_m` to `high_m` off centre."""
     number = int(rng.poisson(per_m * street.length_m))
     along = rng.uniform(0.0, street.length_m, (number, 1))
     left = rng.uniform(low_m, high_m, (number, 1)) * rng.choice([-1.0, 1.0], (number, 1))
@@ -37,10 +37,10 @@ def _spots(
 
 
 def draw_passers_by(rng: np.random.Generator, world: World, pose: Pose) -> list[Thing]:
-    """Whom and what a camera meets, as things for `render`.
+    """People and cars that a camera meets, as things for `render`.
 
-    People keep `PERSON_M` away and cars `CAR_M`, but for one drawing in ten, in which one of them
-    is close ahead: to be occluded is a case of its own.
+    People are at least `PERSON_M` away and cars `CAR_M`. The exception is one drawing in ten,
+    which has one of them close ahead, so that occluded places occur, too.
     """
     here = np.array([pose.x_m, pose.y_m])
     ahead = np.array([np.cos(pose.yaw_rad), np.sin(pose.yaw_rad)])

@@ -70,7 +70,7 @@ def draw_town(world: World) -> Picture:
 
 
 def odometry_in_map(trajectory: Trajectory) -> NDArray[np.float64]:
-    """(T, 2) the way that odometry believes in, laid on the true start."""
+    """(T, 2) the way by odometry, moved and turned to the true start."""
     start = trajectory.true_poses[0]
     cos, sin = np.cos(start[2]), np.sin(start[2])
     turn = np.array([[cos, sin], [-sin, cos]])
@@ -104,7 +104,7 @@ def draw_map(world: World, trajectory: Trajectory, places: list[int], height_px:
 
 
 def draw_legend(image: Picture) -> None:
-    """Which line is what, in the lower left corner."""
+    """Draws the legend of the lines in the lower left corner."""
     lines = [*zip(('lap 1', 'lap 2'), LAP_COLOURS, strict=True), ('odometry', ODOMETRY_COLOUR)]
     for number, (name, colour) in enumerate(reversed(lines)):
         row = image.shape[0] - 24 - 32 * number

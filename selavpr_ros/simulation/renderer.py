@@ -162,7 +162,7 @@ def _per_pixel(values: Floats, seen: NDArray[np.intp], elsewhere: float) -> Floa
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What meets the eye before sun, haze and camera: (H,W,3) and four times (H,W)."""
+    """What is seen before sun, haze and camera: colour (H, W, 3) and four maps (H, W)."""
 
     colour: Picture
     depth_m: Floats  # along the optical axis; inf in the sky
@@ -332,7 +332,7 @@ def _add_thing(
 
 
 def _colour(view: View, light: Light) -> Floats | Picture:
-    """(H,W,3) the colours with what lies on them."""
+    """(H, W, 3) the colours under their share of snow or leaves."""
     if light.season is Season.SUMMER or light.cover <= 0:
         return view.colour
     cover = SNOW if light.season is Season.WINTER else FALLEN_LEAVES
@@ -349,7 +349,7 @@ def _in_haze(view: View, light: Light) -> Floats:
 
 
 def _is_ground(view: View, camera: Camera) -> NDArray[np.bool_]:
-    """(H, W) whether nothing stands before the ground."""
+    """(H, W) whether the ground is seen, with nothing before it."""
     ground_m = camera.height_m / np.maximum(camera.rows(), 1e-6)[:, None]
     return (view.depth_m > 0.999 * ground_m) & np.isfinite(view.depth_m)
 
@@ -372,8 +372,8 @@ def render(
 ) -> Picture:
     """The camera image (H, W, 3), uint8 RGB.
 
-    What belongs to the moment alone, sensor noise, motion blur, rain drops and snow flakes, is
-    added only if `rng` is given. `passers_by` are drawn besides the things of the world.
+    Effects of the moment (sensor noise, motion blur, rain drops and snow flakes) are added only if
+    `rng` is given. `passers_by` are drawn in addition to the things of the world.
     """
     view = look(world, camera, pose, light)
     lit = _in_haze(view, light)
@@ -387,6 +387,6 @@ def render(
 def depth_map(world: World, camera: Camera, pose: Pose) -> Floats:
     """(H, W) metres along the optical axis to the wall or ground; inf in the sky.
 
-    Things (trees, lamps ...) are looked through.
+    Things (trees, lamps, ...) are left out.
     """
     return look(world, camera, pose, MORNING).depth_m

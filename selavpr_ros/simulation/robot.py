@@ -1,4 +1,4 @@
-"""A robot drives laps through a world; what its camera and its wheels tell."""
+"""A robot that drives laps through a world: its way, its odometry and its images."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class DriveSettings:
     lateral_m: float = 0.7  # the second lap runs this much further left, the third further right
     change_lane_m: float = 8.0  # way on which the robot changes from one lap's lane to the next
     wander_m: float = 0.08  # slow swaying round the lane
-    wobble_rad: float = 0.025  # and of the heading
+    wobble_rad: float = 0.025  # slow swaying of the heading
     scale_error: float = 0.012  # share by which the wheels overestimate the way
     heading_drift_rad_per_m: float = 0.001
-    position_noise_m: float = 0.01  # per square root of a metre, likewise the next
-    heading_noise_rad: float = 0.004
+    position_noise_m: float = 0.01  # per square root of a metre
+    heading_noise_rad: float = 0.004  # per square root of a metre
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,5 +69,5 @@ def paint_skyline(rng: np.random.Generator) -> Picture:
 
 
 def paint_sky(rng: np.random.Generator) -> Sky:
-    """A sky of its own for each world."""
+    """The sky of a world, with clouds and a skyline at random."""
     return Sky(clouds=paint_clouds(rng), skyline=paint_skyline(rng))

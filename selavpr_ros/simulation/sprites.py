@@ -106,7 +106,7 @@ def paint_twigs(canvas: Canvas, x_m: float, height_m: float, bark: Colour) -> Pi
     """The same picture with forking twigs, which the leaves hide."""
     wooden = _blank(canvas.width_m, canvas.height_m)
     wooden.pixels[:] = canvas.pixels
-    # a generator of its own: the town's goes on as if there were no winter
+    # a generator of its own, so that the twigs do not change the rest of the town
     rng = np.random.default_rng(round(1e6 * height_m))
 
     def fork(x: float, z: float, angle: float, length: float, width: float) -> None:
@@ -205,7 +205,7 @@ def paint_bin(rng: np.random.Generator) -> Sprite:
 
 
 def paint_person(rng: np.random.Generator) -> Sprite:
-    """Somebody standing about."""
+    """A person who stands in the street."""
     height = rng.uniform(1.55, 1.9)
     canvas = _blank(0.8, height)
     coat, trousers = pick(rng, BRIGHT, 30), pick(rng, [(40, 44, 60), (90, 80, 66), (30, 30, 32)])
@@ -224,7 +224,7 @@ def paint_person(rng: np.random.Generator) -> Sprite:
 
 
 def paint_car_end(rng: np.random.Generator) -> Sprite:
-    """A car from behind, or coming."""
+    """A car seen from behind or from the front."""
     canvas = _blank(1.8, 1.5)
     body, lamp = pick(rng, BRIGHT, 40), (STREET_LAMP, TAIL_LAMP)[int(rng.integers(2))]
     for x in (0.12, 1.43):

@@ -1,4 +1,4 @@
-"""What weather and night make of an image: wet streets, darkness with lamps, fog, rain, flakes."""
+"""Effects of weather and night on an image: wet streets, dark with lamps, fog, rain, flakes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 
 def mirror_street(lit: Floats, is_ground: NDArray[np.bool_], rain: float) -> None:
-    """Wet ground shows, upside down, what stands behind it; the flatter the look, the clearer.
+    """Wet ground mirrors what stands behind it; the flatter the view, the clearer the image.
 
     `lit` (H,W,3) is changed where `is_ground` (H,W). A house is mirrored at its foot, which is
     where the ground ends in its column.
@@ -34,12 +34,12 @@ def mirror_street(lit: Floats, is_ground: NDArray[np.bool_], rain: float) -> Non
 
 
 def _night(darkness: float) -> Floats:
-    """(3,) what remains of red, green and blue."""
+    """(3,) shares of red, green and blue that remain."""
     return 1.0 - darkness * (1.0 - np.array(NIGHT, np.float32))
 
 
 def darken(lit: Floats, shine: Floats, darkness: float) -> Floats:
-    """Night falls on `lit` (H,W,3), except where `shine` (H,W) is 1: lamps, with a halo."""
+    """Darkens `lit` (H,W,3) for the night; lamps, where `shine` (H,W) is 1, stay with a halo."""
     lamps = lit * shine[..., None] * np.array(LAMPLIGHT, np.float32)
     halo = cv2.GaussianBlur(lamps, (0, 0), lit.shape[1] / 50)
     return lit * _night(darkness) + darkness * (0.85 * lamps + 0.6 * halo)
@@ -87,9 +87,9 @@ def let_fall(lit: Floats, light: Light, rng: np.random.Generator) -> Floats:
 def add_weather(
     lit: Floats, depth_m: Floats, shine: Floats, light: Light, rng: np.random.Generator | None
 ) -> Floats:
-    """Night, fog and what falls, on an image (H,W,3) with depth and lamps (H,W).
+    """Adds night, fog, and rain or snow to an image (H,W,3) with depth and lamps (H,W).
 
-    What falls comes from `rng`; without it the air is empty.
+    Falling rain and snow come from `rng`; without it there are none.
     """
     if light.darkness > 0:
         lit = darken(lit, shine, light.darkness)

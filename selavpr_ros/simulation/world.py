@@ -61,7 +61,7 @@ class Walls:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A house or a van as a whole: what throws a shadow and is seen from above."""
+    """A house or a van as a whole, for its shadow and its roof on the map."""
 
     lot: Lot
     height_m: float
@@ -171,7 +171,7 @@ def _park_vans(
 
 
 def _furnish(rng: np.random.Generator, streets: list[Street], blocks: list[Block]) -> list[Thing]:
-    """Trees, lamps, signs and people along the kerbs, where no van is in their place."""
+    """Trees, lamps, signs and people along the kerbs, except where a van or a house stands."""
     things = []
     for street in streets:
         for side in (1.0, -1.0):
