@@ -9,7 +9,7 @@ Row = tuple[str, ...]
 
 
 def size(nbytes: float) -> str:
-    """Bytes for people."""
+    """A number of bytes in a readable unit, e.g. '1.5 MB'."""
     for unit, factor in (('GB', 1e9), ('MB', 1e6), ('kB', 1e3)):
         if nbytes >= factor:
             return f'{nbytes / factor:.1f} {unit}'
@@ -26,12 +26,12 @@ def line(cells: Sequence[str], widths: Sequence[int], texts: int | None = None) 
 
 
 def table(rows: Sequence[Sequence[str]], texts: int | None = None) -> str:
-    """Rows below each other.
+    """Rows as text with aligned columns.
 
     Args:
         rows: the first one is the head.
-        texts: the first so many columns are no numbers, the others go to the right; None puts
-            whole numbers there, wherever they are.
+        texts: number of leading columns of text, aligned left; the others are aligned right.
+            None aligns whole numbers right and everything else left, in any column.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return '\n'.join(line(row, widths, texts) for row in rows)
@@ -43,19 +43,19 @@ def markdown_line(cells: Sequence[str]) -> str:
 
 
 def markdown_rule(columns: int, texts: int) -> Row:
-    """Cells below the head: the first `texts` columns are no numbers."""
+    """Cells of the rule below the head; the first `texts` columns hold text."""
     return ('---',) * texts + ('---:',) * (columns - texts)
 
 
 def markdown_table(rows: Sequence[Row], texts: int) -> str:
-    """Rows in Markdown; the first one is the head, the first `texts` columns are no numbers."""
+    """Rows in Markdown; the first one is the head, the first `texts` columns hold text."""
     head, *lines = rows
     return ''.join(f'{markdown_line(row)}\n'
                    for row in (head, markdown_rule(len(head), texts), *lines))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, str]]:
-    """Names, dotted, and values of nested settings."""
+    """Dotted names and values, as text, of nested settings."""
     for name, value in tree.items():
         if isinstance(value, Mapping):
             yield from flatten(value, f'{prefix}{name}.')
