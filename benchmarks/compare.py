@@ -4,9 +4,9 @@
   python benchmarks/compare.py DATA --device cuda
 
 DATA holds gardenspoint/{day_left,day_right}, rtabmap_loop/{images,loops.csv} and
-campus_keyframes/{images,poses.csv}; docs/comparison.md says what they are. What was measured is
-kept in results/comparison and not measured again, so new weights take minutes, and a run that was
-interrupted goes on where it was.
+campus_keyframes/{images,poses.csv}; docs/comparison.md says what they are. Results are kept in
+results/comparison and not measured again, so new weights take minutes, and an interrupted run
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ Recalls = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Method:
-    """One line of the work: what is asked, and how it is called.
+    """A method, or one seed of it, that is measured on every set.
 
     Attributes:
-        label: in the table; methods with the same one are seeds of one line.
-        id: what the result belongs to; another id is another result.
-        ask: makes the evaluation.
+        label: its label in the table; methods with the same label are seeds of one line.
+        id: name under which results are kept; a new id is measured anew.
+        ask: function that evaluates the method on a set.
     """
 
     label: str
@@ -76,7 +76,7 @@ class Line:
 
 
 def read_sets(data: Path) -> dict[str, EvaluationSet]:
-    """The sets by what the page calls them."""
+    """The sets by their names on the page."""
     gardens, loop = data / 'gardenspoint', data / 'rtabmap_loop'
     return {
         'Gardens Point': read_frames(gardens / 'day_left', gardens / 'day_right'),
@@ -110,7 +110,7 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def measure(method: Method, asked: EvaluationSet, folder: Path) -> dict[str, Recalls]:
-    """Recalls by way of ordering; from the folder, where this was measured before."""
+    """Recalls by way of ordering; read from the folder if they were measured before."""
     file = folder / f'{asked.name}-{re.sub(r"[^A-Za-z0-9.]+", "_", method.id)}.json'
     known = json.loads(file.read_text()) if file.is_file() else {}
     if (known.get('set'), known.get('top_k')) != (set_facts(asked), TOP_K):
@@ -223,8 +223,8 @@ def main() -> None:
     parser.add_argument('data', type=Path, metavar='DATA', help='folder of the sets')
     parser.add_argument('--device', default='cpu', help='cpu, cuda, auto (default: cpu)')
     parser.add_argument('--seeds', type=int, default=SEEDS,
-                        help='of the untrained network, 0 to leave it out; each one takes as long '
-                        'as the trained network (default: %(default)s)')
+                        help='seeds of the untrained network, 0 to leave it out; each one takes '
+                        'as long as the trained network (default: %(default)s)')
     args = parser.parse_args()
     sets, methods = read_sets(args.data), list(list_methods(args.device, args.seeds))
     lines = list(make_lines(measure_all(methods, sets, ROOT / 'results/comparison')))

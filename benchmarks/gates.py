@@ -1,4 +1,4 @@
-"""What each gate is for: closures, true and false, with all gates and with each of them loosened.
+"""What each gate does: true and false closures, with all gates and with each of them loosened.
 
   python benchmarks/gates.py town.bag --weights embedded -o gates.md
       bags with true poses (`vpr simulate town.bag`), and two buildings with parts that look alike
@@ -32,7 +32,7 @@ from selavpr_ros.recordings.topics import choose_sources
 from selavpr_ros.settings import Settings, make_settings
 from selavpr_ros.text import markdown_table
 
-# What is loosened, by its names; gates that share their settings are one line.
+# Loosened settings by their names; gates that share their settings are one line.
 LOOSE: dict[str, Mapping[str, Any]] = {', '.join(gate.loosened): gate.loosened for gate in GATES}
 LOOSE['gates.look_back'] = {'gates.look_back': 0}
 BUILDINGS, SEED, LENGTH_M, RATE_HZ = ('wings', 'floors'), 3, 60.0, 2.0
@@ -64,7 +64,7 @@ class Remembering(torch.nn.Module):
             return getattr(super().__getattr__('_model'), name)
 
     def forward(self, images: torch.Tensor) -> Descriptors:
-        """As the model's."""
+        """Descriptors of images, as the model gives them."""
         key = hash(images.numpy().tobytes())
         if key not in self._known:
             self._known[key] = self._model(images)
@@ -98,7 +98,7 @@ def read_scenario(name: str) -> Recording:
 
 
 def count(model: Any, recording: Recording, settings: Settings) -> tuple[int, int]:
-    """Closures, true and false."""
+    """Numbers of true and of false closures."""
     recognizer, verdicts = PlaceRecognizer(model, settings), []
     for image, stamp_ns, pose in recording.frames:
         closure = recognizer.recognize(image, stamp_ns, pose).loop_closure
@@ -117,7 +117,7 @@ def variants() -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def table(model: Any, recordings: Sequence[Recording]) -> Iterable[tuple[str, ...]]:
-    """Head and lines."""
+    """Head and lines of the table."""
     yield ('closures, true / false', *(recording.name for recording in recordings))
     lines = list(variants())
     with tqdm(total=len(lines) * len(recordings), unit='run') as bar:

@@ -1,4 +1,4 @@
-"""How well and how fast the geometric check tells the movement between two images of a town.
+"""How well and how fast the geometric check finds the movement between two images of a town.
 
   python benchmarks/geometry.py
   python benchmarks/geometry.py --side 31 --wrong 0.3
@@ -6,8 +6,8 @@
 Local features lie on a grid. Each of the query's is paired with the cell in which the matched
 image shows the same point of the town, and a share of the pairs is wrong. The errors are medians
 over the places: of the rotation, of the direction of the movement, and with depth of the position;
-'honest' is the share of positions or directions whose error is within two standard deviations, as
-the covariance has it.
+'honest' is the share of positions or directions whose error is within two standard deviations of
+the covariance.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class View:
     """Two images of one place.
 
     Attributes:
-        depth_m: (H, W) of the query image.
-        pairs: (P, 2) on the grid.
+        depth_m: (H, W) depth of the query image in metres.
+        pairs: (P, 2) cells of the grid, of the query image and of the matched one.
         rotation, translation: of the query camera in the frame of the matched one.
     """
 
@@ -63,7 +63,7 @@ def grid(side: int) -> np.ndarray:
 
 
 def view(world: World, way_m: float, side: int, wrong: float, rng: np.random.Generator) -> View:
-    """The query is ahead, beside, and turned a little to the left of the matched image."""
+    """A query that is ahead and to the left of the matched image, and turned a little left."""
     matched = world.route.pose_at(way_m)
     cos, sin = math.cos(matched.yaw_rad), math.sin(matched.yaw_rad)
     query = type(matched)(matched.x_m + cos * AHEAD_M - sin * ASIDE_M,
@@ -138,8 +138,9 @@ def main() -> None:
     parser.add_argument('--side', type=int, nargs='+', default=[31, 61], metavar='N',
                         help='features along a side: 31 embedded, 61 SelaVPR (default: both)')
     parser.add_argument('--wrong', type=float, default=0.3, metavar='SHARE',
-                        help='of the pairs (default: %(default)g)')
-    parser.add_argument('--seeds', type=int, default=3, help='towns (default: %(default)s)')
+                        help='share of wrong pairs (default: %(default)g)')
+    parser.add_argument('--seeds', type=int, default=3,
+                        help='number of towns (default: %(default)s)')
     args = parser.parse_args()
     print(line(COLUMNS, WIDTHS, 0))
     for side in args.side:

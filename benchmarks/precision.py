@@ -4,9 +4,9 @@
   python benchmarks/precision.py SelaVPR_msls.pth IMAGES --device cuda
   python benchmarks/precision.py --random SALAD IMAGES --limit 6      full size, random values
 
-Every image of the folder is a query, all others are the map. In the line 'fp32' nothing changes
-but how the map holds local features: in float16, as a keyframe does. In the other lines the
-network computes in that precision, too.
+Every image of the folder is a query, all others are the map. In the line 'fp32', the map holds
+local features in float16, as a keyframe does, and nothing else changes. In the other lines, the
+network also computes in that precision.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COLUMNS = ('computed in', 'ms', '1-cos median', '1-cos max', 'matches median', '
 
 @dataclass(frozen=True)
 class Described:
-    """What a network made of N images.
+    """Descriptors of N images.
 
     Attributes:
         globals: (N, D) float32.
@@ -52,11 +52,11 @@ class Described:
 
 @dataclass(frozen=True)
 class Found:
-    """What N queries found.
+    """Candidates of N queries.
 
     Attributes:
-        top: (N, K) their candidates, the most similar one first.
-        counts: (N, K) mutual matches with these, or None.
+        top: (N, K) numbers of the candidates, the most similar one first.
+        counts: (N, K) mutual matches with the candidates; None without local features.
     """
 
     top: torch.Tensor
@@ -130,7 +130,7 @@ def count_changes(reference: Found, tested: Found) -> torch.Tensor:
 
 
 def share(differs: torch.Tensor) -> str:
-    """How many of how many."""
+    """How many rows differ, as text: 'n of N'."""
     return f'{int(differs.sum())} of {len(differs)}'
 
 
@@ -155,7 +155,7 @@ def show(cells: Sequence[str]) -> None:
 
 
 def why_not(described: Described) -> str:
-    """What makes descriptors useless; empty if nothing."""
+    """Why descriptors are useless; empty if they are not."""
     broken = ~described.globals.isfinite().all(dim=1)
     return f'not finite: {share(broken)} descriptors' if broken.any() else ''
 
@@ -164,7 +164,7 @@ def measure_row(
     args: argparse.Namespace, precision: str, files: Sequence[Path],
     reference: tuple[Described, Found],
 ) -> tuple[str, ...]:
-    """Cells of the line of a precision, or the reason why there are none."""
+    """Cells of the line of a precision, or its name and the reason why there are none."""
     try:
         model = load(args, precision)
         described = describe(model, files)

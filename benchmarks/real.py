@@ -6,10 +6,11 @@
 
 DATA holds gardenspoint, rtabmap_loop, campus_keyframes, tum_fr1_xyz and ie_tower; docs/decision.md
 says what they are. Their images go through the place recogniser as from a bag, two a second unless
-said. Most have no odometry; where it is said, it is made up: a metre a frame, and in the tower the
-floor's height. Closed is the share of the queries with a true keyframe in the map; off, how many
-frames a closure is off at most; the last column is the expected calibration error of the
-probabilities of all candidates. Random is the embedded network without training.
+the name says otherwise. Most have no odometry. Where the name has 'odometry', that is made up for
+Gardens Point and the tower: a metre a frame, and in the tower the floor's height. 'closed' is the
+share of the queries with a true keyframe in the map that were closed; 'off' is the largest number
+of frames that a closure is off; the last column is the expected calibration error of the
+probabilities of all candidates. 'random' is the embedded network without training.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ COLUMNS = ('recording', 'weights', 'queries', 'keyframes', 'closed', 'off', 'fal
 SECOND = 1_000_000_000
 START_NS = 1_700_000_000 * SECOND
 PAUSE_S = 100.0  # between two traverses
-GARDENS_TRUE, GARDENS_FALSE = 2, 5  # frames: those of one place, and what counts as a mistake
+GARDENS_TRUE, GARDENS_FALSE = 2, 5  # frames apart: one place up to 2, a false closure beyond 5
 STOREY_M = 4.0
 RANDOM = 'random'
 
@@ -67,9 +68,9 @@ class Recording:
     """Frames in order, and the truth of their places.
 
     Attributes:
-        is_same: of two places, whether they are one.
-        off: frames between two places; None where there is no such number.
-        is_false: of two places, whether a closure of them is a mistake.
+        is_same: tells whether two places are one.
+        is_false: tells whether a closure between two places is a mistake.
+        off: number of frames between two places; None if there is no such number.
     """
 
     name: str
@@ -166,7 +167,7 @@ def tower(data: Path, odometry: bool) -> Recording:
 
 
 def recordings(data: Path) -> Iterator[Recording]:
-    """All of them."""
+    """All recordings, with and without odometry, and some of them shuffled."""
     sides = ['day_left', 'day_right']
     for odometry in (False, True):
         yield gardens(data, sides, odometry)
@@ -202,7 +203,7 @@ class Remembering(torch.nn.Module):
             return getattr(super().__getattr__('_model'), name)
 
     def forward(self, images: torch.Tensor) -> Descriptors:
-        """As the model's."""
+        """Descriptors of images, as the model gives them; local features in float16 precision."""
         key = hash(images.numpy().tobytes())
         if key not in self._known:
             found = self._model(images)
@@ -224,7 +225,7 @@ def load(weights: str) -> Any:
 
 @dataclass(frozen=True)
 class Result:
-    """What came out of a recording.
+    """Result of one recording.
 
     Attributes:
         run: the records.
@@ -285,7 +286,7 @@ def measure(recording: Recording, run: Run) -> tuple[str, ...]:
 
 
 def draw(result: Result, recording: Recording, path: Path) -> None:
-    """Where the robot may be, query by query."""
+    """Draw the probability of every keyframe, query by query."""
     from matplotlib.figure import Figure
 
     numbers = {START_NS + round(f.stamp_s * SECOND): n for n, f in enumerate(recording.frames)}

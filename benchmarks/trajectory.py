@@ -10,9 +10,9 @@
 A robot with drifting odometry drives through the world of each seed. Its images go through the
 place recogniser at default settings, and odometry and loop closures into the pose graph of
 selavpr_ros.backend. The errors are absolute trajectory errors (root mean square after alignment)
-of all queries. With --false, so many false loop closures are added for each true one, between
-places at random: the error with them is the last column. In the buildings no error is told: the
-robot is put from one part into the next.
+of all queries. --false says how many false loop closures, between places at random, are added for
+each true one; the last column is the error with them. The buildings have no errors, as the robot
+is put from one part into the next.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from selavpr_ros.text import line
 
 COLUMNS = ('seed', 'queries', 'true', 'false', 'revisits closed', 'odometry', 'optimised',
            'with added')
-# Beyond this, nobody would call two places one.
+# Two places farther apart than this are never the same.
 FALSE_M = 10.0
 
 
 def record(recognizer: PlaceRecognizer, scenario: Scenario, title: str = '') -> list[Run]:
-    """Drive; what was recognised, session by session."""
+    """Drive through the world, and record what was recognised, session by session."""
     runs: list[Run] = []
     with tqdm(total=len(scenario), desc=title, unit='image', leave=False) as bar:
         for part in scenario.parts:
@@ -66,7 +66,7 @@ def joined(runs: Sequence[Run]) -> Run:
 
 
 def add_false(run: Run, truth: PoseTruth, count: int, seed: int) -> Run:
-    """The same run, in which so many queries without a closure have a false one."""
+    """The same run, in which `count` of the queries without a closure have a false one."""
     rng = np.random.default_rng(seed)
     accepted = next(query.closure for query in run.queries if query.closure)
     queries = list(run.queries)
@@ -128,11 +128,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--world', choices=tuple(SCENARIOS), default='laps',
                         help='(default: %(default)s)')
     parser.add_argument('--seeds', type=int, nargs='+', default=list(range(10)), metavar='N',
-                        help='towns (default: 0 to 9)')
+                        help='seeds of the worlds (default: 0 to 9)')
     parser.add_argument('--weights', default='embedded', metavar='W',
                         help="'embedded', 'hog' or a checkpoint (default: %(default)s)")
     parser.add_argument('--length', type=positive, default=120.0, metavar='M',
-                        help='of a lap (default: %(default)g)')
+                        help='length of a lap (default: %(default)g)')
     parser.add_argument('--rate', type=positive, default=2.0, metavar='HZ',
                         help='images a second (default: %(default)g)')
     parser.add_argument('--false', type=float, default=0.1, metavar='SHARE',

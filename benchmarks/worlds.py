@@ -1,4 +1,4 @@
-"""Simulated worlds that a robot comes back to: towns, days, wings and floors that look alike."""
+"""Simulated worlds that a robot revisits: towns, days, and wings and floors that look alike."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAP_NS = 10**12
 
 
 class Visit(NamedTuple):
-    """An image, its stamp in ns, where odometry and where the truth sees the robot."""
+    """An image, its stamp in ns, and the robot's pose by odometry and by the truth."""
 
     image: np.ndarray
     stamp_ns: int
@@ -51,7 +51,7 @@ class Part:
         return Pose(pose.translation_m + self.shift_m, pose.rotation)
 
     def visits(self, world: World) -> Iterator[Visit]:
-        """What the robot sees."""
+        """The images that the robot sees, with its poses."""
         for frame in take_images(world, CAMERA, self.trajectory, self.lights, self.seed):
             yield Visit(frame.image, frame.stamp_ns, self.place(frame.odometry_pose),
                         self.place(frame.true_pose))
@@ -77,7 +77,7 @@ class Scenario:
         return len({part.shift_m for part in self.parts}) == 1
 
     def truth(self) -> PoseTruth:
-        """Where each image was taken; heights count twice, or two storeys would be one place."""
+        """True poses of the images, with heights doubled, or two storeys would be one place."""
         return PoseTruth((stamp_ns, _with_storeys_apart(part.place(
             part.trajectory.true_pose_at(stamp_ns))))
             for part in self.parts for stamp_ns in part.trajectory.image_stamps_ns.tolist())
