@@ -1,4 +1,4 @@
-"""Plays a rosbag2 over DDS without rosbag2: for the demo, the tests, and where none is installed.
+"""Plays a rosbag2 over DDS without ROS's own player: for the demo, the tests, and bare machines.
 
     play('drive.bag', node, rate=2.0, remap={'/camera/image_raw': '/image'})
 """
@@ -24,9 +24,9 @@ from selavpr_ros.ros.conversions import ns_to_stamp
 
 PUBLISHER_DEPTH = 50
 CLOCK_PERIOD_NS = 10_000_000
-# Every topic should find its listener; when some have, the others get so long to follow.
+# Once a first topic has a subscriber, the other topics get so many seconds to find theirs.
 GRACE_S = 1.0
-# A listener hears of a publisher a moment after the publisher heard of it, and what is sent best
+# A publisher may know a subscriber a moment before the subscriber knows it; what is sent best
 # effort in between is lost.
 SETTLE_S = 0.5
 ARRIVAL_TIMEOUT_S = 5.0
@@ -53,7 +53,7 @@ def _opened(path: Path) -> Iterator[Reader]:
     try:
         reader = Reader(path)
         reader.open()
-    except Exception as error:  # what a parser raises on foreign bytes is without limit
+    except Exception as error:  # a parser may raise anything on foreign bytes
         raise BagError(f'{path} cannot be read as a rosbag2: {error}') from error
     try:
         yield reader
@@ -73,7 +73,7 @@ def _connections(reader: Reader, topics: Collection[str] | None) -> list[Any]:
 
 
 def _publisher(node: Node, connection: Any, remap: Mapping[str, str]) -> Any:
-    # Latched topics (/tf_static, maps) would be lost to whoever comes a moment later.
+    # Latched topics (/tf_static, maps) have to reach late subscribers, too.
     latched = any(profile.durability is QosDurability.TRANSIENT_LOCAL
                   for profile in connection.ext.offered_qos_profiles)
     qos = QoSProfile(
@@ -95,15 +95,15 @@ def _wait_for_listeners(publishers: Collection[Any], timeout_s: float) -> None:
             return
         if now_s - start_s > timeout_s:
             topics = ', '.join(publisher.topic_name for publisher in publishers)
-            raise BagError(f'nobody listens to any of {topics} (waited {timeout_s:g} s)')
+            raise BagError(f'no subscriber to any of {topics} (waited {timeout_s:g} s)')
         time.sleep(POLL_S)
 
 
 def _wait_for_arrival(publishers: Iterable[Any]) -> None:
-    """Let the last messages arrive: with its publisher goes what was not delivered yet."""
+    """Let the last messages arrive: what is not delivered is lost with its publisher."""
     for publisher in publishers:
         publisher.wait_for_all_acked(Duration(seconds=ARRIVAL_TIMEOUT_S))
-    time.sleep(SETTLE_S)  # listeners that are best effort do not acknowledge
+    time.sleep(SETTLE_S)  # best-effort subscribers do not acknowledge
 
 
 class _BagClock:
@@ -116,7 +116,7 @@ class _BagClock:
         self._told_ns = start_ns - CLOCK_PERIOD_NS
 
     def advance(self, to_ns: int) -> None:
-        """Wait until the recording's time has come; with rate 0 it has."""
+        """Wait until a time of the recording has come; with rate 0, do not wait."""
         while self._rate > 0.0:
             played_s = (time.monotonic() - self._start_s) * self._rate
             missing_s = (to_ns - self._start_ns) * 1e-9 - played_s
@@ -144,14 +144,14 @@ def play(
     """Publish the messages of a rosbag2 (folder or file) as they were recorded.
 
     Args:
-        path: of the bag.
-        node: publishes; it need not be spun.
-        topics: only these; all if None.
+        path: the bag.
+        node: publishes the messages; it need not be spun.
+        topics: recorded topics to play; all if None.
         rate: 2.0 plays twice as fast, 0 without any pause.
         remap: recorded topic -> topic to publish on.
         clock: publish the recording's time on /clock, for nodes with use_sim_time.
-        timeout_s: how long to wait until somebody listens.
-        on_progress: called with messages played and their total.
+        timeout_s: how long to wait for a first subscriber.
+        on_progress: called with the number of messages played and their total.
         pace: called with recorded topic and time in ns before each message; may wait.
 
     Returns:
@@ -159,7 +159,7 @@ def play(
 
     Raises:
         BagError: the bag cannot be read, lacks a topic, holds messages of a type that is not
-            installed, or nobody listens.
+            installed, or has no subscriber.
     """
     with _opened(Path(path)) as reader:
         connections = _connections(reader, topics)

@@ -13,10 +13,10 @@ from selavpr_ros.ros.conversions import stamp_to_ns
 
 
 class CameraInbox:
-    """Keeps the calibration and the newest depth images, filled by one thread, asked by another.
+    """Keeps the calibration and the newest depth images; one thread fills it, another asks.
 
     Attributes:
-        camera: of the images; None before the first calibration.
+        camera: calibration of the images; None before the first one arrives.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class CameraInbox:
         self.camera: Camera | None = None
 
     def put_info(self, message: CameraInfo) -> None:
-        """Take over a calibration.
+        """Replace the calibration.
 
         Raises:
             ImageError: its distortion model is not known.
@@ -38,10 +38,10 @@ class CameraInbox:
             self._depth.append((stamp_to_ns(message.header.stamp), message))
 
     def depth_at(self, stamp_ns: int) -> np.ndarray | None:
-        """Depth (H, W) in metres of the image with this stamp, or None.
+        """Depth (H, W) in metres at the stamp of an image; None without a depth image near it.
 
         Raises:
-            ImageError: it cannot be decoded.
+            ImageError: the depth image cannot be decoded.
         """
         with self._lock:
             kept = list(self._depth)

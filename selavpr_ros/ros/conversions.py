@@ -41,7 +41,7 @@ PUBLISHED_STAGES = 5
 MAX_SECONDS = 2**31 - 1
 
 # Standard deviations sent where the odometry states none (all zero), which a back-end would take
-# for certainty: what wheel odometry is good for over a short way.
+# for certainty. The values are those of wheel odometry over a short way.
 DEFAULT_SIGMA_M = 0.1
 DEFAULT_SIGMA_RAD = 0.1
 DEFAULT_COVARIANCE = np.diag([DEFAULT_SIGMA_M**2] * 3 + [DEFAULT_SIGMA_RAD**2] * 3).ravel()
@@ -49,16 +49,16 @@ DEFAULT_COVARIANCE = np.diag([DEFAULT_SIGMA_M**2] * 3 + [DEFAULT_SIGMA_RAD**2] *
 
 @dataclass(frozen=True)
 class Origin:
-    """What the core does not know of its results.
+    """What messages need besides the results of the core.
 
     Attributes:
-        header: of the image.
-        session: the running one.
+        header: header of the image.
+        session: the running session.
         mode: 'mapping' or 'localization'.
-        pose_frame: odometry frame.
-        map_frame: of what is relocalized in a session that no back-end has moved.
-        covariance: (36,) of the odometry pose, or None.
-        base_to_camera: where the camera sits on the robot, or None.
+        pose_frame: name of the odometry frame.
+        map_frame: frame of a relocalization in a session without poses from a back-end.
+        covariance: (36,) covariance of the odometry pose, or None.
+        base_to_camera: pose of the camera on the robot, or None.
     """
 
     header: Header
@@ -94,10 +94,10 @@ def pose_from_message(message: PoseMessage) -> Pose:
 
 
 def decode_with_fallback(message: Any, encoding_override: str = '') -> np.ndarray:
-    """`images.decoding.decode`; encodings that it does not know are tried with cv_bridge.
+    """Decode to (H, W, 3) uint8 RGB; encodings that `decode` does not know go to cv_bridge.
 
     Raises:
-        ImageError: neither can decode it.
+        ImageError: neither of them can decode it.
     """
     encoding = encoding_override or getattr(message, 'encoding', '')
     if encoding and encoding not in KNOWN_ENCODINGS:
@@ -105,7 +105,7 @@ def decode_with_fallback(message: Any, encoding_override: str = '') -> np.ndarra
             from cv_bridge import CvBridge
 
             return CvBridge().imgmsg_to_cv2(message, 'rgb8')
-        except Exception:  # cv_bridge is absent, built for another numpy, or knows it neither
+        except Exception:  # cv_bridge is absent, built for another numpy, or fails, too
             pass
     return decode(message, encoding_override)
 
@@ -138,13 +138,13 @@ def pose_message(pose: Pose) -> PoseMessage:
 
 
 def honest_covariance(covariance: np.ndarray) -> np.ndarray:
-    """(36,) as given; DEFAULT_COVARIANCE where it states nothing: all zero, or not finite."""
+    """(36,) as given, or DEFAULT_COVARIANCE if it states nothing: all zero, or not finite."""
     stated = np.isfinite(covariance).all() and covariance.any()
     return covariance if stated else DEFAULT_COVARIANCE
 
 
 def id_message(keyframe_id: KeyframeId, stamp_ns: int) -> KeyframeIdMessage:
-    """Identity of a keyframe; `keyframe_id` 0 for a query that is none."""
+    """Identity of a keyframe; `keyframe_id` is 0 for a query that was not kept."""
     return KeyframeIdMessage(
         robot_id=keyframe_id.robot_id, session_id=keyframe_id.session_id,
         keyframe_id=keyframe_id.keyframe_id, stamp=ns_to_stamp(stamp_ns))
@@ -221,7 +221,7 @@ def closure_message(closure: LoopClosure, origin: Origin) -> LoopClosureMessage:
         inter_robot=session.robot_id != origin.session.robot_id,
         local_matches=match.local_matches)
     pose = match.geometry.pose if match.geometry else None
-    # Another robot may carry its camera elsewhere.
+    # Another robot may have its camera elsewhere.
     if pose and pose.is_metric and origin.base_to_camera and not message.inter_robot:
         message.has_transform = True
         _fill(message.from_t_to, pose.between_bases(origin.base_to_camera))
@@ -243,11 +243,11 @@ def keyframe_message(
     """A keyframe of the map.
 
     Args:
-        keyframe: with `place` in `frame`.
-        header: of its image.
-        frame: of its pose.
+        keyframe: its `place` is in `frame`.
+        header: header of its image.
+        frame: name of the frame of its pose.
         covariance: (36,) of the pose; None or zeros are replaced, see `honest_covariance`.
-        base_to_camera: where the camera sits on the robot, or None.
+        base_to_camera: pose of the camera on the robot, or None.
     """
     message = KeyframeMessage(header=header, id=id_message(keyframe.id, keyframe.stamp_ns))
     message.base_to_camera = _transform(base_to_camera)

@@ -1,4 +1,4 @@
-"""~/debug_image: what the last query was matched with, for as long as somebody looks."""
+"""~/debug_image: the last query and its match, drawn while the topic has subscribers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _image_message(picture: np.ndarray, header: Header) -> Image:
 
 
 def _jpeg_message(picture: np.ndarray, header: Header) -> CompressedImage:
-    # Several times faster than a view that runs backwards, which OpenCV has to copy.
+    # Several times faster than a reversed view, which OpenCV has to copy.
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
     message = CompressedImage(header=header, format='jpeg')
@@ -38,25 +38,25 @@ def _jpeg_message(picture: np.ndarray, header: Header) -> CompressedImage:
 
 
 def _decode(jpeg: bytes) -> np.ndarray | None:
-    """(h, w, 3) RGB; None if there is none, or it is damaged."""
+    """Decode to (h, w, 3) RGB; None if there are no bytes, or they are damaged."""
     pixels = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
     return None if pixels is None else pixels[:, :, ::-1]
 
 
 class DebugImage:
-    """Publishes pictures of matches; there while the node is configured.
+    """Publishes pictures of matches; exists while the node is configured.
 
     Args:
-        node: that publishes them.
-        recognizer: whose map holds the thumbnails.
-        lock: held by whoever works with the recognizer.
+        node: owns the publishers.
+        recognizer: its map holds the thumbnails.
+        lock: guards the recognizer and its map.
     """
 
     def __init__(self, node: Node, recognizer: PlaceRecognizer, lock: threading.Lock) -> None:
         self._node, self._recognizer, self._lock = node, recognizer, lock
-        # As image_transport has it, whatever the topic is remapped to.
+        # As with image_transport, '/compressed' follows the remapped name.
         topic = node.resolve_topic_name('~/debug_image')
-        # Each kind with the way to make it: nothing is made that nobody listens to.
+        # Each publisher with the function that makes its message, called only for subscribers.
         self._publishers = [
             (node.create_publisher(
                 kind, name, reliable(1),
@@ -66,14 +66,14 @@ class DebugImage:
                 (CompressedImage, f'{topic}/compressed', _jpeg_message))]
 
     def destroy(self) -> None:
-        """Take the topics off the graph."""
+        """Destroy the publishers."""
         for publisher, _ in self._publishers:
             self._node.destroy_publisher(publisher)
 
     def show(self, arrival: Arrival, recognition: Recognition, image: np.ndarray) -> None:
-        """Draw and publish a result, if somebody looks; called by the worker after the result.
+        """Draw and publish a result if there are subscribers; called by the worker.
 
-        Never raises: a picture is worth no result.
+        Never raises: a failed picture must not cost a result.
         """
         try:
             watched = [(publisher, make) for publisher, make in self._publishers
@@ -83,7 +83,7 @@ class DebugImage:
                 for publisher, make in watched:
                     publisher.publish(make(picture, arrival.message.header))
         except Exception:
-            if self._node.context.ok():  # else ROS is shutting down, and this is no news
+            if self._node.context.ok():  # errors of a shutdown are expected
                 self._node.get_logger().error(
                     f'no picture on ~/debug_image: {traceback.format_exc()}', once=True)
 

@@ -21,7 +21,7 @@ from selavpr_ros.ros.statistics import INTERNAL_ERROR, Snapshot
 from selavpr_ros.ros.worker import OLD_IMAGE, PLAUSIBLE_AGE_S
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
-ERROR_AFTER_GAPS = 10  # so many times the gap that is worth a warning is an error
+ERROR_AFTER_GAPS = 10  # a gap of this many times status.warn_image_gap is an error
 PRECISIONS = {torch.float32: 'fp32', torch.float16: 'fp16', torch.bfloat16: 'bf16'}
 
 
@@ -35,7 +35,7 @@ class Publisher:
 
 @dataclass(frozen=True)
 class Subscribed:
-    """A topic that the node listens to, its type and quality of service, and who publishes it."""
+    """A topic that the node subscribes to: its type, quality of service and publishers."""
 
     topic: str
     topic_type: str
@@ -66,7 +66,7 @@ Finding = tuple[bytes, str]
 
 
 def _worst(findings: Iterable[Finding], fine: str) -> Finding:
-    """The first of the worst findings; OK with the words `fine` if there are none."""
+    """The first finding of the highest level; OK with the text `fine` if there are none."""
     return max(findings, key=lambda finding: finding[0], default=(OK, fine))
 
 
@@ -172,7 +172,7 @@ def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
 
 
 def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
-    """What became of the queries, each counted by the last gate it reached."""
+    """How many queries were accepted, and how many were stopped by each gate."""
     findings: list[Finding] = []
     if (recognizer.settings.pose_source == 'odom' and len(recognizer.keyframe_map)
             and not seen.counts['keyframes_with_pose']):
@@ -187,7 +187,7 @@ def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticSt
     known = recognizer.unrelated
     values['queries that unrelated images were learned from'] = round(known.queries)
     values['score of unrelated images'] = known.level
-    values['deviation of their score, as a share of it'] = math.sqrt(known.within.mean)
+    values['score of unrelated images: deviation as a share of it'] = math.sqrt(known.within.mean)
     fine = f'{seen.counts["processed"]} queries, {seen.counts["loop_closures"]} loop closures'
     return _status('Matching', _worst(findings, fine), values)
 
@@ -195,7 +195,7 @@ def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticSt
 def time_status(
     seen: Snapshot, session_id: int, odometry_resets: int, now_ns: int, use_sim_time: bool
 ) -> DiagnosticStatus:
-    """Whether the stamps and the node's clock belong together."""
+    """Whether the image stamps fit the node's clock, and whether odometry stamps increase."""
     findings: list[Finding] = []
     if use_sim_time and now_ns == 0:
         findings.append((ERROR, 'use_sim_time is on, but /clock has no publisher'))
@@ -213,7 +213,7 @@ def time_status(
 
 
 def unconfigured_status(last_error: str) -> DiagnosticStatus:
-    """The only one of a node without a model."""
+    """The only diagnostic of a node that is not configured: why it is not, if that is known."""
     finding = (ERROR, last_error) if last_error else (WARN, 'not configured')
     return _status('Model', finding, {})
 
@@ -224,7 +224,7 @@ def unconfigured_status(last_error: str) -> DiagnosticStatus:
 def fill_status(
     message: VprStatus, recognizer: PlaceRecognizer, seen: Snapshot
 ) -> VprStatus:
-    """Write a configured node's figures into a message."""
+    """Write the figures of a configured node into `message`, and return it."""
     model, counts, keyframe_map = recognizer.model, seen.counts, recognizer.keyframe_map
     message.model_id, message.device = model.model_id, describe_device(model)
     message.precision = PRECISIONS[model.dtype]

@@ -2,8 +2,8 @@
 
     example_backend --ros-args -r odom:=/odom -p period:=5.0
 
-It shows what a back-end has to do, in place of your own: take keyframes and loop closures, make
-one map of them, and send the poses back. Run it in the namespace of vpr_node.
+It shows what your own back-end has to do: take keyframes and loop closures, make one map of them,
+and send the poses back. Run it in the namespace of vpr_node.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from selavpr_ros.ros.conversions import (
 from selavpr_ros.ros.odometry import OdometryInbox
 from selavpr_ros.ros.publications import reliable
 
-# What comes while the graph is optimised waits that long in the queue.
+# Length of the queue in which odometry waits while the graph is optimised.
 ODOMETRY_DEPTH = 1000
-# Queries whose odometry is still on its way, or will never come.
+# Most queries that wait for their odometry, which may never come.
 MAX_WAITING = 1000
 
 
 def graph_node(message: KeyframeId) -> GraphNode:
-    """Session and stamp name an image, whether it was kept as a keyframe or not."""
+    """The node of an image, named by session and stamp whether or not it became a keyframe."""
     return GraphNode(id_from_message(message).session, stamp_to_ns(message.stamp))
 
 
 def closure_from_message(message: LoopClosure) -> Closure:
-    """Most closures say that two images show one place, but not from where exactly."""
+    """The closure of a message; without a transform it says only that both show one place."""
     start, end = graph_node(message.keyframe_from), graph_node(message.keyframe_to)
     if not message.has_transform:
         return Closure(start, end)
@@ -67,8 +67,8 @@ class ExampleBackend(Node):
     def __init__(self, **options: Any) -> None:
         super().__init__('example_backend', **options)
         period_s = self.declare_parameter('period', 2.0, ParameterDescriptor(
-            description='Seconds between two optimisations, of which there are none if no loop '
-            'was closed')).value
+            description='Seconds between two optimisations; each is skipped if no new loop was '
+            'closed')).value
         self._frame = self.declare_parameter('map_frame', 'map', ParameterDescriptor(
             description='Frame of the optimised poses')).value
         self._graph = PoseGraph()
@@ -89,7 +89,7 @@ class ExampleBackend(Node):
     # ---- in ------------------------------------------------------------------------------------
 
     def _on_odometry(self, message: Odometry) -> None:
-        with suppress(PoseError):  # vpr_node tells of these
+        with suppress(PoseError):  # vpr_node reports these
             self._odometry.put(message)
 
     def _on_keyframe(self, message: Keyframe) -> None:
@@ -98,7 +98,7 @@ class ExampleBackend(Node):
             return
         self._keyframes[node] = message.id
         if message.has_pose:
-            # A keyframe that is in the map's frame already was placed there in an earlier run.
+            # A keyframe whose pose is in the map's frame was placed there in an earlier run.
             is_placed = message.pose_frame == self._frame
             add = self._graph.fix if is_placed else self._graph.add
             add(node, pose_from_message(message.pose.pose))
@@ -117,7 +117,7 @@ class ExampleBackend(Node):
             self._on_keyframe(keyframe)
 
     def _place_waiting(self) -> None:
-        """Queries that are no keyframes come without a pose: odometry knows it."""
+        """Add queries that are not keyframes, which come without a pose, by odometry."""
         for _ in range(len(self._waiting)):
             node = self._waiting.popleft()
             pose = self._odometry.wait_for(node.stamp_ns, 0.0)
@@ -130,7 +130,7 @@ class ExampleBackend(Node):
 
     def _on_timer(self) -> None:
         if self._must_ask and self._map.service_is_ready():
-            # Keyframes of earlier sessions, and from before this node was started.
+            # Ask for keyframes of earlier sessions, and from before this node was started.
             self._must_ask = False
             self._map.call_async(GetKeyframes.Request()).add_done_callback(self._on_map)
         else:
@@ -147,8 +147,8 @@ class ExampleBackend(Node):
         self._publish(poses)
         moved = [pose.distance_to(odometry[node]) for node, pose in poses.items()]
         self.get_logger().info(
-            f'{len(poses)} poses in {time.monotonic() - start_s:.2f} s: {np.mean(moved):.2f} m in '
-            f'the mean, and at most {max(moved):.2f} m, from where odometry had them')
+            f'{len(poses)} poses in {time.monotonic() - start_s:.2f} s, moved by '
+            f'{np.mean(moved):.2f} m on average and {max(moved):.2f} m at most from odometry')
 
     def _publish(self, poses: Poses) -> None:
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._frame)
@@ -167,7 +167,7 @@ class ExampleBackend(Node):
 def main(arguments: list[str] | None = None) -> None:
     """Run the node until it is interrupted (SIGINT, SIGTERM)."""
     try:
-        import_gtsam()  # takes a second: before anybody sees the node
+        import_gtsam()  # takes a second, so it comes before the node exists
     except BackendError as error:
         sys.exit(str(error))
     rclpy.init(args=arguments)
@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:
-        if rclpy.ok():  # else it was interrupted while it started
+        if rclpy.ok():  # otherwise it was interrupted while it started
             raise
     finally:
         rclpy.try_shutdown()

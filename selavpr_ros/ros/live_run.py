@@ -42,13 +42,13 @@ from selavpr_ros.ros.publications import reliable
 
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 20.0
-# The last images are done when nothing has come for so long.
+# The last images are taken as done when no candidates have come for so long.
 QUIET_S = 2.0
 POLL_S = 0.05
 
 
 def recorded(message: PlaceMatch) -> CandidateRecord:
-    """What a message tells of a candidate."""
+    """The record of a candidate, from its message."""
     return CandidateRecord(
         id_from_message(message.match), stamp_to_ns(message.match.stamp),
         decision=Decision(message.decision),
@@ -94,13 +94,13 @@ class Listener(Node):
         self._close(stamp_to_ns(message.header.stamp))
 
     def _on_closure(self, message: LoopClosure) -> None:
-        """A query was closed, perhaps an earlier one; topics have no common order."""
+        """Keep a closure, perhaps of an earlier query; its candidates may come later."""
         stamp_ns = stamp_to_ns(message.header.stamp)
         self._closures[stamp_ns] = message
         self._close(stamp_ns)
 
     def _close(self, stamp_ns: int) -> None:
-        """Mark the accepted candidate of a query whose closure and candidates both were heard."""
+        """Mark the accepted candidate of a query once closure and candidates have arrived."""
         message, records = self._closures.get(stamp_ns), self.live.records
         if message is None:
             return
@@ -122,7 +122,7 @@ class Listener(Node):
 
 @contextmanager
 def _listening(domain_id: int, namespace: str) -> Iterator[Listener]:
-    """A listener that hears in a thread of its own."""
+    """A listener that is spun in a thread of its own."""
     context = rclpy.Context()
     rclpy.init(context=context, domain_id=domain_id)
     listener = Listener(context=context, namespace=namespace)
@@ -169,7 +169,7 @@ def _running_node(
 def _wait_until_active(
     listener: Listener, node: subprocess.Popen[bytes], log: Path
 ) -> None:
-    """Loading a model takes seconds; a bag that plays meanwhile would be lost."""
+    """Wait until the model is loaded: images that are played before are lost."""
     end_s = time.monotonic() + START_TIMEOUT_S
     while listener.live.status.state != VprStatus.ACTIVE:
         error = listener.live.status.last_error
@@ -187,7 +187,7 @@ def _wait_until_quiet(listener: Listener, node: subprocess.Popen[bytes], log: Pa
 
 
 def _with_poses(live: LiveRun) -> LiveRun:
-    """Queries that became keyframes get the poses that came with those."""
+    """Give queries that became keyframes the poses of those."""
     poses = {keyframe.stamp_ns: keyframe.pose for keyframe in live.records.keyframes}
     live.records.queries = [
         replace(query, pose=poses.get(query.stamp_ns)) for query in live.records.queries]
@@ -202,17 +202,18 @@ def record_live_run(
 
     Args:
         bag: rosbag2 folder or file.
-        topics: of the bag, to be played -> 'image', 'image/compressed' or 'odom' of the node.
+        topics: topic of the bag -> 'image', 'image/compressed' or 'odom' of the node.
         parameters: of the node, by name.
         log: file for the node's output.
         rate: 2.0 plays twice as fast.
-        on_progress: called with messages played and their total.
+        on_progress: called with the number of messages played and their total.
 
     Raises:
-        NodeError: the node did not become active. BagError: the bag cannot be played.
+        NodeError: the node did not become active, or ended early.
+        BagError: the bag cannot be played.
     """
-    # A domain of its own: other robots' nodes in this network are none of its business. There
-    # are few domains, so two runs could meet; their names keep them apart.
+    # A DDS domain of its own keeps this run apart from other nodes in the network. Domains are
+    # few, so two runs may share one; their namespaces keep them apart.
     domain_id, namespace = os.getpid() % 101 + 1, f'/live_run_{uuid.uuid4().hex}'
     remap = {topic: f'{namespace}/{name}' for topic, name in topics.items()}
     with _listening(domain_id, namespace) as listener, \

@@ -9,7 +9,7 @@ T = TypeVar('T')
 
 
 class Mailbox(Generic[T]):
-    """One slot: a new item replaces the one that nobody took, so nothing ever queues."""
+    """One slot: a new item replaces one that still waits, so nothing ever queues."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -17,7 +17,7 @@ class Mailbox(Generic[T]):
         self._open = True
 
     def put(self, item: T) -> T | None:
-        """Leave an item; returns the one before if nobody took it: it is lost."""
+        """Leave an item; returns the one that it replaces, which is lost, or None."""
         with self._changed:
             lost, self._item = self._item, item
             self._changed.notify()

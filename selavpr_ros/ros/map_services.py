@@ -1,4 +1,4 @@
-"""The services of the map: save, load, sessions, poses, keyframes. They answer, never throw."""
+"""The services of the map: save, load, sessions, poses, keyframes. Errors become answers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ Answer = dict[str, Any]
 
 
 def run_in_thread(node: Node, work: Callable[[], Answer]) -> Future:
-    """Do what takes long without stopping the executor; to be awaited."""
+    """Do slow work in a thread, so that the executor goes on; await the returned future."""
     future, executor = Future(), node.executor
 
     def run() -> None:
@@ -61,12 +61,12 @@ def run_in_thread(node: Node, work: Callable[[], Answer]) -> Future:
 
 
 def _explain(work: Callable[[], Answer]) -> Answer:
-    """An answer, or the error as one."""
+    """The answer of `work`, or an answer that tells its error."""
     try:
         return {'success': True, **work()}
     except VprError as error:
         return {'success': False, 'message': str(error)}
-    except Exception as error:  # the executor would end with it
+    except Exception as error:  # it would end the executor
         return {'success': False, 'message': f'internal error, please report it: {error!r}'}
 
 
@@ -77,17 +77,17 @@ def _fill(response: Any, answer: Answer) -> Any:
 
 
 class MapServices:
-    """What back-ends and people ask of the map; there while the node is configured.
+    """The map's services for back-ends and people; they exist while the node is configured.
 
     Args:
         node: offers the services.
-        recognizer: whose map it is.
-        lock: held by whoever works with the recognizer.
+        recognizer: owner of the map.
+        lock: guards the recognizer and its map.
     """
 
     def __init__(self, node: Node, recognizer: PlaceRecognizer, lock: threading.Lock) -> None:
         self._node, self._recognizer, self._lock = node, recognizer, lock
-        # In a group of its own: what takes long must not hold up the images.
+        # In a group of their own: slow services must not hold up the images.
         group = ReentrantCallbackGroup()
         self._services = [
             node.create_service(SaveMap, '~/save_map', self._save, callback_group=group),
@@ -106,7 +106,7 @@ class MapServices:
             KeyframePoses, 'keyframe_poses', self._on_poses, QoSProfile(depth=1))
 
     def destroy(self) -> None:
-        """Take the services off the graph."""
+        """Destroy the services and the subscription."""
         for service in self._services:
             self._node.destroy_service(service)
         self._node.destroy_subscription(self._poses)
@@ -121,7 +121,7 @@ class MapServices:
     # ---- whole maps ----------------------------------------------------------------------------
 
     async def _save(self, request: SaveMap.Request, response: SaveMap.Response) -> Any:
-        """The map goes on growing meanwhile, and the node goes on recognising."""
+        """Save in a thread: meanwhile the map goes on growing, and the node recognising."""
         return _fill(response, await run_in_thread(self._node, lambda: self._save_now(request)))
 
     def _save_now(self, request: SaveMap.Request) -> Answer:
@@ -190,7 +190,7 @@ class MapServices:
     # ---- keyframes -----------------------------------------------------------------------------
 
     def _find(self, messages: Iterable[KeyframeIdMessage]) -> list[KeyframeId]:
-        """Ids that messages name; keyframe 0 names a whole session."""
+        """The ids that messages name; `keyframe_id` 0 names all keyframes of a session."""
         found: list[KeyframeId] = []
         for keyframe_id in map(id_from_message, messages):
             if keyframe_id.keyframe_id:

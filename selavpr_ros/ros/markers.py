@@ -26,9 +26,9 @@ RED = ColorRGBA(r=0.9, g=0.1, b=0.1, a=0.5)
 class MapMarkers:
     """Collects keyframes (grey), loop closures (green) and each query's rejected best (red).
 
-    Each is one marker with the newest points, so a message never grows beyond a bound and a late
-    subscriber gets the whole picture. The picture is of one session: another one, or another map,
-    has an odometry frame of its own and begins it anew. One thread may add while another takes.
+    Each kind is one marker with its newest points: messages are bounded, and a late subscriber
+    gets everything. The markers show one session; another one, or another map, has an odometry
+    frame of its own, so they are cleared. One thread may add while another takes.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class MapMarkers:
             points.clear()
 
     def add(self, recognition: Recognition, header: Header) -> None:
-        """Draw the result of a query with a pose; `header` names the poses' frame."""
+        """Add the result of a query; `header` names the frame of the poses."""
         pose, candidates = recognition.query.pose, recognition.candidates
         with self._lock:
             self._begin(recognition.query.session)
@@ -72,7 +72,7 @@ class MapMarkers:
             self._header, self._changed = header, True
 
     def take_message(self, session: SessionId) -> MarkerArray | None:
-        """The whole picture of the running session, or None if it is as before."""
+        """All markers of the running session, or None if they have not changed."""
         with self._lock:
             self._begin(session)
             if not self._changed:

@@ -1,4 +1,4 @@
-"""A picture of what was matched with what: query and keyframe side by side. Knows no ROS."""
+"""A picture of a match: query and keyframe side by side. Independent of ROS."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ GREEN, RED, ORANGE = (60, 230, 90), (255, 60, 50), (255, 150, 60)
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 HEAD_HEIGHT, FACT_HEIGHT, FACT_WIDTH, MARGIN = 32, 44, 150, 10
-LEAST_WIDTH = 640  # of the picture: texts need room
-MOST_TALL = 2.0  # height of a panel by its width; what is taller gets dark sides
-LINE_SHARE = 0.6  # of a line's colour: the place behind it is to be seen, too
+LEAST_WIDTH = 640  # pixels; a narrower picture has no room for the texts
+MOST_TALL = 2.0  # largest ratio of height to width; a taller image gets dark sides
+LINE_SHARE = 0.6  # opacity of the lines: the image behind them stays visible
 MARKER_SIZE, DASH = 6, 12  # pixels
 FACTS = ('similarity', 'mutual matches', 'overlap', 'inliers', 'this view', 'probability')
 
@@ -29,21 +29,21 @@ FACTS = ('similarity', 'mutual matches', 'overlap', 'inliers', 'this view', 'pro
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate | None:
-    """The accepted candidate, else the one that came farthest, the best of several; or None."""
+    """The accepted candidate, else the first of those that got farthest; None without any."""
     def gates_passed(candidate: Candidate) -> int:
-        # A duplicate is the shadow of a better candidate.
+        # A duplicate shows the place of a better candidate, which is shown instead.
         return ORDER.index(candidate.decision) if candidate.decision in ORDER else -1
 
     return max(candidates, key=gates_passed, default=None)
 
 
 def choose_lines(similarity: np.ndarray, inliers: np.ndarray | None, most: int) -> np.ndarray:
-    """The strongest mutual matches; inliers and others in the proportion that they have in all.
+    """Choose the strongest mutual matches, with the same share of inliers as among all.
 
     Args:
         similarity: (P,) of the mutual matches.
-        inliers: (P,) bool, or None where geometry was not looked at.
-        most: at most so many.
+        inliers: (P,) bool, or None where geometry was not computed.
+        most: how many to choose at most.
 
     Returns:
         (min(P, most),) indices, the others before the inliers.
@@ -62,9 +62,9 @@ def _number(value: float, unknown: str) -> str:
 
 
 def describe(candidate: Candidate) -> dict[str, str]:
-    """What speaks for a candidate, by the names in FACTS."""
+    """The evidence for a candidate as text, by the names in FACTS."""
     match = candidate.match
-    matches, inliers = 'not compared', 'not looked at'
+    matches, inliers = 'not compared', 'not computed'
     if not math.isnan(match.local_score):
         matches = f'{match.local_matches} ({match.local_score:.0%})'
     if match.geometry:
@@ -89,16 +89,16 @@ class _Area:
     height: int
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
-        """That part of the picture, to draw on."""
+        """The view of this area in the picture, to draw on."""
         return picture[self.top : self.top + self.height, self.left : self.left + self.width]
 
     def points(self, positions: np.ndarray) -> list[tuple[int, int]]:
-        """Pixels of the picture, of (P, 2) shares of width and height."""
+        """Pixels of the picture at (P, 2) positions, which are shares of the area's size."""
         inside = (positions * (self.width, self.height)).astype(int)
         return [(x, y) for x, y in (inside + (self.left, self.top)).tolist()]
 
     def fit(self, image: np.ndarray) -> _Area:
-        """Where an image lies in here: as large as it can be, in the middle."""
+        """The area of an image that is scaled to fit into this one, in its middle."""
         height, width = image.shape[:2]
         factor = min(self.width / width, self.height / height)
         width, height = max(1, round(width * factor)), max(1, round(height * factor))
@@ -107,7 +107,7 @@ class _Area:
 
 
 def _draw_image(picture: np.ndarray, panel: _Area, image: np.ndarray | None) -> _Area:
-    """Draw an image, or a grey panel; returns where it lies."""
+    """Draw an image, or a grey panel without one; returns the area that is covered."""
     if image is None:
         panel.cut(picture)[:] = GREY
         return panel
@@ -163,7 +163,7 @@ def _write(
 
 
 def _write_over(picture: np.ndarray, text: str, panel: _Area) -> None:
-    """In the middle of a panel, legible over lines."""
+    """Write a text into the middle of a panel, legible over lines."""
     (width, height), _ = cv2.getTextSize(text, FONT, 0.8, 2)
     left = panel.left + (panel.width - width) // 2
     baseline = panel.top + (panel.height + height) // 2
@@ -198,7 +198,7 @@ def _draw_head(picture: np.ndarray, candidate: Candidate | None) -> None:
 
 
 def _panel_size(size: tuple[int, int], max_width: int) -> tuple[int, int]:
-    """(width, height) of each of the panels, by (height, width) of the query image."""
+    """(width, height) of each panel, from (height, width) of the query image."""
     height, width = size
     panel_width = max(LEAST_WIDTH, min(max_width, 2 * width)) // 2
     return panel_width, max(1, round(min(height / width, MOST_TALL) * panel_width))
@@ -210,17 +210,17 @@ def draw(
 ) -> np.ndarray:
     """Draw query and matched keyframe, their mutual matches, and the evidence as text.
 
-    Green lines are inliers, dashed red ones the other mutual matches; grey ones were not looked
-    at. All pictures of one camera have one size, whatever they show.
+    Green lines are inliers, dashed red ones the other mutual matches; lines are grey where
+    geometry was not computed. All pictures of one camera have the same size.
 
     Args:
         query_image: (H, W, 3) uint8 RGB.
         match_image: (h, w, 3) uint8 RGB of the keyframe; None if there is none.
-        candidate: to show; None if the query had none.
-        positions: (N, 2) of the local features as shares of width and height; None where they
-            are no grid, and then without lines.
-        max_width: of the picture in pixels, LEAST_WIDTH or more.
-        most_lines: at most so many mutual matches, see `choose_lines`.
+        candidate: the candidate to show; None if the query had none.
+        positions: (N, 2) of the local features as shares of width and height; None, and then
+            without lines, where they are not a grid.
+        max_width: largest width of the picture in pixels; it is never below LEAST_WIDTH.
+        most_lines: how many mutual matches to draw at most, see `choose_lines`.
 
     Returns:
         (height, width, 3) uint8 RGB.

@@ -51,7 +51,7 @@ class _Configured:
         self.read = ImageReader(settings.image, decode_with_fallback)
         model = load_from_settings(settings.model)
         warm_up(model, settings.model.warmup_iters)
-        self.lock = threading.Lock()  # held by whoever works with the recognizer
+        self.lock = threading.Lock()  # guards the recognizer and its map
         self.recognizer = PlaceRecognizer(model, settings, open_map(
             settings, model.model_id, model.global_dim))
         self.statistics = Statistics()
@@ -64,19 +64,19 @@ class _Configured:
         self.relocalize = RelocalizeServer(node, self.recognizer, self.lock)
 
     def set_camera(self, message: CameraInfo) -> None:
-        """Know the camera that makes the images.
+        """Replace the calibration of the camera.
 
         Raises:
             ImageError: its distortion model is not known.
         """
-        # The calibration is that of the image as it comes, not of a turned one.
+        # A calibration holds for the image as it comes, not for a rotated one.
         if not self.recognizer.settings.image.rotate_deg:
             self.camera.put_info(message)
 
     def write_what_waits(self) -> None:
-        """Write keyframes that a full disk left waiting, though no image comes to do so."""
+        """Write keyframes that a full disk left waiting, even if no image comes."""
         if self.recognizer.keyframe_map.unsaved and not self.lock.locked():
-            # It may take long, and must not hold up the executor.
+            # In a thread: it may take long, and must not hold up the executor.
             threading.Thread(target=self._flush, name='vpr flush', daemon=True).start()
 
     def _flush(self) -> None:
@@ -84,7 +84,7 @@ class _Configured:
             self.recognizer.keyframe_map.flush()
 
     def free(self) -> None:
-        """Take everything off the graph, and close the map."""
+        """Destroy publishers, services and action, and close the map."""
         self.relocalize.destroy()
         self.services.destroy()
         self.debug_image.destroy()
@@ -92,7 +92,7 @@ class _Configured:
         self.close_map()
 
     def close_map(self) -> None:
-        """Write and deliver what can be, and let others have the file."""
+        """Write and deliver keyframes as far as possible, and release the map's file."""
         with self.lock:
             self.recognizer.keyframe_map.close()
 
@@ -118,15 +118,15 @@ class _Active:
         self.introduced = False
 
     def topics(self) -> tuple[Subscribed, Subscribed | None]:
-        """Images and odometry, with those who publish them now."""
+        """The topics of images and odometry, with their present publishers."""
         return self.subscriptions.image, self.subscriptions.odometry
 
 
 class VprNode(LifecycleNode):
     """Lifecycle node `vpr`; see the table of parameters in config/vpr.yaml.
 
-    configure loads the model, activate listens and works, deactivate pauses and keeps the map,
-    cleanup frees everything.
+    Configure loads the model and the map, activate subscribes and recognises, deactivate pauses
+    and keeps the map, cleanup frees everything.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -144,7 +144,7 @@ class VprNode(LifecycleNode):
 
     @property
     def recognizer(self) -> PlaceRecognizer:
-        """The method with its map; there while the node is configured."""
+        """The method with its map; exists while the node is configured."""
         assert self._configured, 'the node is not configured'
         return self._configured.recognizer
 
@@ -187,7 +187,7 @@ class VprNode(LifecycleNode):
                            'images that image.rotate_deg turns')
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Listen and work."""
+        """Subscribe, and start to recognise."""
         assert self._configured
         try:
             self._active = _Active(self, self._configured)
@@ -202,7 +202,7 @@ class VprNode(LifecycleNode):
         return super().on_activate(state)
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop listening; the image at hand is finished."""
+        """Finish the current image, and stop; the map is kept."""
         self._stop()
         self._enter(VprStatus.INACTIVE)
         return super().on_deactivate(state)
@@ -219,14 +219,14 @@ class VprNode(LifecycleNode):
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give up, but say so."""
+        """Free everything, and report the error."""
         self._free()
         self.last_error = self.last_error or f'an unexpected error while {state.label}'
         self._enter(VprStatus.ERROR)
         return FAILURE
 
     def destroy_node(self) -> None:
-        """Stop the worker before what it publishes with goes away, and close the map."""
+        """Stop the worker before its publishers are destroyed, and close the map."""
         self._stop()
         if self._configured:
             self._configured.close_map()
@@ -263,7 +263,7 @@ class VprNode(LifecycleNode):
         self._timer = self._make_timer(period_s)
 
     def _make_timer(self, period_s: float) -> Any:
-        # Not by ROS time: that nobody publishes /clock has to be told without it.
+        # Not by ROS time: a missing /clock has to be reported, too.
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         return self.create_timer(period_s, self._on_timer, clock=clock)
 
@@ -278,7 +278,7 @@ class VprNode(LifecycleNode):
             self._active.worker.offer(Arrival(message, stamp_ns, received_s, age_s))
 
     def on_odometry(self, message: Odometry) -> None:
-        """Keep a pose."""
+        """Keep the pose of a message."""
         if self._active and self._configured:
             try:
                 self._configured.odometry.put(message)
@@ -294,7 +294,7 @@ class VprNode(LifecycleNode):
                 self._active.worker.report(error_kind(error), str(error))
 
     def publish_result(self, arrival: Arrival, recognition: Recognition) -> None:
-        """Publish what came out for one image; called by the worker."""
+        """Publish, count and log the result of one image; called by the worker."""
         configured, now_ns = self._configured, self.get_clock().now().nanoseconds
         assert configured
         origin = self._origin(arrival.message.header, recognition.query)
@@ -322,7 +322,7 @@ class VprNode(LifecycleNode):
                 f'{match.similarity:.2f}, probability {closure.candidate.probability:.3f}')
 
     def _log_relocalization(self, recognition: Recognition, origin: Origin) -> None:
-        """Say once in a session that the robot found itself."""
+        """Log the first relocalization of each session."""
         assert self._configured
         found = recognition.relocalization
         if found and self._configured.located_in != origin.session:
@@ -385,7 +385,7 @@ class VprNode(LifecycleNode):
         return statuses
 
     def _introduce(self, active: _Active, topics: Iterable[Subscribed | None]) -> None:
-        """Log once what is listened to, when the graph had time to become known."""
+        """Log the subscribed topics once, when discovery has had time to find the publishers."""
         if not active.introduced and milliseconds_since(active.since_s) > DISCOVERY_MS:
             active.introduced = True
             names = ' and '.join(str(topic) for topic in topics if topic)

@@ -1,4 +1,4 @@
-"""The odometry of the last seconds, filled by one thread and asked by another."""
+"""The odometry of the last minute; one thread fills it, another asks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BUFFER_S = 60.0
 
 
 class OdometryInbox:
-    """Keeps odometry messages and tells the pose at an image's stamp.
+    """Keeps odometry messages, and interpolates the pose at an image's stamp.
 
     Attributes:
         frame_id: odometry frame of the newest message; empty before the first.
         covariance: (36,) of the newest message, zeros before the first.
-        received: how many messages were kept.
-        resets: how often the stamps ran backwards.
+        received: number of messages kept.
+        resets: how many times the stamps ran backwards.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class OdometryInbox:
         """Keep a message.
 
         Raises:
-            PoseError: its pose is none.
+            PoseError: its pose holds NaN, infinity or no rotation.
         """
         pose = pose_from_message(message.pose.pose)
         with self._arrived:
@@ -46,15 +46,15 @@ class OdometryInbox:
             self._arrived.notify_all()
 
     def wait_for(self, stamp_ns: int, timeout_s: float) -> Pose | None:
-        """Wait for odometry past a stamp; the pose at it, or None if it does not tell."""
+        """Wait for odometry that reaches a stamp; returns the pose there, or None if unknown."""
         with self._arrived:
             self._arrived.wait_for(lambda: self._reaches(stamp_ns), timeout_s)
             return self._buffer.interpolate(stamp_ns)
 
     def time_jumped(self, before_ns: int, now_ns: int) -> None:
-        """Forget the poses of the drive before a jump of the images' stamps.
+        """Forget the poses from before a jump of the images' stamps, from one stamp to another.
 
-        The odometry may have jumped already: its newest pose tells to which drive it belongs.
+        The odometry may have jumped already: it is kept if its newest pose is nearer to `now_ns`.
         """
         with self._arrived:
             newest_ns = self._buffer.newest_ns

@@ -1,4 +1,4 @@
-"""What the node itself costs per image: from the receipt of a message to its hand-over."""
+"""The node's own time per image: from the receipt of a message to the recognizer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from selavpr_ros.settings import ImageSettings, Settings
 
 
 class _Finish:
-    """Stands where the recognizer does and notes when an image reaches it."""
+    """Takes the place of the recognizer, and notes when an image reaches it."""
 
     def __init__(self) -> None:
         self.settings = Settings()
@@ -45,10 +45,13 @@ def _serialized_image(height: int, width: int, stamp_ns: int) -> bytes:
 
 
 def measure_overheads_ms(height: int = 480, width: int = 640, count: int = 100) -> list[float]:
-    """Milliseconds of each of `count` rgb8 images.
+    """Measure the node's own time for each of `count` rgb8 images, in milliseconds.
 
-    They include what rclpy does to make a Python message of the bytes that DDS delivers, the
-    callback, the change of threads and the decoding; not the transport and not the model.
+    It includes making a Python message of the bytes that DDS delivers, the change of threads and
+    the decoding, but neither transport nor model.
+
+    Raises:
+        TimeoutError: the worker did not hand an image over within 10 s.
     """
     finish = _Finish()
     worker = InferenceWorker(
@@ -74,5 +77,5 @@ def measure_overheads_ms(height: int = 480, width: int = 640, count: int = 100) 
 
 
 def measure_overhead_ms() -> float:
-    """Median milliseconds for a 640x480 rgb8 image."""
+    """The median of `measure_overheads_ms` for a 640x480 image."""
     return statistics.median(measure_overheads_ms())

@@ -1,4 +1,4 @@
-"""The settings as ROS parameters: declared, read, refused with a sentence."""
+"""The settings as ROS parameters: declared, checked and read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from selavpr_ros.errors import SettingError
-from selavpr_ros.settings import AUTOSTART as AUTOSTART  # a parameter that the node asks for
+from selavpr_ros.settings import AUTOSTART as AUTOSTART  # re-exported: the node reads it
 from selavpr_ros.settings import (
     FOREIGN,
     NO_LIMIT,
@@ -42,7 +42,7 @@ def _constraints(info: SettingInfo) -> str:
 def make_descriptor(info: SettingInfo, *, with_range: bool = True) -> ParameterDescriptor:
     """Description, range and constraints of a setting.
 
-    Types are checked here and not by rclpy, so that `2` serves where `2.0` is meant. `read_only`
+    Types are checked by `SettingInfo.check`, not by rclpy: `2` may stand for `2.0`. `read_only`
     is never set: it would forbid a new value even to an unconfigured node.
     """
     return ParameterDescriptor(
@@ -66,11 +66,11 @@ def _plain(value: Value) -> Any:
 def declare(node: Node) -> list[str]:
     """Declare all settings on a node made with automatically_declare_parameters_from_overrides.
 
-    A value out of its range is declared, too (rclpy alone would refuse to make the node), so
-    that `read` can refuse it with a sentence and the user can set another one.
+    A value out of its range is declared without that range, since rclpy would refuse to make the
+    node; `read` then says what is wrong, and the user can set another value.
 
     Returns:
-        Names given by the user that are none of a setting.
+        Names that the user gave, but that are not settings.
     """
     infos = [AUTOSTART, *describe()]
     for info in infos:
@@ -95,7 +95,7 @@ def read(node: Node) -> Settings:
 
 
 def tighten(node: Node) -> None:
-    """Give every parameter its range, once all values are known to be inside."""
+    """Give every parameter its range; all values have to be inside."""
     for info in describe():
         node.set_descriptor(info.name, make_descriptor(info))
 

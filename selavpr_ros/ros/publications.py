@@ -23,14 +23,14 @@ from selavpr_ros.ros.markers import MapMarkers
 
 
 def reliable(depth: int, *, latched: bool = False) -> QoSProfile:
-    """Reliable, keep last; `latched` keeps the last messages for late subscribers."""
+    """Reliable QoS of a queue; `latched` keeps the last messages for late subscribers."""
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
     return QoSProfile(
         depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=durability)
 
 
 class Publications:
-    """The publishers of results; made when the node is configured, gone when it is cleaned up."""
+    """The publishers of results; they exist while the node is configured."""
 
     def __init__(self, node: Node, model_id: str) -> None:
         self._node = node
@@ -50,7 +50,7 @@ class Publications:
         self._markers = publisher(MarkerArray, '~/markers', reliable(1, latched=True))
 
     def publish(self, recognition: Recognition, origin: Origin, now_ns: int) -> None:
-        """Send one image's results; the candidates come last, when all else is on its way."""
+        """Publish the results of one image, the candidates last."""
         if recognition.keyframe:
             self._keyframes.publish(keyframe_message(
                 recognition.keyframe, origin.header, origin.pose_frame, origin.covariance,
@@ -70,13 +70,13 @@ class Publications:
                 PoseWithCovarianceStamped(header=message.header, pose=message.pose))
 
     def publish_markers(self, session: SessionId) -> None:
-        """Send the running session's picture if it changed."""
+        """Publish the markers of the running session if they changed."""
         message = self._map_markers.take_message(session)
         if message:
             self._markers.publish(message)
 
     def destroy(self) -> None:
-        """Take the topics off the graph."""
+        """Destroy the publishers."""
         for publisher in (self._candidates, self._closures, self._keyframes, self._markers,
                           self._relocalizations, self._poses):
             self._node.destroy_publisher(publisher)

@@ -1,4 +1,4 @@
-"""The action ~/relocalize, and a service that answers after its outcome."""
+"""The action ~/relocalize, and ~/trigger_relocalization, which does the same as a service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUCCEEDED, CANCELED, ABORTED = 'succeeded', 'canceled', 'aborted'
 
 
 class _Search:
-    """One running request; the worker tells it of every query."""
+    """One running request; the worker hands every query to it."""
 
     def __init__(self, goal: Relocalize.Goal, executor: Any) -> None:
         self.max_frames = goal.max_frames
@@ -39,7 +39,7 @@ class _Search:
         self.outcome = Future()
 
     def end(self, how: str, message: str, relocalization: Relocalization | None = None) -> None:
-        """Tell who waits; the first end counts."""
+        """Set the outcome, unless there is one already."""
         if not self.outcome.done():
             result = Relocalize.Result(message=message)
             if relocalization:
@@ -48,7 +48,7 @@ class _Search:
             self._executor.wake()
 
     def add(self, recognition: Recognition, origin: Origin) -> None:
-        """Take note of a query."""
+        """Update the feedback with a query; it may be the end of the search."""
         feedback, found = self.feedback, recognition.relocalization
         feedback.frames += 1
         if recognition.candidates:
@@ -64,12 +64,12 @@ class _Search:
 
 
 class RelocalizeServer:
-    """Lets others wait until the robot knows where it is; one at a time.
+    """Searches for the robot's place in other sessions on request; one request at a time.
 
     Args:
         node: offers action and service.
-        recognizer: looks for places; the map of other sessions is its map.
-        lock: held by whoever works with the recognizer.
+        recognizer: recognises places; its map holds the other sessions.
+        lock: guards the recognizer and its map.
     """
 
     def __init__(self, node: Node, recognizer: PlaceRecognizer, lock: threading.Lock) -> None:
@@ -80,24 +80,24 @@ class RelocalizeServer:
         self._server = ActionServer(
             node, Relocalize, '~/relocalize', self._execute, goal_callback=self._on_goal,
             cancel_callback=lambda _: CancelResponse.ACCEPT)
-        # In a group of its own: what waits for its answer must not hold up the images.
+        # In a group of its own: a service that waits must not hold up the images.
         self._trigger = node.create_service(
             Trigger, '~/trigger_relocalization', self._on_trigger,
             callback_group=ReentrantCallbackGroup())
 
     def destroy(self) -> None:
-        """End what runs, and take both off the graph."""
+        """Abort the running request, and destroy action and service."""
         self.stop('the node is cleaned up')
         self._server.destroy()
         self._node.destroy_service(self._trigger)
 
     def stop(self, why: str) -> None:
-        """End what runs."""
+        """Abort the running request, if there is one."""
         if self._search:
             self._search.end(ABORTED, why)
 
     def add(self, recognition: Recognition, origin: Origin) -> None:
-        """Tell of a query; called by the worker."""
+        """Hand a query to the running request; called by the worker."""
         search, handle = self._search, self._goal_handle
         if search is None:
             return
@@ -109,13 +109,13 @@ class RelocalizeServer:
             handle.publish_feedback(search.feedback)
 
     def narrow(self, context: Context) -> Context:
-        """While a request runs, look at other sessions alone, and where its hint says."""
+        """While a request runs, restrict the search to other sessions and to its hint."""
         search = self._search
         if search is None or not search.is_begun:
             return context
         return replace(context, hint=search.hint, only_other_sessions=True)
 
-    # ---- who asks ------------------------------------------------------------------------------
+    # ---- requests ------------------------------------------------------------------------------
 
     def _why_not(self) -> str:
         if not self.is_active:
@@ -168,7 +168,7 @@ class RelocalizeServer:
             self._search = None
 
     def _begin(self, goal: Relocalize.Goal, search: _Search) -> str:
-        """Start from nothing, or from a hint; the answer is why that is impossible, or empty."""
+        """Start from nothing, or from a hint; returns why that is impossible, or nothing."""
         with self._lock:
             recognizer = self._recognizer
             if not recognizer.keyframe_map.has_other_sessions(recognizer.session):

@@ -1,4 +1,4 @@
-"""What the node has seen and done: counters and times, shared by its two threads."""
+"""Counters and times of the node, shared by its two threads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from selavpr_ros.decision.gates import name_outcome
 from selavpr_ros.errors import DescriptorError, ImageError, PoseError, StampError
 from selavpr_ros.place_recognizer import Recognition
 
-WINDOW = 200  # the newest times that percentiles and rates are made of
-# An error of one kind is logged again after so long, and is no longer news for the diagnostics.
+WINDOW = 200  # how many of the newest samples percentiles and rates are made of
+# After so many seconds an error is logged again, and the last one leaves the findings.
 REPEAT_S = 10.0
 
 ERROR_KINDS = {
@@ -26,7 +26,7 @@ INTERNAL_ERROR = 'internal error'
 
 @dataclass(frozen=True)
 class Failures:
-    """All errors of one kind: their number, and the words and the time of the last one."""
+    """All errors of one kind: number, text and time of the last one, time of the last log."""
 
     count: int
     last: str
@@ -36,15 +36,16 @@ class Failures:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The statistics at one moment; times that nothing is known of are NaN.
+    """The statistics at one moment; unknown times are NaN.
 
     Attributes:
-        now_s: of this moment.
+        now_s: this moment, by the clock of the `Statistics`.
         counts: received, processed, dropped, not_due, without_pose, keyframes, ...
         verdicts: queries by 'ACCEPTED' or by the reason why none of their candidates was.
-        failures: by kind.
-        seconds_since_image, seconds_since_accept: since the last one came.
-        image_age_s: of the newest image when it came, by the node's clock.
+        failures: errors by kind.
+        seconds_since_image: seconds since the last image was received.
+        seconds_since_accept: seconds since the last loop closure.
+        image_age_s: age of the newest image at its receipt, by the node's clock.
         image_rate: images received per second.
         latency_p50_ms, latency_p95_ms: from receipt to published candidates.
         age_p95_ms: from the stamp to published candidates, by the node's clock.
@@ -64,24 +65,24 @@ class Snapshot:
 
     @property
     def news(self) -> dict[str, Failures]:
-        """The kinds of errors that came in the last seconds."""
+        """The kinds of errors of which one came in the last REPEAT_S seconds."""
         return {kind: failures for kind, failures in self.failures.items()
                 if self.now_s - failures.last_s < REPEAT_S}
 
 
 def error_kind(error: Exception) -> str:
-    """Which of the counted kinds an error is."""
+    """The kind under which an error is counted."""
     kinds = (name for kind, name in ERROR_KINDS.items() if isinstance(error, kind))
     return next(kinds, INTERNAL_ERROR)
 
 
 def percentile(values: deque[float], percent: float) -> float:
-    """Percentile of the values, NaN of none."""
+    """Percentile of the values; NaN if there are none."""
     return float(np.percentile(values, percent)) if values else float('nan')
 
 
 def rate(times_s: deque[float]) -> float:
-    """Events per second, NaN of fewer than two."""
+    """Events per second; NaN for fewer than two."""
     if len(times_s) < 2:
         return float('nan')
     return (len(times_s) - 1) / max(times_s[-1] - times_s[0], 1e-9)
@@ -107,14 +108,14 @@ class Statistics:
             self._counts[name] += number
 
     def image_received(self, age_s: float) -> None:
-        """Count an image that had some age when it came, and note its time."""
+        """Count an image, and note its time and its age in seconds at its receipt."""
         with self._lock:
             self._counts['received'] += 1
             self._image_age_s = age_s
             self._image_times_s.append(self._now_s())
 
     def failed(self, kind: str, text: str) -> bool:
-        """Count an error; tells whether it is worth a line in the log."""
+        """Count an error; returns whether it is to be logged: one of a kind every REPEAT_S."""
         with self._lock:
             now_s = self._now_s()
             before = self._failures.get(kind, Failures(0, '', now_s, -np.inf))
@@ -140,7 +141,7 @@ class Statistics:
                 self._counts['keyframes_with_pose'] += keyframe.pose is not None
 
     def snapshot(self) -> Snapshot:
-        """A copy that stays as it is."""
+        """A copy of the present figures."""
         with self._lock:
             now_s = self._now_s()
             last_image_s = self._image_times_s[-1] if self._image_times_s else float('nan')

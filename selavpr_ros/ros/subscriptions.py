@@ -30,8 +30,8 @@ def _type_name(kind: type) -> str:
 class Subscriptions:
     """The subscriptions of an active node.
 
-    Compressed images come on the topic `image` with '/compressed' behind, whatever `image` is
-    remapped to, as image_transport has it.
+    Compressed images come on the resolved name of `image` followed by '/compressed', as with
+    image_transport.
     """
 
     def __init__(
@@ -67,19 +67,19 @@ class Subscriptions:
             kind, topic, callback, qos, qos_overriding_options=overrides)
 
     def destroy(self) -> None:
-        """Stop listening."""
+        """Destroy the subscriptions."""
         for subscription in (self._image, self._odometry, *self._others):
             if subscription:
                 self._node.destroy_subscription(subscription)
 
     @property
     def image(self) -> Subscribed:
-        """Who publishes the images."""
+        """The image topic with its publishers."""
         return self._look_up(self._image)
 
     @property
     def odometry(self) -> Subscribed | None:
-        """Who publishes the odometry; None if it is not subscribed."""
+        """The odometry topic with its publishers; None if it is not subscribed."""
         return self._look_up(self._odometry) if self._odometry else None
 
     def _look_up(self, subscription: Any) -> Subscribed:

@@ -11,9 +11,9 @@ import os
 def main(arguments: list[str] | None = None) -> None:
     """Run the node until it is interrupted (SIGINT, SIGTERM)."""
     # A robot's cores are shared. By default torch's threads spin long while they wait for each
-    # other, which makes the model several times slower where other programs want the cores, too;
-    # not to spin at all makes it half as fast where nobody does. The OpenMP library looks at this
-    # once, when torch is imported.
+    # other, which makes the model several times slower when other programs need the cores, too;
+    # without any spinning it is half as fast on idle cores. The OpenMP library reads this once,
+    # when torch is imported.
     os.environ.setdefault('GOMP_SPINCOUNT', '100000')
     import rclpy
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception:
-        if rclpy.ok():  # else it was interrupted at an awkward moment
+        if rclpy.ok():  # errors of a shutdown are expected
             raise
     finally:
         if node:

@@ -1,4 +1,4 @@
-"""The one thread that decodes and recognises; the executor only leaves messages with it."""
+"""The thread that decodes and recognises; the executor only hands messages over to it."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from selavpr_ros.ros.mailbox import Mailbox
 from selavpr_ros.ros.odometry import OdometryInbox
 from selavpr_ros.ros.statistics import INTERNAL_ERROR, Statistics, error_kind
 
-# Ages outside say that the stamps come from another clock: a recording that is played without
-# /clock, or computers whose clocks differ. Then an age tells nothing.
+# An age outside this range means that the stamps come from another clock: a recording that is
+# played without /clock, or computers whose clocks differ. Such an age says nothing about delays.
 PLAUSIBLE_AGE_S = (-1.0, 60.0)
 OLD_IMAGE = 'old image'
-# Stamps that are remembered until the worker has time to judge them: minutes of a fast camera.
+# Stamps of replaced images that wait to be counted: minutes of a fast camera.
 MAX_LOST = 10_000
-# A model may be slow; a thread that is left behind would crash the interpreter's end.
+# A slow model needs time for its last image; a thread that still runs would crash Python at exit.
 STOP_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """An image message and when it came.
+    """An image message and the time of its receipt.
 
     Attributes:
         message: sensor_msgs Image or CompressedImage.
-        stamp_ns: of the image.
-        received_s: by time.monotonic().
-        age_s: how old it was then, by the node's clock.
+        stamp_ns: header stamp.
+        received_s: time of receipt, by time.monotonic().
+        age_s: time from the stamp to the receipt, by the node's clock.
     """
 
     message: Any
@@ -49,7 +49,7 @@ class Arrival:
 
     @property
     def age_is_plausible(self) -> bool:
-        """Whether stamp and node go by the same clock."""
+        """Whether stamp and node seem to go by the same clock."""
         return PLAUSIBLE_AGE_S[0] <= self.age_s <= PLAUSIBLE_AGE_S[1]
 
 
@@ -58,20 +58,20 @@ Show = Callable[[Arrival, Recognition, np.ndarray], None]
 
 
 class InferenceWorker:
-    """Takes the newest image, finds its pose, recognises, hands the result over.
+    """Takes the newest image, finds its pose, recognises it, and hands the result over.
 
     Args:
-        recognizer: used by this thread alone; its settings may be replaced meanwhile.
-        read: image message -> (H,W,3) uint8 RGB, or ImageError.
-        odometry: where the poses come from; None for images without poses.
-        statistics: counts everything.
-        camera: its calibration and depth images, where geometry wants them.
+        recognizer: recognises the images; its settings may be replaced at any time.
+        read: turns an image message into (H, W, 3) uint8 RGB, or raises ImageError.
+        odometry: source of the poses; None for images without poses.
+        statistics: counts images and errors.
         publish: called with each result, in this thread, before the keyframe is written.
-        show: called after it, with the image, too; never raises.
-        lock: held while the recognizer works, and by whoever else changes it or its map.
+        camera: source of the calibration and the depth images for geometry.
+        lock: guards the recognizer and its map; held while an image is recognised.
         log_warning, log_error: called with a text, in any thread.
-        narrow: adds to an image's context where the robot may be, if anybody said so.
-        alive: False means that ROS is shutting down and errors are no news.
+        narrow: restricts an image's context to the search of a relocalization request.
+        alive: whether ROS still runs; if not, an unexpected error ends the thread silently.
+        show: called with result and image after the keyframe is written; must not raise.
     """
 
     def __init__(
@@ -98,17 +98,17 @@ class InferenceWorker:
         self._thread = threading.Thread(target=self._run, name='vpr inference', daemon=True)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish the image at hand and end; a worker cannot be started again."""
+        """Finish the current image and end; a worker cannot be started again."""
         self._mailbox.close()
         if self._thread.is_alive():
             self._thread.join(STOP_TIMEOUT_S)
 
     def offer(self, arrival: Arrival) -> None:
-        """Leave an image; it replaces the one that the worker had no time for."""
+        """Hand over an image, unless it is too old; it replaces one that still waits."""
         self._statistics.image_received(arrival.age_s)
         max_age_s = self._recognizer.settings.image.max_age
         if max_age_s and arrival.age_is_plausible and arrival.age_s > max_age_s:
@@ -121,7 +121,7 @@ class InferenceWorker:
             self._lost_ns.append(lost.stamp_ns)
 
     def report(self, kind: str, text: str) -> None:
-        """Count an error of an input, and log it unless it repeats itself."""
+        """Count an error of an input, and log it unless one of its kind was just logged."""
         if self._statistics.failed(kind, text):
             self._log_warning(f'{kind}: {text}')
 
@@ -138,14 +138,14 @@ class InferenceWorker:
                 self._report_bug(error)
 
     def _count_lost(self) -> None:
-        """Of the images that were replaced, those that were due are dropped ones."""
+        """Count replaced images: those that were due as dropped, the others as not due."""
         while self._lost_ns:
             due = self._recognizer.is_due(self._lost_ns.popleft())
             self._statistics.count('dropped' if due else 'not_due')
 
     def _process(self, arrival: Arrival) -> None:
         stamp_ns = arrival.stamp_ns
-        # Without a pose the question is cheap; only an image in time is worth waiting.
+        # Odometry is waited for only if the image is due by its stamp alone.
         if not self._recognizer.is_due(stamp_ns):
             self._statistics.count('not_due')
             return
@@ -189,5 +189,5 @@ class InferenceWorker:
 
 
 def milliseconds_since(start_s: float) -> float:
-    """Milliseconds since a moment of time.monotonic()."""
+    """Milliseconds since `start_s`, a time of time.monotonic()."""
     return (time.monotonic() - start_s) * 1e3

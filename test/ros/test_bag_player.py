@@ -63,7 +63,7 @@ def test_the_recordings_time_is_told_and_kept(bag, ear):
 
 @pytest.mark.parametrize(('topics', 'words'), [
     (['/other'], 'no topic /other in .*; there are /camera/image_raw, /odom'),
-    (['/odom'], 'nobody listens to any of /odom'),
+    (['/odom'], 'no subscriber to any of /odom'),
 ])
 def test_errors_name_the_topics(bag, ear, topics, words):
     with pytest.raises(BagError, match=words):

@@ -150,7 +150,7 @@ def test_what_is_not_known_is_said():
     found = describe(Candidate(match, Decision.REJECT_NEW_PLACE, 0.25, 0.3))
     assert found == {
         'similarity': '0.500', 'mutual matches': 'not compared', 'overlap': 'not known',
-        'inliers': 'not looked at', 'this view': '0.3 x', 'probability': '0.250'}
+        'inliers': 'not computed', 'this view': '0.3 x', 'probability': '0.250'}
 
 
 def written(picture, area):
