@@ -1,4 +1,4 @@
-"""Reads images and poses of a rosbag2 (sqlite3 or mcap) without any ROS."""
+"""Reads images and poses of a rosbag2 (sqlite3 or mcap) without ROS."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ POSE_TYPES = (
     ODOMETRY_TYPE, 'geometry_msgs/msg/PoseStamped', 'geometry_msgs/msg/PoseWithCovarianceStamped')
 STORAGE_SUFFIXES = ('.db3', '.mcap')
 
-# The definitions of these few types have not changed since ROS 2 began, and bags of Humble in
-# sqlite3 bring none along.
+# The definitions of these few types have not changed since ROS 2 began, and sqlite3 bags of Humble
+# do not contain any.
 _TYPES = get_typestore(Stores.ROS2_HUMBLE)
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def _storage_files(path: Path) -> list[Path]:
     if not path.exists():
         raise BagError(f'{path} does not exist')
     if path.is_file() and path.suffix == '.bag':
-        raise BagError(f'{path} is a file, so a bag of ROS 1: convert it with rosbags-convert')
+        raise BagError(f'{path} is a bag of ROS 1: convert it with rosbags-convert')
     if path.is_file() or (path / 'metadata.yaml').is_file():
         return [path]
     files = sorted(file for file in path.iterdir() if file.suffix in STORAGE_SUFFIXES)
@@ -85,12 +85,12 @@ def pose_of(message: Any) -> Pose:
 class Bag:
     """A rosbag2, opened for reading: a folder, or one of its .db3 or .mcap files.
 
-    Use it in a `with` statement, whose entry opens the bag and raises BagError with a reason
-    where that fails.
+    Use it in a `with` statement: entering it opens the bag, and raises BagError with a reason if
+    that fails.
 
     Attributes:
-        path: of the bag.
-        skipped: how many messages were left out, by reason; `images` and `poses` count up.
+        path: path of the bag.
+        skipped: number of messages left out so far while reading, by reason.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -105,7 +105,7 @@ class Bag:
                 self._readers.append(self._open.enter_context(Reader(file)))
         except BagError:
             raise
-        except Exception as error:  # what a parser raises on foreign bytes is without limit
+        except Exception as error:  # a parser may raise anything on foreign bytes
             self._open.close()
             raise BagError(f'{self.path} cannot be read as a rosbag2: {_reason(error)}') from error
         return self
@@ -136,7 +136,7 @@ class Bag:
         return [topic for topic in self.topics() if topic.type == CAMERA_INFO_TYPE]
 
     def pose_topics(self) -> list[Topic]:
-        """The topics that tell a pose, by name."""
+        """The topics with poses, by name."""
         return [topic for topic in self.topics() if topic.type in POSE_TYPES]
 
     def images(self, topic: str) -> Iterator[tuple[int, Any]]:

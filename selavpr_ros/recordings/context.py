@@ -1,4 +1,4 @@
-"""What a bag tells of its images besides pixels and poses, as the node hears it live."""
+"""What a bag tells of its images besides pixels and poses; the node receives the same live."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class RecordedContext:
     """The calibration of a bag's camera, its depth images and the name of its odometry frame.
 
     Args:
-        bag: open, and read along with the images.
-        sources: its topics; without `depth` none is read.
-        settings: of the recogniser.
+        bag: an open bag; depth is read along with the images.
+        sources: its topics; without `depth`, no depth images are read.
+        settings: the settings of the recogniser.
     """
 
     def __init__(self, bag: Bag, sources: Sources, settings: Settings) -> None:
@@ -42,7 +42,7 @@ class RecordedContext:
         self._depth: deque[tuple[int, Any]] = deque(maxlen=DEPTH_KEPT)
 
     def at(self, stamp_ns: int) -> Context:
-        """Context of the image with this stamp; stamps increase.
+        """Context of the image with this stamp; stamps have to increase.
 
         Raises:
             ImageError: its depth image cannot be decoded.
@@ -57,7 +57,7 @@ class RecordedContext:
 
 
 def _read_camera(bag: Bag, sources: Sources, settings: Settings) -> Camera | None:
-    # The calibration is that of the image as it comes, not of a turned one.
+    # A calibration holds for the image as it comes, not for a rotated one.
     if (sources.camera_info is None or settings.image.rotate_deg
             or settings.verify.geometry == 'none'):
         return None

@@ -1,4 +1,4 @@
-"""Which images show the same place: from true poses, or from pairs that people have marked."""
+"""Which images show the same place, from true poses or from marked pairs."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from selavpr_ros.errors import GroundTruthError, PoseError
 from selavpr_ros.pose import SAME_PLACE_M, SAME_PLACE_RAD, Pose
 from selavpr_ros.recordings.pose_track import PoseTrack, StampedPose
 
-# True poses are made afterwards, often one an image only.
+# True poses are often computed afterwards, only one per image.
 MAX_GAP_S = 1.0
 
 
 @dataclass(frozen=True)
 class SamePlace:
-    """What counts as the same place; `str` tells it in words.
+    """What counts as the same place; `str` says it in words.
 
     Attributes:
         radius_m: largest distance between two positions; None where positions do not count.
         heading_deg: largest angle between two orientations; None where these do not count.
-        frames: largest difference of the numbers of two frames, of walks along one way.
-        is_marked: only pairs that somebody has marked.
-        excluded: in a recording that is compared with itself, so many images beside the query
-            are not asked; None where it is compared with another one, or all images are asked.
+        frames: largest difference of two frame numbers, for two walks along one way.
+        is_marked: whether only marked pairs count.
+        excluded: how many images beside the query are left out, in a recording that is compared
+            with itself; None where it is compared with another one, or nothing is left out.
     """
 
     radius_m: float | None = None
@@ -53,16 +53,16 @@ class SamePlace:
 
 
 class GroundTruth(ABC):
-    """Tells of two images, known by their stamps, whether they show the same place."""
+    """Tells whether two images, named by their stamps, show the same place."""
 
     same_place: SamePlace
 
     @abstractmethod
     def same_places(self, query_ns: int, match_stamps_ns: Sequence[int]) -> list[bool | None]:
-        """Judge one query against many images; None where the truth does not tell."""
+        """Judge one query against many images; None where the truth is unknown."""
 
     def is_same_place(self, query_ns: int, match_ns: int) -> bool | None:
-        """Judge one pair; None where the truth does not tell."""
+        """Judge one pair; None if the truth is unknown."""
         return self.same_places(query_ns, [match_ns])[0]
 
     def pose_at(self, stamp_ns: int) -> Pose | None:
@@ -75,8 +75,8 @@ class PoseTruth(GroundTruth):
 
     Args:
         poses: stamps in ns and true poses, all in one frame.
-        radius_m: of the field's usual definition of a positive.
-        heading_rad: largest angle between the two orientations; pi turns this off.
+        radius_m: largest distance between the two positions.
+        heading_rad: largest angle between the two orientations; pi ignores them.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class PoseTruth(GroundTruth):
         return [bool(n) if k else None for n, k in zip(near, known, strict=True)]
 
     def _row(self, stamp_ns: int) -> np.ndarray:
-        """(7,) position and quaternion, kept for the next time; NaN where unknown."""
+        """(7,) position and quaternion, cached; NaN where unknown."""
         row = self._rows.get(stamp_ns)
         if row is None:
             pose = self.pose_at(stamp_ns)
@@ -113,7 +113,7 @@ class PoseTruth(GroundTruth):
 
 
 class PairTruth(GroundTruth):
-    """The same place: pairs of stamps in ns, in either order; every other pair is not."""
+    """The same place: the given pairs of stamps in ns, in either order, and no others."""
 
     same_place = SamePlace(is_marked=True)
 
@@ -133,7 +133,7 @@ def _tum_pose(line: str) -> StampedPose:
 
 
 def read_tum(path: Path) -> list[StampedPose]:
-    """Read a trajectory in TUM's format: lines of `stamp_s x y z qx qy qz qw`, # for comments.
+    """Read a trajectory in TUM's format: lines `stamp_s x y z qx qy qz qw`, # for comments.
 
     Raises:
         GroundTruthError: the file cannot be read, or a line is not of that form.

@@ -23,13 +23,13 @@ MSLS_POSITION = ('easting', 'northing')
 
 
 def by_number(file: Path) -> list[tuple[str, int]]:
-    """Key of an order in which image_2 comes before image_10."""
+    """Sort key by which image_2 comes before image_10."""
     parts = re.findall(r'([^0-9]*)([0-9]*)', file.name)
     return [(text, int(number or -1)) for text, number in parts]
 
 
 def list_images(folder: Path) -> tuple[Path, ...]:
-    """The images directly in a folder by name, numbers in names by their value.
+    """The images directly in a folder, sorted by name, with numbers in names by their value.
 
     Raises:
         GroundTruthError: there is no such folder, or no image in it.
@@ -40,7 +40,7 @@ def list_images(folder: Path) -> tuple[Path, ...]:
     images = tuple(sorted(files, key=by_number))
     if not images:
         inner = next((f.name for f in sorted(folder.iterdir()) if f.is_dir()), None)
-        advice = f'; give its folder {inner}?' if inner else ''
+        advice = f'; did you mean its folder {inner}?' if inner else ''
         raise GroundTruthError(
             f'{folder} has no image in it ({", ".join(sorted(SUFFIXES))}){advice}')
     return images
@@ -62,15 +62,15 @@ def _read_lines(path: Path) -> list[list[str]]:
 
 
 def read_table(path: Path, columns: Sequence[str], optional: int = 0) -> Iterator[dict[str, str]]:
-    """Rows of a CSV file by column, with the number of the line as 'line'.
+    """Rows of a CSV file as column -> cell, with the number of the line as 'line'.
 
     Args:
-        path: a file with a header, or without one if its columns are in this order.
-        columns: what it has to have; others are ignored.
-        optional: so many of the last columns may be missing.
+        path: a file with a header, or without one if it has these columns in this order.
+        columns: columns to read; others are ignored.
+        optional: how many of the last columns may be missing.
 
     Raises:
-        GroundTruthError: the file cannot be read, has no rows, or not these columns.
+        GroundTruthError: the file cannot be read, has no rows, or lacks a column.
     """
     lines = _read_lines(path)
     header = list(columns)
@@ -95,7 +95,7 @@ def read_table(path: Path, columns: Sequence[str], optional: int = 0) -> Iterato
 def _read_numbers(
     path: Path, row: dict[str, str], columns: Sequence[str], may_be_unknown: bool = False
 ) -> list[float]:
-    """Finite numbers; NaN of an empty cell or 'nan', if that may be."""
+    """The finite numbers of a row; NaN for an empty cell or 'nan' if it `may_be_unknown`."""
     texts = [row.get(column, '') for column in columns]
     unknown = ('', 'nan') if may_be_unknown else ()
     if not all(_is_number(text) or text.lower() in unknown for text in texts):
@@ -107,13 +107,13 @@ def _read_numbers(
 def read_poses(
     path: Path, *, may_be_unknown: bool = False
 ) -> Iterator[tuple[int, str, np.ndarray]]:
-    """Rows of a table of poses: number of the line, image as it is named there, and its pose.
+    """Rows of a table of poses: number of the line, name of the image, and its pose.
 
-    A pose is (3,) x_m, y_m, yaw_rad. The yaw is NaN where its column is missing, and all of them
-    may be NaN, or empty, if they `may_be_unknown`.
+    A pose is (3,): x_m, y_m, yaw_rad. The yaw is NaN where its column is missing. If numbers
+    `may_be_unknown`, any of them may be NaN or empty.
 
     Raises:
-        GroundTruthError: as of `read_table`, or a cell is no number.
+        GroundTruthError: as for `read_table`, or a cell is not a number.
     """
     for row in read_table(path, POSE_COLUMNS, optional=1):
         columns = [column for column in POSE_COLUMNS[1:] if column in row]
@@ -122,7 +122,7 @@ def read_poses(
 
 
 def position_in_name(file: Path) -> tuple[float, float] | None:
-    """Metres east and north that a name of the published sets tells: '@utm_east@utm_north@...'."""
+    """Metres east and north from a name '@utm_east@utm_north@...' of published sets, or None."""
     cells = file.name.split('@')[1:3]
     if len(cells) < 2 or not all(map(_is_number, cells)):
         return None
@@ -134,10 +134,10 @@ class PlacedImages:
     """Images and where they were taken.
 
     Attributes:
-        files: N images in order of recording.
+        files: N images in order.
         positions_m: (N, 2) x and y.
-        yaw_rad: (N,) heading, or None where it is not known.
-        is_published: whether the positions are those in names of files.
+        yaw_rad: (N,) headings, or None if any of them is unknown.
+        is_published: whether this is a published data set: positions in names of files, or MSLS.
     """
 
     files: tuple[Path, ...]
@@ -197,7 +197,7 @@ def _rows_by_key(path: Path, columns: Sequence[str]) -> dict[str, dict[str, str]
 
 
 def _kept_keys(folder: Path) -> set[str]:
-    """Images that the published protocol compares: no panoramas, and of the subtask 'all'."""
+    """Keys that the published protocol compares: no panoramas, and in the subtask 'all'."""
     raw = _rows_by_key(folder / 'raw.csv', ('pano',))
     kept = {key for key, row in raw.items() if row['pano'].lower() == 'false'}
     subtasks = folder / 'subtask_index.csv'

@@ -18,7 +18,7 @@ NO_SETTINGS = (AUTOSTART.name, *FOREIGN)
 
 
 def _sections(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """All `ros__parameters` with the last part of the node name that they are for."""
+    """All `ros__parameters` sections, each with the last part of its node's name."""
     if not isinstance(tree, Mapping):
         return
     for key, branch in tree.items():
@@ -40,11 +40,11 @@ def _dotted(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, An
 def read_params(path: Path) -> dict[str, Any]:
     """Read the node's parameters by dotted name from a ROS parameter file.
 
-    Sections for all nodes (`/**`) and for a node named vpr count, the latter's values win;
-    sections of other nodes are left alone.
+    Sections for all nodes (`/**`) and for a node named vpr are read, and values of the latter win.
+    Sections of other nodes are ignored.
 
     Raises:
-        SettingError: the file cannot be read, is no such file, or has no section for the node.
+        SettingError: the file cannot be read or parsed, or has no section for the node.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding='utf-8'))
@@ -65,7 +65,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """Turn 'index.top_k=5' into a name and a value, which is read as yaml.
 
     Raises:
-        SettingError: there is no '=', or the value is no yaml.
+        SettingError: there is no '=', or the value is not valid YAML.
     """
     name, equals, value = text.partition('=')
     if not equals:
@@ -82,7 +82,7 @@ def collect_settings(
     """Settings from a parameter file, then assignments, then overrides; the rest are defaults.
 
     Raises:
-        SettingError: something cannot be read, is unknown or out of range.
+        SettingError: the file cannot be read, or a setting is unknown or out of range.
     """
     values = read_params(params) if params else {}
     return make_settings({**values, **dict(map(parse_assignment, assignments)), **overrides})

@@ -1,4 +1,4 @@
-"""All poses of a recording at once, asked for the pose at a stamp."""
+"""All poses of a recording, interpolated at any stamp."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def _split_at_jumps(poses: list[StampedPose]) -> list[list[StampedPose]]:
-    """Stretches of one time line each: a recording may hold a simulation that was reset."""
+    """Split poses where stamps jump back: a recorded simulation may have been reset."""
     jumps = [
         i for i, (before, after) in enumerate(pairwise(poses), start=1)
         if before[0] - after[0] > TIME_JUMP_NS
@@ -24,14 +24,14 @@ def _split_at_jumps(poses: list[StampedPose]) -> list[list[StampedPose]]:
 
 
 class PoseTrack:
-    """The poses of a whole recording: what the live node knows when it has waited for odometry.
+    """The poses of a whole recording, as the live node knows them after waiting for odometry.
 
-    Poses that came slightly out of order are sorted in. Where the stamps jump back by more than
-    a second, a later stretch that knows the stamp goes before an earlier one.
+    Poses slightly out of order are sorted. Where stamps jump back by more than a second, another
+    stretch begins; of several stretches that cover a stamp, the latest counts.
 
     Args:
         poses: stamp in ns and pose.
-        max_gap_s: over a longer hole nothing is interpolated.
+        max_gap_s: gaps longer than this are not interpolated.
     """
 
     def __init__(self, poses: Iterable[StampedPose] = (), max_gap_s: float = 0.5) -> None:
@@ -48,6 +48,6 @@ class PoseTrack:
         return buffer
 
     def at(self, stamp_ns: int) -> Pose | None:
-        """The interpolated pose, or None outside the recording and inside its holes."""
+        """The interpolated pose, or None outside the recording and inside its gaps."""
         poses = (buffer.interpolate(stamp_ns) for buffer in self._buffers)
         return next((pose for pose in poses if pose is not None), None)

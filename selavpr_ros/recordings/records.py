@@ -1,4 +1,4 @@
-"""What a run leaves behind, as plain records.
+"""The results of a run as plain records.
 
 A replay fills them from the PlaceRecognizer (`Run.add`), a listener on the node's topics from
 messages; metrics, tables and pictures are made from them alone.
@@ -31,7 +31,7 @@ class KeyframeRecord:
 
 
 def _of(compute: Callable[[Candidate], float]) -> dict[str, Any]:
-    """Metadata of a number that speaks for or against a candidate: how it is computed."""
+    """Metadata of a field of evidence: how it is computed from a candidate."""
     return {'compute': compute}
 
 
@@ -39,8 +39,8 @@ def _of(compute: Callable[[Candidate], float]) -> dict[str, Any]:
 class CandidateRecord:
     """One judged candidate of a query.
 
-    Every number is a field of selavpr_msgs/PlaceMatch, whose file says what it is, and a column of
-    candidates.csv; all three have one name.
+    Every number is a field of selavpr_msgs/PlaceMatch, which describes it, and a column of
+    candidates.csv, under the same name.
     """
 
     match_id: KeyframeId
@@ -69,12 +69,12 @@ EVIDENCE = tuple(_COMPUTE)
 
 
 def evidence_of(candidate: Candidate) -> dict[str, Any]:
-    """The numbers that speak for or against a candidate, by the names in EVIDENCE."""
+    """The evidence for or against a candidate as numbers, by the names in EVIDENCE."""
     return {name: compute(candidate) for name, compute in _COMPUTE.items()}
 
 
 def record(candidate: Candidate) -> CandidateRecord:
-    """What a run keeps of a candidate."""
+    """The record of a candidate."""
     keyframe = candidate.match.keyframe
     return CandidateRecord(keyframe.id, keyframe.stamp_ns, decision=candidate.decision,
                            **evidence_of(candidate))
@@ -85,11 +85,11 @@ class QueryRecord:
     """One processed image.
 
     Attributes:
-        stamp_ns: of the image.
-        candidates: best first.
-        keyframe_id: of the keyframe it became, or None.
-        pose: in the odometry frame, or None.
-        searched: how many keyframes, from the oldest on, it was compared with; None if unknown.
+        stamp_ns: stamp of the image.
+        candidates: all candidates, best first.
+        keyframe_id: id of the keyframe that the query became, or None.
+        pose: pose in the odometry frame, or None.
+        searched: with how many keyframes, the oldest ones, it was compared; None if unknown.
         stage_ms: milliseconds of each of place_recognizer.STAGES; empty if unknown.
         global_descriptor: (D,) float32, or None.
     """
@@ -111,16 +111,16 @@ class QueryRecord:
 
 @dataclass
 class Run:
-    """Everything that one run has told.
+    """Everything that is recorded of one run.
 
     Attributes:
-        model_id: of the model.
-        queries, keyframes: in the order of time.
-        images: how many came in; most are no queries, because of `query.max_rate`.
-        skipped: images and other messages that could not be used, by reason.
+        model_id: id of the model.
+        queries, keyframes: records in the order of time.
+        images: number of images that came in; most are not queries, because of `query.max_rate`.
+        skipped: number of images and other messages that could not be used, by reason.
         map_nbytes: bytes of the keyframe map.
-        knows_poses: whether the poses of all queries were told; the node tells those of its
-            keyframes alone.
+        knows_poses: whether the poses of all queries are known; the node publishes only those of
+            its keyframes.
     """
 
     model_id: str = ''
@@ -147,12 +147,12 @@ class Run:
         return added
 
     def candidates_of(self, stamp_ns: int) -> tuple[CandidateRecord, ...]:
-        """The candidates of a query; none of an unknown one."""
+        """The candidates of a query; empty if it is unknown."""
         at = self._find(stamp_ns)
         return () if at is None else self.queries[at].candidates
 
     def replace_candidates(self, stamp_ns: int, candidates: Iterable[CandidateRecord]) -> None:
-        """Later views changed the candidates of a query; an unknown one is left alone."""
+        """Replace the candidates of a query that later views have changed, if it is known."""
         at = self._find(stamp_ns)
         if at is not None:
             self.queries[at] = replace(self.queries[at], candidates=tuple(candidates))

@@ -1,4 +1,4 @@
-"""Images of a bag through the same PlaceRecognizer that the live node runs."""
+"""Runs the images of a bag through the same PlaceRecognizer as the live node."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def replay(
     images: Iterable[tuple[int, Any]], recognizer: PlaceRecognizer, run: Run,
     odometry: PoseTrack | None = None, context_at: Callable[[int], Context] = _no_context,
 ) -> Iterator[QueryRecord]:
-    """Recognise image by image, and record everything in `run`.
+    """Recognise image after image, and record everything in `run`.
 
     Args:
         images: stamp in ns and message, from `Bag.images`.
         recognizer: decides by `is_due` which images are queries, as in the node.
-        run: gets every query and keyframe; images that cannot be used are counted there.
+        run: gets every query and keyframe, and counts the images that cannot be used.
         odometry: the recording's poses.
-        context_at: what else the recording tells of the image with a stamp in ns.
+        context_at: returns the context of the image with a stamp in ns.
 
     Yields:
         Each query when it is done; `run` is up to date then.

@@ -1,4 +1,4 @@
-"""Which topics of a bag to use, where the user does not say."""
+"""Chooses the topics of a bag that the user does not name."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def _require_poses(bag: Bag, asked: str) -> Topic:
 
 
 def choose_image_topic(bag: Bag, asked: str | None = None) -> Topic:
-    """Take the asked image topic, or the only one that has images.
+    """Choose the named image topic, or the only one that has images.
 
     Raises:
-        BagError: there is no such topic, no image at all, or a choice; the text lists them.
+        BagError: there is no such topic, no image, or more than one topic; the text lists them.
     """
     topics = bag.image_topics()
     if asked is not None:
@@ -63,7 +63,7 @@ def choose_image_topic(bag: Bag, asked: str | None = None) -> Topic:
 
 
 def choose_truth_topic(bag: Bag, asked: str | None = None) -> Topic | None:
-    """Take the asked topic with true poses, or /ground_truth/odom where there is one.
+    """Choose the named topic with true poses, or /ground_truth/odom if there is one.
 
     Raises:
         BagError: there is no such topic; the text lists those with poses.
@@ -76,10 +76,10 @@ def choose_truth_topic(bag: Bag, asked: str | None = None) -> Topic | None:
 def choose_odometry_topic(
     bag: Bag, asked: str | None = None, truth: Topic | None = None
 ) -> Topic | None:
-    """Take the asked odometry, else the only one, else one named odom; never the ground truth.
+    """Choose the named odometry, else the only one, else one called odom; never the ground truth.
 
     Raises:
-        BagError: there is no such topic, or a choice; the text lists them.
+        BagError: there is no such topic, or more than one; the text lists them.
     """
     if asked == NONE:
         return None
@@ -100,10 +100,10 @@ def choose_odometry_topic(
 
 
 def choose_camera_info_topic(bag: Bag, images: Topic, asked: str | None = None) -> Topic | None:
-    """Take the asked calibration, else the one beside the images, else the only one.
+    """Choose the named calibration, else the one beside the images, else the only one.
 
     Raises:
-        BagError: there is no such topic; the text lists those that there are.
+        BagError: there is no such topic; the text lists those that exist.
     """
     if asked == NONE:
         return None
@@ -116,10 +116,10 @@ def choose_camera_info_topic(bag: Bag, images: Topic, asked: str | None = None) 
 
 
 def choose_depth_topic(bag: Bag, images: Topic, asked: str | None = None) -> Topic | None:
-    """Take the asked depth images, else the only raw images with 'depth' in their topic.
+    """Choose the named depth images, else the only raw images with 'depth' in their topic.
 
     Raises:
-        BagError: there is no such topic, or a choice; the text lists them.
+        BagError: there is no such topic, or more than one; the text lists them.
     """
     if asked == NONE:
         return None
@@ -140,7 +140,7 @@ def choose_sources(
     """Choose all topics of a run; 'none' leaves any but the images out.
 
     Raises:
-        BagError: an asked topic is not there, or there are several to choose from.
+        BagError: a named topic does not exist, or there are several to choose from.
     """
     image_topic = choose_image_topic(bag, images)
     truth_topic = choose_truth_topic(bag, truth)

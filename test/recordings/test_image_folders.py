@@ -24,7 +24,8 @@ def test_images_are_in_the_order_of_their_numbers(write_images):
 
 def test_a_folder_without_images_says_what_it_wants(tmp_path, write_images):
     write_images('set/images', ['1.png'])
-    with pytest.raises(GroundTruthError, match=r'no image in it .*; give its folder images\?'):
+    with pytest.raises(
+            GroundTruthError, match=r'no image in it .*; did you mean its folder images\?'):
         list_images(tmp_path / 'set')
     with pytest.raises(GroundTruthError, match='nowhere is no folder'):
         list_images(tmp_path / 'nowhere')
