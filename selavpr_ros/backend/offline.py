@@ -1,4 +1,4 @@
-"""The pose graph of runs that are over, and what it was worth."""
+"""Optimises the pose graph of finished runs, and measures the gain."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from selavpr_ros.recordings.records import QueryRecord, Run
 
 
 def session_borders(nodes: Sequence[Node]) -> list[int]:
-    """The positions at which another session begins."""
+    """The indices at which another session begins."""
     return [number for number, (before, node) in enumerate(pairwise(nodes), start=1)
             if before.session != node.session]
 
 
 @dataclass(frozen=True, eq=False)
 class Optimised:
-    """What loop closures made of odometry.
+    """A trajectory by odometry, and optimised with loop closures.
 
-    Positions are (N, 3) in metres, those of the nodes in their order. With truth, only nodes that
-    it knows are among them, and they are laid onto it: by odometry each session for itself, the
-    optimised ones all together.
+    Positions are (N, 3) in metres, in the order of `nodes`. With truth, they are those of nodes
+    with a known true pose, and aligned with it: by odometry each session separately, the optimised
+    ones all together.
 
     Attributes:
-        poses: all of them, optimised, in the odometry frame of the first session.
-        nodes: whose positions follow, session by session, by time.
-        odometry, optimised: positions.
-        true: positions, or None where the truth does not tell enough of each session.
-        closures: loop closures between the poses, true and false ones.
-        unlinked: sessions that were left out, since no closures link them to the first one.
+        poses: optimised poses of all nodes, in the odometry frame of the first session.
+        nodes: nodes of the positions, session by session, by time.
+        odometry, optimised: positions by odometry, and after optimisation.
+        true: true positions, or None if too few of a session are known.
+        closures: number of loop closures between the poses, true or false.
+        unlinked: number of sessions left out, since too few closures link them to the others.
     """
 
     poses: Poses
@@ -69,7 +69,7 @@ class Optimised:
 
 
 def _session(run: Run, number: int) -> SessionId:
-    """The session of a run; one that kept no keyframe gets a name that no other has."""
+    """The session of a run; a run that kept no keyframe gets an id that no other run has."""
     return run.keyframes[0].id.session if run.keyframes else SessionId(-number)
 
 
@@ -90,14 +90,14 @@ def _positions(poses: Iterable[Pose]) -> np.ndarray:
 
 
 def _align_each(nodes: Sequence[Node], positions: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Lay each session onto the truth for itself: no two odometry frames are the same."""
+    """Align each session with the truth separately: each has its own odometry frame."""
     borders = session_borders(nodes)
     return np.concatenate([align(*parts) for parts in zip(
         np.split(positions, borders), np.split(true, borders), strict=True)])
 
 
 def _known(nodes: Iterable[Node], truth: GroundTruth | None) -> Poses:
-    """True poses; none at all if those of a session are too few to be aligned with."""
+    """True poses of the nodes; none at all if a session has too few to be aligned with."""
     if truth is None:
         return {}
     known = {node: pose for node in nodes if (pose := truth.pose_at(node.stamp_ns))}
@@ -123,16 +123,15 @@ def optimise_runs(
 ) -> Optimised:
     """Make one trajectory of the odometry and the loop closures of runs on one map.
 
-    Every query is a node here, not only what the map kept, so that the error is that of the whole
-    way.
+    Every query is a node here, not only the keyframes, so that the error is that of the whole way.
 
     Args:
         runs: session after session.
-        truth: with true poses.
-        odometry: of all runs, for queries that came without a pose.
+        truth: true poses, or None.
+        odometry: poses of all runs, for queries that came without one.
 
     Raises:
-        BackendError: gtsam is not installed.
+        BackendError: gtsam is not installed, or would crash.
     """
     sessions = [_session(run, number) for number, run in enumerate(runs, start=1)]
     graph, start = PoseGraph(), Poses()

@@ -1,4 +1,4 @@
-"""The picture of what the loop closures were worth."""
+"""Draws the trajectory without and with loop closures."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from selavpr_ros.backend.offline import Optimised, session_borders
 
 Style = dict[str, Any]
-# Line by line: the truth lies below. The dashes tell them apart without colours, too.
+# In the order of drawing: the truth lies below. Dashes tell lines apart without colours, too.
 TRUE_STYLE: Style = {'color': '#bdbdbd', 'linewidth': 5.0}
 ODOMETRY_STYLE: Style = {'color': '#d7191c', 'linewidth': 1.2, 'linestyle': '--'}
 OPTIMISED_STYLE: Style = {'color': '#2c7bb6', 'linewidth': 1.6}
 
 
 def _with_gaps(optimised: Optimised, positions: np.ndarray) -> np.ndarray:
-    """(M, 2) to be drawn as one line that breaks between two sessions."""
+    """(M, 2) positions of one line that breaks between two sessions."""
     return np.insert(positions[:, :2], session_borders(optimised.nodes), np.nan, axis=0)
 
 
@@ -38,9 +38,9 @@ def _draw(axes: Axes, optimised: Optimised) -> None:
 
 
 def draw_trajectories(optimised: Optimised) -> Figure:
-    """The way seen from above by odometry and optimised, and the true one below if it is known.
+    """Draw the way from above: by odometry, optimised, and the true one if it is known.
 
-    The figures are absolute trajectory errors (root mean square).
+    The labels tell the absolute trajectory errors (root mean square, in metres).
     """
     figure = Figure(figsize=(8, 7), dpi=120, layout='constrained')
     axes = figure.add_subplot()

@@ -1,13 +1,14 @@
-"""Odometry and loop closures as one pose graph, in which false closures do not count.
+"""Odometry and loop closures as one pose graph that is robust against false closures.
 
-A loop closure says that two images show one place. A false one, taken at its word, bends the
-whole map, so each has a robust kernel: the farther it is from what all others say, the less it
-weighs. Dynamic Covariance Scaling (Agarwal et al. 2013) drops what is false, but after a long way
-also what is true and precise, as that is many standard deviations off, too. Cauchy's kernel never
-lets go quite; so it draws the true ones near first, and DCS drops the others then. Graduated
-non-convexity (GncLMOptimizer) does the same in more steps, too slow beside a driving robot. What
-no kernel tells from the truth: many false closures that all agree, as in two corridors that look
-the same. `benchmarks/trajectory.py --false 0.3` shows how little false closures at random do.
+A loop closure says that two images show one place. A false one would bend the whole map, so each
+closure has a robust kernel: the farther it is from what all others say, the less it weighs.
+Dynamic Covariance Scaling (DCS, Agarwal et al. 2013) drops false closures, but after a long way
+also true and precise ones, because drift puts these many standard deviations off, too. Cauchy's
+kernel never drops a closure entirely, so it comes first and draws the true ones near; DCS then
+drops the others. Graduated non-convexity (GncLMOptimizer) does the same in more steps, too slow
+beside a driving robot. No kernel recognises many false closures that all agree, as in two
+corridors that look the same. `benchmarks/trajectory.py --false 0.3` shows how little random false
+closures do.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ from selavpr_ros.maps.keyframe import SessionId
 from selavpr_ros.pose import Pose, compose, relative_pose
 from selavpr_ros.settings import RelocalizationSettings
 
-# What wheel odometry is good for, over a metre. Its variance grows with the way, so that it does
-# not matter how many nodes lie on it; a radian of turning on the spot counts as a metre.
+# Standard deviations of wheel odometry over a metre. The variance grows with the way, so that the
+# number of nodes on it does not matter; a radian of turning on the spot counts as a metre.
 ODOMETRY_SIGMA_M = 0.1
 ODOMETRY_SIGMA_RAD = 0.02
 LEAST_WAY_M = 0.01
-# A recognised place says nothing of how high, or how tilted, the robot is.
+# A recognised place says nothing of the robot's height, roll and pitch.
 LOOSE_M = 10.0
 LOOSE_RAD = math.pi
-# The poses that the map is made of stay where they are.
+# Standard deviation, in metres and radians, of poses that stay where they are.
 FIXED_SIGMA = 1e-3
 # Closures that have to agree before a session is placed by them.
 LEAST_LINKS = 3
@@ -62,9 +63,9 @@ class Closure:
     Attributes:
         start: the older one.
         end: the query.
-        transform: pose of `end` seen from `start`; None if nobody measured it.
+        transform: pose of `end` seen from `start`; None if it was not measured.
         covariance: (6, 6) of the transform in the frame of `start`: x, y, z in metres, and
-            rotations about them in radians, as in ROS; has to be there with the transform.
+            rotations about them in radians, as in ROS; required with a transform.
     """
 
     start: Node
@@ -74,18 +75,17 @@ class Closure:
 
 
 def import_gtsam() -> ModuleType:
-    """The optimiser, which is an extra.
+    """Import gtsam, the optimiser, which is an optional dependency.
 
     Raises:
-        BackendError: it is not installed, or would crash.
+        BackendError: it is not installed, or would crash with the installed numpy.
     """
     try:
         import gtsam
     except ImportError as error:
         raise BackendError(f'the back-end needs gtsam, which cannot be imported ({error}): '
                            "pip install 'selavpr_ros[backend]', or pip install gtsam") from error
-    # The only release for Python 3.10; handed an array of numpy 2, it ends with a segmentation
-    # fault.
+    # gtsam 4.2, the only release for Python 3.10, crashes on an array of numpy 2.
     if version('gtsam') == '4.2' and int(np.__version__.split('.')[0]) >= 2:
         raise BackendError(f'gtsam 4.2 crashes with numpy {np.__version__}: '
                            "pip install 'numpy<2', or gtsam 4.3, which needs Python 3.11")
@@ -93,7 +93,7 @@ def import_gtsam() -> ModuleType:
 
 
 def _seen(closure: Closure) -> Pose:
-    """Where the query is, seen from the older image: at the same place, if nobody knows better."""
+    """Pose of the query seen from the older image; the same pose if it was not measured."""
     return closure.transform or Pose.planar(0.0, 0.0, 0.0)
 
 
@@ -104,15 +104,14 @@ def _inverse(pose: Pose) -> Pose:
 class PoseGraph:
     """Collects poses and loop closures in any order, and optimises them all at once.
 
-    A thousand nodes take a third of a second, so nothing is kept from one time to the next: a
-    closure that looked false may look true later, and the other way round.
+    Each optimisation begins anew, since a closure that looked false may look true later, and the
+    other way round. A thousand nodes take a third of a second.
 
     Args:
-        settings: how far the robot may be from a recognised keyframe, and how many closures with
-            another session have to agree.
+        settings: how far the robot may be from a recognised keyframe.
 
     Raises:
-        BackendError: gtsam is not installed, or would crash.
+        BackendError: see `import_gtsam`.
     """
 
     def __init__(self, settings: RelocalizationSettings | None = None) -> None:
@@ -131,16 +130,16 @@ class PoseGraph:
         self._fixed[node] = map_pose
 
     def close(self, closure: Closure) -> None:
-        """Add a loop closure; it counts as soon as both its nodes are there."""
+        """Add a loop closure; it counts once both its nodes have been added."""
         if closure.start != closure.end:
             self._closures.append(closure)
 
     def optimise(self) -> Poses:
         """The poses of all nodes but the fixed ones, in one frame.
 
-        It is the frame of the fixed nodes; without any, the odometry frame of the session that
-        was added first. A session is left out until enough of its closures agree on where it is
-        in that frame.
+        The frame is that of the fixed nodes or, without any, the odometry frame of the session
+        that was added first. A session is left out until enough of its closures agree on where
+        it is in that frame.
         """
         start = self.place_by_odometry()
         keys = {node: key for key, node in enumerate(start)}
@@ -157,7 +156,7 @@ class PoseGraph:
     # ---- where to start from -------------------------------------------------------------------
 
     def place_by_odometry(self) -> Poses:
-        """Fixed poses, then those by odometry: in one frame, session by session, by time."""
+        """Fixed poses, then poses by odometry: in one frame, session by session, by time."""
         placed = dict(self._fixed)
         waiting = {session: dict(sorted(poses.items()))
                    for session, poses in self._odometry.items()}
@@ -171,7 +170,7 @@ class PoseGraph:
     def _next_session(
         self, placed: Poses, waiting: Mapping[SessionId, Poses]
     ) -> tuple[SessionId, Pose] | None:
-        """The session that most closures agree about, and where its odometry frame is."""
+        """The session that most closures agree on, with its odometry frame; None if too few do."""
         best, found = LEAST_LINKS, None
         for session, odometry in waiting.items():
             frame, agreeing = self._vote(list(self._links(placed, odometry)))
@@ -180,7 +179,7 @@ class PoseGraph:
         return found
 
     def _links(self, placed: Poses, odometry: Poses) -> Iterator[tuple[Pose, Pose]]:
-        """Poses of nodes by odometry, and where a closure with a placed node puts them."""
+        """Poses of nodes by odometry, each with its pose by a closure with a placed node."""
         for closure in self._closures:
             start, end, step = closure.start, closure.end, _seen(closure)
             if start in placed and end in odometry:
@@ -206,7 +205,7 @@ class PoseGraph:
     # ---- the graph -----------------------------------------------------------------------------
 
     def _solve(self, factors: list[Any], values: Any) -> Any:
-        """The values of least cost, from those given on."""
+        """Optimise, starting from `values`."""
         graph = self._gtsam.NonlinearFactorGraph()
         for factor in factors:
             graph.add(factor)
@@ -214,14 +213,14 @@ class PoseGraph:
         return self._gtsam.LevenbergMarquardtOptimizer(graph, values, parameters).optimize()
 
     def _anchors(self, keys: Mapping[Node, int], values: Any) -> Iterator[Any]:
-        """What holds the map in its frame: all fixed nodes, else the first one."""
+        """Priors that hold the map in its frame: on all fixed nodes, else on the first node."""
         noise = self._gtsam.noiseModel.Isotropic.Sigma(6, FIXED_SIGMA)
         for node in self._fixed or list(keys)[:1]:
             key = keys[node]
             yield self._gtsam.PriorFactorPose3(key, values.atPose3(key), noise)
 
     def _ways(self, keys: Mapping[Node, int], values: Any) -> Iterator[Any]:
-        """The ways between the images of a session, by odometry."""
+        """Odometry between consecutive images of each session."""
         for nodes in self._odometry.values():
             for start, end in pairwise(sorted(keys[node] for node in nodes if node in keys)):
                 step = values.atPose3(start).between(values.atPose3(end))

@@ -15,15 +15,15 @@ def align(positions: np.ndarray, true: np.ndarray) -> np.ndarray:
     Umeyama 1991, equations 34 to 42.
 
     Raises:
-        GroundTruthError: they are fewer than 3, or not as many as the true ones.
+        GroundTruthError: there are fewer than 3, or not as many as true ones.
     """
     if len(positions) != len(true) or len(true) < MIN_POSES:
         raise GroundTruthError(
-            f'{len(positions)} positions cannot be laid onto {len(true)} true ones: both have to '
-            f'be as many, and {MIN_POSES} or more')
+            f'{len(positions)} positions cannot be aligned with {len(true)} true ones: there have '
+            f'to be as many of both, and {MIN_POSES} or more')
     middle, true_middle = positions.mean(axis=0), true.mean(axis=0)
     left, _, right = np.linalg.svd((true - true_middle).T @ (positions - middle))
-    # A mirror image may fit better, but no robot drives in one.
+    # A reflection may fit better, but it is not a motion.
     handedness = np.diag([1.0, 1.0, np.linalg.det(left @ right)])
     return (positions - middle) @ (left @ handedness @ right).T + true_middle
 
@@ -36,8 +36,8 @@ def rmse(positions: np.ndarray, true: np.ndarray) -> float:
 def trajectory_error(positions: np.ndarray, true: np.ndarray) -> float:
     """Absolute trajectory error: the root mean square, in metres, of what alignment leaves.
 
-    Odometry and a map begin where they like; so the whole trajectory is first laid onto the
-    truth (Sturm et al. 2012; the same as `evo_ape --align`).
+    The frames of odometry and maps are arbitrary, so the whole trajectory is first aligned with
+    the truth (Sturm et al. 2012; the same as `evo_ape --align`).
 
     Raises:
         GroundTruthError: see `align`.
