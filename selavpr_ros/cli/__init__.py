@@ -16,7 +16,7 @@ def positive(text: str) -> float:
 
 
 def add_output(parser: argparse.ArgumentParser, default: str) -> None:
-    """Declare the folder for results; `default` says how it is called otherwise."""
+    """Declare the folder for results; the help names `default` as its default."""
     parser.add_argument('-o', '--output', type=Path, metavar='OUT',
                         help=f'folder for the results (default: {default})')
     parser.add_argument('--overwrite', action='store_true',

@@ -1,7 +1,7 @@
 """Measure model, matching, map search and node overhead on this machine, side by side.
 
-Every line compares what this package does with a plain reference in the same run, so the ratios
-hold on other machines too, where the milliseconds do not. Stop other programs before.
+Matching and map search are compared with a plain reference in the same run, so their ratios hold
+on other machines, too, where the milliseconds do not. Stop other programs first.
 
   vpr benchmark
   vpr benchmark --weights hog embedded SelaVPR_msls.pth --device cuda
@@ -11,8 +11,8 @@ hold on other machines too, where the milliseconds do not. Stop other programs b
   vpr benchmark --map --frames day_left day_right --pairs loop/images loop/loops.csv
       and what its codecs cost in recall on these images, as in `vpr evaluate`
 
---map takes five to ten minutes, --map --quick two, and 4 GB of the disk that it measures: that of
-its folder, which then holds map_costs.json and map_costs.png.
+--map takes five to ten minutes (with --quick two), and 4 GB on the disk that it measures: that of
+the result folder, which then holds map_costs.json and map_costs.png.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from selavpr_ros.evaluation.measure import Cost
     from selavpr_ros.evaluation.truth import EvaluationSet
 
-LEAST_SIZE = 100  # keyframes: 20 are looked for, and as many are too recent
+LEAST_SIZE = 100  # keyframes: 20 are searched for, and another 20 are too recent
 MAP_FOLDER = Path('results/map')
 COLUMNS, WIDTHS = ('', 'ms', 'plain ms', 'ratio', ''), (24, 8, 10, 6, 0)
 COST_COLUMNS = (
@@ -46,7 +46,7 @@ COST_WIDTHS = (18, *(10 for _ in COST_COLUMNS[1:]))
 
 
 class Row(NamedTuple):
-    """One measurement: milliseconds, those of the reference (or None), and a remark."""
+    """One measurement: milliseconds, those of the reference or None, and a remark."""
 
     what: str
     milliseconds: float
@@ -70,9 +70,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     instead.add_argument('--map', action='store_true',
                          help='instead: what a keyframe map costs, by codec and by size')
     parser.add_argument('--only', nargs='+', metavar='SYSTEM', default=[],
-                        help="with --models: those whose names start so, e.g. hog 'FoL, large'")
+                        help="with --models: those whose names begin so, e.g. hog 'FoL, large'")
     parser.add_argument('--precision', choices=('auto', 'fp32', 'fp16', 'bf16'), default='fp32',
-                        help='of the networks (default: fp32; auto: fp16 on a GPU)')
+                        help='number type of the networks (default: fp32; auto: fp16 on a GPU)')
     parser.add_argument('--markdown', action='store_true',
                         help='with --models: print the table as Markdown')
     _add_map(parser)
@@ -90,10 +90,10 @@ def _add_map(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--sizes', type=_size, nargs='+', metavar='N',
                        help='keyframes of the maps (default: 1000 10000 100000)')
     group.add_argument('--quick', action='store_true',
-                       help='two small maps, and no program of its own')
+                       help='two small maps, and no map in a separate process')
     group.add_argument('--frames', type=Path, nargs=2, action='append', default=[],
                        metavar=('DATABASE', 'QUERIES'),
-                       help='images for recall: two folders, same number, same place')
+                       help='images for recall: two folders, same place by same number')
     group.add_argument('--pairs', type=Path, nargs=2, action='append', default=[],
                        metavar=('IMAGES', 'LOOPS.csv'),
                        help='images for recall: one folder, and the pairs that show one place')
@@ -117,7 +117,7 @@ def measure_forward(weights: list[str], device: str, precision: str) -> Iterator
 
 
 def plain_counts(query: Any, matches: Any) -> Any:
-    """Mutual matches by the formula, all candidates at once: the reference for the tiles."""
+    """Mutual matches by the plain formula: the reference for `count_mutual_matches`."""
     import torch
 
     similarities = torch.einsum('nd,kmd->knm', query, matches)
@@ -127,7 +127,7 @@ def plain_counts(query: Any, matches: Any) -> Any:
 
 
 def measure_matching(candidates: int, device: str) -> Row:
-    """SelaVPR's 61 x 61 grid of 128 numbers; noisy copies of the query as candidates."""
+    """Match SelaVPR's 61 x 61 grid of 128 numbers with noisy copies of it."""
     import torch
 
     from selavpr_ros.evaluation.measure import alike_features, median_ms
@@ -137,14 +137,14 @@ def measure_matching(candidates: int, device: str) -> Row:
     query, matches = alike_features(candidates, 3721, 128)
     query, matches = query.to(choose_device(device)), matches.to(choose_device(device))
     if not torch.equal(count_mutual_matches(query, matches), plain_counts(query, matches)):
-        raise AssertionError('the tiles and the plain formula disagree')
+        raise AssertionError('count_mutual_matches and the plain formula disagree')
     ours = median_ms(lambda: count_mutual_matches(query, matches).cpu(), 5) / candidates
     plain = median_ms(lambda: plain_counts(query, matches).cpu(), 5) / candidates
     return Row('matching a candidate', ours, plain, f'same counts, {candidates} at once')
 
 
 def measure_search(keyframes: int) -> Row:
-    """A query in a map of 1024 numbers a keyframe, against numpy over all of them."""
+    """Search a map of 1024 numbers per keyframe; the reference is numpy over all of them."""
     import numpy as np
 
     from selavpr_ros.evaluation.measure import median_ms
@@ -171,7 +171,7 @@ def measure_node() -> Iterator[Row]:
 
 
 def measure_starts() -> Iterator[Row]:
-    """Fresh interpreters, without the time that Python itself takes."""
+    """Starts in fresh interpreters, less the time that Python itself takes."""
     from selavpr_ros.evaluation.measure import median_ms
 
     def started_ms(*command: str) -> float:
@@ -235,7 +235,7 @@ def _read_sets(args: argparse.Namespace) -> list[EvaluationSet]:
 
 
 def plan_map(args: argparse.Namespace) -> Plan:
-    """What --map measures; images are found and models loaded before anything is."""
+    """What --map measures; before that, images are found and models are loaded."""
     from selavpr_ros.evaluation.map_costs.plan import QUICK_SIZES, SIZES, Plan
     from selavpr_ros.models import load_model
 
@@ -252,7 +252,7 @@ def plan_map(args: argparse.Namespace) -> Plan:
 
 
 def print_map(args: argparse.Namespace) -> None:
-    """Print a table after the other; leave the numbers and a picture in a folder."""
+    """Print one table after another; leave the numbers and a picture in a folder."""
     from selavpr_ros.evaluation.map_costs.picture import draw_costs
     from selavpr_ros.evaluation.map_costs.plan import measure_all
     from selavpr_ros.evaluation.map_costs.results import MapCosts

@@ -10,8 +10,8 @@ a session of the map; a node that starts with map.path=OUT recognises the places
   vpr build-map office.bag -o small.vprmap --set map.local_codec=binary
       a new map with local features in a sixteenth of the bytes
   vpr build-map robot_3.bag -o milvus://fleet:19530 --robot-id 3
-      delivered to a map that robots share, as a node does it: by way of the robot's own file,
-      which map.own_path names
+      delivered to a shared map by way of the robot's own file, which map.own_path names, as the
+      node does it
 
 Every keyframe is on the disk before the next image is read: Ctrl-C, or a power cut, keeps what
 was done.
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from selavpr_ros.settings import Settings
 
 Recording = tuple['Bag', 'Sources']
-# For a shared map that does not answer, or refuses something, at the end.
+# Seconds to wait at the end for a shared map that does not answer, or refuses something.
 PATIENCE_S = 10.0
 
 
@@ -57,9 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-o', '--output', required=True, metavar='OUT',
                         help='map file, or address of a shared map; one that exists is added to')
     parser.add_argument('--label', metavar='L',
-                        help="what people call the sessions (default: each bag's name)")
+                        help="label of the new sessions (default: each bag's name)")
     parser.add_argument('--robot-id', type=int, metavar='N',
-                        help='of the robot that recorded the bags, where a map has several '
+                        help='id of the robot that recorded the bags, where a map has several '
                         '(default: 0)')
     add_topics(parser)
     add_settings(parser)
@@ -75,9 +75,9 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _require_new(recording: Recording, recognizer: PlaceRecognizer) -> None:
-    """Refuse a bag that is in the map: its places would be recognised in themselves.
+    """Refuse a bag that is in the map: its images would be recognised as themselves.
 
-    Stamps increase: no more of the bag is read than what may be as old as the map.
+    Stamps increase, so the bag is read only up to the newest keyframe of the map.
     """
     from selavpr_ros.errors import MapError
 
@@ -95,7 +95,7 @@ def _require_new(recording: Recording, recognizer: PlaceRecognizer) -> None:
 
 
 def _require_room(recognizer: PlaceRecognizer) -> None:
-    """End the work when nothing more would be kept."""
+    """Raise MapError if no more keyframes would be kept."""
     from selavpr_ros.errors import MapError
     from selavpr_ros.maps.keyframe_map import REJECT_NEW
 
@@ -113,12 +113,12 @@ def _count_sessions(ids: Iterable[KeyframeId]) -> int:
 
 @dataclass
 class _Work:
-    """What was done.
+    """What was done so far.
 
     Attributes:
-        keyframes: that were kept.
-        skipped: messages that were of no use, by reason.
-        start_s: when it began.
+        keyframes: ids of the keyframes that were kept.
+        skipped: number of messages that could not be used, by reason.
+        start_s: time of the start, by time.perf_counter().
     """
 
     keyframes: list[KeyframeId] = field(default_factory=list)
@@ -126,7 +126,7 @@ class _Work:
     start_s: float = field(default_factory=time.perf_counter)
 
     def lines(self, keyframe_map: KeyframeMap, settings: Settings) -> Iterator[str]:
-        """What became of the map."""
+        """Lines that say what became of the map."""
         from selavpr_ros.maps.fleet.milvus_connection import is_address, without_secrets
         from selavpr_ros.maps.opening import own_path
 
@@ -151,12 +151,12 @@ def _add(recording: Recording, recognizer: PlaceRecognizer, work: _Work) -> None
     from selavpr_ros.recordings.records import Run
 
     bag, sources = recording
-    bag.skipped.clear()  # they are read again
+    bag.skipped.clear()  # its messages are read, and counted, again
     record = Run()
     with tqdm(desc=bag.name, total=sources.images.count, unit='image') as bar:
         try:
             for _ in queries_of(bag, sources, recognizer, record):
-                record.queries.clear()  # those of hours have no place in memory
+                record.queries.clear()  # those of hours would fill the memory
                 bar.set_postfix(keyframes=len(record.keyframes), refresh=False)
                 bar.update(record.images - bar.n)
                 _require_room(recognizer)
@@ -172,12 +172,12 @@ def _add(recording: Recording, recognizer: PlaceRecognizer, work: _Work) -> None
 def _add_all(
     recordings: Sequence[Recording], recognizer: PlaceRecognizer, label: str | None, work: _Work
 ) -> BaseException | None:
-    """Replay the bags; return what ended it early, for what was done is told first."""
+    """Replay the bags; return the error that ended it early, to print the result first."""
     from selavpr_ros.errors import VprError
 
     try:
         for recording in recordings:
-            _require_new(recording, recognizer)  # in the bags before, too
+            _require_new(recording, recognizer)  # it may be one of the bags before
             recognizer.adopt(
                 recognizer.keyframe_map, recording[0].name if label is None else label)
             _add(recording, recognizer, work)
@@ -187,7 +187,7 @@ def _add_all(
 
 
 def _deliver(keyframe_map: KeyframeMap) -> BaseException | None:
-    """Wait until a shared map has all keyframes; return why it has not."""
+    """Wait until a shared map has all keyframes; return the error if it does not get them."""
     from selavpr_ros.errors import MapError
 
     until_s = time.monotonic() + PATIENCE_S

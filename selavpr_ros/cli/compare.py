@@ -7,10 +7,10 @@ RUN is a result folder of `vpr evaluate` or `vpr replay`.
   vpr compare vpr_results/evaluate-* -o comparison.html
       the same as a page with the curves, or as a table: comparison.csv
 
-Figures compare only where the same was asked: folders with different images, or with different
-ideas of the same place, are refused unless --any-set is given. True and false are loop closures,
-which `vpr replay` counts. A latency is the median of a query; of `vpr evaluate` it is the sum of
-the stages' medians.
+Figures can be compared only if the same was asked: folders with different images, or different
+definitions of the same place, are refused unless --any-set is given. The columns true and false
+count loop closures, of `vpr replay` alone. The latency is the median per query; of `vpr evaluate`
+it is the sum of the stages' medians.
 """
 
 from __future__ import annotations

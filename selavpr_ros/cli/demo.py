@@ -2,7 +2,7 @@
 
 Without --bag a robot drives two laps through a procedural town: the second one beside the first,
 in another light. The bag is played over DDS into vpr_node; a listener records what the node
-publishes, as a SLAM back-end would, and the end is a table and a picture.
+publishes, as a SLAM back-end would. The results are a table and a picture.
 
   vpr demo
   vpr demo --bag office.bag --weights SelaVPR_msls.pth --rate 1
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def _bags(args: argparse.Namespace) -> Iterator[list[Path]]:
-    """The given bags, or simulated ones that are gone afterwards."""
+    """The given bags, or simulated ones that are deleted afterwards."""
     if args.bag:
         yield args.bag
         return
@@ -79,7 +79,7 @@ def _simulate(args: argparse.Namespace, path: Path, day: int) -> None:
 
 def _play(args: argparse.Namespace, path: Path, sources: Sources, folder: Path,
           keyframe_map: Path | None) -> LiveRun:
-    """Run node, player and listener; the topics of the bag become those of the node."""
+    """Run node, player and listener; the topics of the bag are remapped to the node's."""
     from tqdm import tqdm
 
     from selavpr_ros.ros.live_run import record_live_run
@@ -123,7 +123,7 @@ def _pair_images(
 
 
 def _node_lines(live: LiveRun) -> Iterator[tuple[str, str]]:
-    """What only the live node can tell."""
+    """Figures that only the live node has: name and text."""
     status = live.status
     latency = f'p50 {status.latency_p50_ms:.0f} ms, p95 {status.latency_p95_ms:.0f} ms'
     yield 'in the node', f'{latency} from receipt to candidates'
@@ -133,7 +133,7 @@ def _node_lines(live: LiveRun) -> Iterator[tuple[str, str]]:
 
 
 def _relocalized(live: LiveRun) -> str:
-    """When the robot found itself in the map of another session, and how often."""
+    """When the robot was first relocalized in another session's map, and how often."""
     from selavpr_ros.ros.conversions import stamp_to_ns
 
     found = live.relocalizations

@@ -1,4 +1,4 @@
-"""Measure recall on image folders with truth, and leave a folder with table and pictures.
+"""Measure recall on image folders with truth, and leave a folder with tables and pictures.
 
 Every query is answered twice: by the most similar global descriptors, and by the mutual matches
 of the best 20 (re-ranked). recall@N is the share of queries with a true image among the first N.
@@ -7,8 +7,8 @@ of the best 20 (re-ranked). recall@N is the share of queries with a true image a
       two walks along one way, DATABASE and QUERIES (Gardens Point, Nordland): images with the
       same number in their names show the same place, without such numbers the n-th of both
   vpr evaluate --pairs rtabmap_loop/images rtabmap_loop/loops.csv
-      one recording that comes back; rows image_a,image_b say which images (from 1) show one
-      place, and every image asks for those before it, but not the 10 newest
+      one recording that comes back; rows image_a,image_b say which images (counted from 1) show
+      one place; every image is compared with those before it, except for the 10 newest
   vpr evaluate --positions campus_keyframes --exclude 0
       one recording with a poses.csv: rows image,x_m,y_m,yaw_rad; compared with itself
   vpr evaluate --positions pitts30k/test/database pitts30k/test/queries --of-all
@@ -16,12 +16,12 @@ of the best 20 (re-ranked). recall@N is the share of queries with a true image a
   vpr evaluate --msls train_val/cph
       a city of Mapillary Street-Level Sequences as it is published: folders query and database
   vpr evaluate --frames left right --weights hog embedded SelaVPR_msls.pth --baselines
-      several models, and what they have to beat, on the same queries
+      several models, and the baselines that they have to beat, on the same queries
 
 A rosbag2 recording is measured by `vpr replay`, which knows its true poses.
 
-The second table says what a score is worth as a gate: the area under precision over recall, and
-the recall before the first false answer, where queries without any true image count, too.
+The second table rates each score as a gate: the area under precision over recall, and the recall
+before the first false answer. Queries without any true image count here, too.
 
 The folder holds metrics.json (settings, versions, recall, ranks, gates), answers.csv (what every
 query found), table.md, precision_recall.png, a picture of hits and misses for every method (misses
@@ -74,7 +74,7 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('what to compare (one of them)')
     kind = group.add_mutually_exclusive_group(required=True)
     kind.add_argument('--frames', type=Path, nargs=2, metavar=('DATABASE', 'QUERIES'),
-                      help='two folders: same number, same place')
+                      help='two folders, same place by same number')
     kind.add_argument('--pairs', type=Path, nargs=2, metavar=('IMAGES', 'LOOPS.csv'),
                       help='one folder and the pairs of images that show one place')
     kind.add_argument('--positions', type=Path, nargs='+', metavar='FOLDER',
@@ -95,10 +95,10 @@ def _add_truth(parser: argparse.ArgumentParser) -> None:
                        f'{SAME_PLACE_M:g}; {truth.PUBLISHED_RADIUS_M:g} for MSLS and '
                        'positions in names)')
     group.add_argument('--heading', type=positive, metavar='DEG',
-                       help='--positions: and turned by at most so much; 180 ignores it (default: '
-                       f'{math.degrees(SAME_PLACE_RAD):.0f}, where it is known)')
+                       help='--positions: turned by at most so many degrees; 180 ignores this '
+                       f'(default: {math.degrees(SAME_PLACE_RAD):.0f}, if headings are known)')
     group.add_argument('--exclude', type=_at_least(0), metavar='N',
-                       help='in one recording: do not ask the N images before the query, with '
+                       help='in one recording: leave out the N images before the query, with '
                        f'--positions also those after it (default: {truth.EXCLUDED})')
     group.add_argument('--of-all', action='store_true',
                        help='count queries without any true image as misses, as published '
@@ -120,13 +120,13 @@ def _add_methods(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--no-reranking', action='store_true',
                        help='global descriptors only: much faster, and little memory')
     group.add_argument('--input-size', type=_at_least(1), nargs=2, metavar=('H', 'W'),
-                       help="of the models in pixels (default: each one's own)")
+                       help="input of the models in pixels (default: each model's own)")
     group.add_argument('--device', default='cpu', metavar='D',
                        help='auto, cpu, cuda, cuda:1 (default: cpu)')
 
 
 def _check_options(args: argparse.Namespace, kind: str) -> None:
-    """Refuse options that would have no effect: whoever gives one expects one."""
+    """Refuse options that would have no effect."""
     for option in {option for options in KINDS.values() for option in options}:
         if getattr(args, option) is not None and option not in KINDS[kind]:
             kinds = ' and '.join(f'--{k}' for k, options in KINDS.items() if option in options)
@@ -160,7 +160,7 @@ def _read_set(args: argparse.Namespace) -> EvaluationSet:
 
 
 def _methods(args: argparse.Namespace) -> Iterator[Callable[[EvaluationSet], Evaluation]]:
-    """What to run; the models are loaded."""
+    """The evaluations to run, each with its loaded model."""
     from selavpr_ros.evaluation.baselines import Thumbnail, evaluate_orb, load_untrained
     from selavpr_ros.evaluation.recall import evaluate
     from selavpr_ros.models import choose_device, load_model
@@ -191,12 +191,12 @@ def _facts(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Ask every method, write the folder, print the table."""
+    """Evaluate every method, write the folder, print the tables."""
     from selavpr_ros.evaluation.recall_report import RecallReport
     from selavpr_ros.evaluation.result_folder import make_folder
 
     asked = _read_set(args)
-    # All models before the first question: a wrong path shall not show up after an hour.
+    # All models are loaded first: a wrong path must not show up after an hour.
     methods = list(_methods(args))
     default = Path('vpr_results') / f'evaluate-{asked.name}_{datetime.now():%Y%m%d_%H%M%S}'
     folder = make_folder(args.output or default, args.overwrite)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from selavpr_ros.errors import VprError
 
-# What only some verbs import -> the extra of setup.py that installs it.
+# Package that only some verbs import -> the extra of setup.py that installs it.
 EXTRAS = {'jinja2': 'evaluation', 'matplotlib': 'evaluation'}
 
 # Every other file of this folder is a verb.
@@ -28,7 +28,7 @@ def _summary(verb: str) -> str:
 
 
 def make_parser(verb: str | None) -> argparse.ArgumentParser:
-    """Build the parser; only the asked verb's file is imported, so that help is instant."""
+    """Build the parser; only the file of `verb` is imported, so that help is instant."""
     parser = argparse.ArgumentParser(prog='vpr', description=__doc__)
     verbs = parser.add_subparsers(dest='verb', metavar='VERB', required=True)
     for name in VERBS:
@@ -46,7 +46,7 @@ def make_parser(verb: str | None) -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; known errors become one line and exit code 1."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    # As in vpr_node: torch's threads shall not spin long where others want the cores.
+    # As in vpr_node: torch's threads must not spin long when other programs need the cores.
     os.environ.setdefault('GOMP_SPINCOUNT', '100000')
     verb = next((word for word in arguments if not word.startswith('-')), None)
     parsed = make_parser(verb).parse_args(arguments)
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
         parsed.run(parsed)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader, `head` perhaps, has seen enough; Python's own last flush shall not fail too.
+        # The reader, e.g. `head`, has ended; Python's own last flush must not fail, too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ModuleNotFoundError as error:
         if error.name not in EXTRAS:

@@ -1,4 +1,4 @@
-"""Say what a map file holds, and show it.
+"""Tell what a map holds, and draw it.
 
   vpr map-info office.vprmap
       model, size and what it consists of, and one line per session
@@ -69,7 +69,7 @@ def _session_facts(summary: SessionSummary) -> dict[str, Any]:
 
 
 def _facts(store: KeyframeStore) -> dict[str, Any]:
-    """All that is told of a map, as JSON has it."""
+    """All facts about a map, as --json prints them."""
     return {
         'path': store.name, 'uuid': store.uuid, 'model_id': store.model_id, 'codec': store.codec,
         **store.describe(), 'keyframes': len(store),
@@ -130,19 +130,19 @@ def _text(facts: dict[str, Any]) -> str:
 
 
 def _choose(store: KeyframeStore) -> list[tuple[KeyframeId, int]]:
-    """Ids and stamps of evenly spread keyframes that have a thumbnail."""
+    """Ids and stamps of keyframes with a thumbnail, evenly spread over the map."""
     from selavpr_ros.errors import MapError
 
     stamps = list(store.stamps(with_thumbnail=True))
     if not stamps:
-        raise MapError(f'{store.name}: it holds no thumbnails: they are kept while '
-                       'map.thumbnails is on, and in files alone')
+        raise MapError(f'{store.name}: it holds no thumbnails: only map files have '
+                       'them, and only of keyframes added while map.thumbnails is on')
     count = min(PICTURES, len(stamps))
     return [stamps[number * len(stamps) // count] for number in range(count)]
 
 
 def _pictures(store: KeyframeStore, chosen: Sequence[tuple[KeyframeId, int]]) -> Iterator[Any]:
-    """(H, W, 3) uint8 RGB of each; one that cannot be read is grey."""
+    """(H, W, 3) uint8 RGB of each keyframe; a picture that cannot be read is grey."""
     import cv2
     import numpy as np
 
@@ -168,7 +168,7 @@ def _head(store: KeyframeStore, colours: Mapping[SessionId, str]) -> Iterator[tu
 
 
 def _write(axes: Axes, x: int, y: int, text: str, colour: str, points: int) -> None:
-    # A label may hold dollars, which are no formula.
+    # A '$' in a label does not begin a formula.
     axes.text(x, y, text, fontsize=points, color=colour, va='top', parse_math=False)
 
 

@@ -5,12 +5,12 @@
   vpr merge-maps monday.vprmap tuesday.vprmap -o small.vprmap --codec binary
       with local features in a sixteenth of the bytes; also with one map alone
   vpr merge-maps milvus://fleet:19530 -o fleet.vprmap
-      what robots share, as a file; without thumbnails, which a shared map does not have
+      a shared map as a file; without thumbnails, which a shared map does not have
   vpr merge-maps monday.vprmap tuesday.vprmap -o milvus://fleet:19530#week
       a map that robots share from then on
 
-A session keeps its id where that is free, else it gets the next one of its robot; its origin,
-which `vpr map-info` shows, stays. The new map appears when it is complete.
+A session keeps its id if that is free, else it gets the next one of its robot. Its origin, which
+`vpr map-info` shows, stays. The new map appears only when it is complete.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from selavpr_ros.text import size, table
 if TYPE_CHECKING:
     from selavpr_ros.maps.merge import MergedSession
 
-# Before, the bar would stand above a refusal.
+# Seconds; a bar that appears at once would stand above an error.
 BAR_AFTER_S = 0.1
 
 
@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-o', '--output', required=True, metavar='OUT',
                         help='map file to write, or address of a new shared map')
     parser.add_argument('--codec', choices=CODECS,
-                        help='how OUT keeps local features (default: as all MAPs do); never '
-                        'more than a MAP has')
+                        help='how OUT keeps local features (default: as all MAPs do); not richer '
+                        'than in any MAP')
     parser.add_argument('--overwrite', action='store_true',
                         help='replace an existing OUT, if it is a file')
 

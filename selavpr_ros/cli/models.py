@@ -1,9 +1,9 @@
-"""List the known systems, look into a file of weights, or convert it.
+"""List the known systems, or describe or convert a file of weights.
 
   vpr models
       the systems that can be loaded: which file, where it is, its licence, its figures
   vpr models show SelaVPR_msls.pth
-      what a file holds, and what a keyframe costs; also for the built-in ones
+      what a file holds, and what a keyframe costs; also for the built-in systems
   vpr models convert SelaVPR_msls.pth SelaVPR_msls.safetensors
       the same descriptors and the same model id, from a file without pickle and optimizer
   vpr models convert CricaVPR.pth CricaVPR_4096.safetensors --pca pca.npz
@@ -210,6 +210,6 @@ def run(args: argparse.Namespace) -> None:
         print('\n'.join(_list()))
         return
     args.image_size = tuple(args.image_size) if args.image_size else None
-    # All of it or nothing: an error in the middle shall not leave half a description.
+    # Everything comes before the first line: an error must not leave half a description.
     for label, text in list({'show': _show, 'convert': _convert}[args.action](args)):
         _print_entry(label, text)

@@ -10,7 +10,7 @@ the same code, with the same settings, as in the live node.
   vpr replay office.bag --params vpr.yaml --set index.top_k=5 --set query.max_rate=1.0
       the node's own parameter file, and changes to it
   vpr replay office.bag --ground-truth truth.tum --positive-radius 3
-      true poses (a TUM file, or a topic) say which loop closures are true ones
+      true poses (a TUM file, or a topic) show which loop closures are true
 
 The folder holds settings.yaml, metrics.json, queries.csv, candidates.csv, keyframes.csv,
 similarity_matrix.png, trajectory.png, log.txt and, with true poses, precision_recall.png;
@@ -53,11 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_topics(parser: argparse.ArgumentParser) -> None:
-    """Declare the topics; `vpr build-map` has the same."""
+    """Declare the options for topics, which `vpr build-map` shares."""
     topics = parser.add_argument_group('what to read')
     topics.add_argument('--topic', metavar='T', help='images, raw or compressed')
     topics.add_argument('--odom-topic', metavar='T',
-                        help="odometry (default: the bag's own; none: without)")
+                        help="odometry (default: the bag's only one, or the one called odom; "
+                        'none: without)')
     topics.add_argument('--camera-info-topic', metavar='T',
                         help='calibration (default: camera_info beside the images; none: without)')
     topics.add_argument('--depth-topic', metavar='T',
@@ -76,12 +77,12 @@ def _add_truth(parser: argparse.ArgumentParser) -> None:
                        help='same place: at most so many metres apart (default: %(default)g)')
     truth.add_argument('--positive-heading', type=positive,
                        default=math.degrees(SAME_PLACE_RAD), metavar='DEG',
-                       help='and turned by at most so much; 180 ignores it '
+                       help='same place: turned by at most so many degrees; 180 ignores this '
                        '(default: %(default)g)')
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Declare the settings, for `settings_from`; `vpr build-map` has the same."""
+    """Declare the options for `settings_from`, which `vpr build-map` shares."""
     settings = parser.add_argument_group('how to recognise')
     settings.add_argument('--weights', metavar='W',
                           help='the path of a checkpoint, or a name that `vpr models` lists')
@@ -167,7 +168,7 @@ def _facts(
 
 
 def _run_all(queries: Iterable[QueryRecord], run: Run, images: int) -> BaseException | None:
-    """Go through the bag; return what ended it early, for the results come first."""
+    """Go through the bag; return the error that ended it early, to write results first."""
     from tqdm import tqdm
 
     from selavpr_ros.errors import BagError
@@ -188,7 +189,7 @@ def _run_all(queries: Iterable[QueryRecord], run: Run, images: int) -> BaseExcep
 def queries_of(
     bag: Bag, sources: Sources, recognizer: PlaceRecognizer, record: Run
 ) -> Iterator[QueryRecord]:
-    """Replay the images of a bag with all that the node would hear; see `replay`."""
+    """Replay the images of a bag with all that the node would receive; see `replay`."""
     from selavpr_ros.recordings.context import RecordedContext
     from selavpr_ros.recordings.pose_track import PoseTrack
     from selavpr_ros.recordings.replay import replay
@@ -201,7 +202,7 @@ def queries_of(
 def _process(
     bag: Bag, sources: Sources, recognizer: PlaceRecognizer
 ) -> tuple[Run, BaseException | None]:
-    """Replay the images; the second value is what ended it early."""
+    """Replay the images; the second value is the error that ended it early, or None."""
     from selavpr_ros.models import warm_up
     from selavpr_ros.recordings.records import Run
 
@@ -214,7 +215,7 @@ def _process(
 
 
 def _remarks(recognizer: PlaceRecognizer) -> Iterator[tuple[str, str]]:
-    """What the figures have to be read with."""
+    """Remarks that qualify the figures: name and text."""
     reason = recognizer.why_not_reranked
     if reason:
         yield 're-ranking', f'none: {reason}'
@@ -223,9 +224,9 @@ def _remarks(recognizer: PlaceRecognizer) -> Iterator[tuple[str, str]]:
 def trajectory_gain(
     runs: Sequence[Run], truth: GroundTruth | None, odometry: PoseTrack | None = None
 ) -> tuple[list[tuple[str, str]], dict[str, bytes]]:
-    """What the loop closures are worth to a back-end: a line for the table, and a picture.
+    """What a back-end gains by the loop closures: a line for the table, and a picture.
 
-    `vpr demo` has the same.
+    `vpr demo` uses it, too.
     """
     from selavpr_ros.backend.offline import optimise_runs
     from selavpr_ros.backend.picture import draw_trajectories
@@ -242,7 +243,7 @@ def trajectory_gain(
 
 
 def _photos(bag: Bag, sources: Sources, report: RunReport) -> dict[int, str]:
-    """The images that the page shows: the bag is read again, for most images are not kept."""
+    """The images that the page shows; the bag is read again, as images are not kept."""
     from selavpr_ros.evaluation.run_page import read_photos
     from selavpr_ros.settings import Settings
 
@@ -253,7 +254,7 @@ def _photos(bag: Bag, sources: Sources, report: RunReport) -> dict[int, str]:
 
 
 def _write(report: RunReport, folder: Path, bag: Bag, sources: Sources) -> None:
-    """Write the data, then what takes longer: an interruption does not lose them."""
+    """Write the data first, so that an interruption of what takes longer does not lose them."""
     report.write_data(folder)
     gain, report.drawings = trajectory_gain([report.run], report.truth)
     report.remarks = [*report.remarks, *gain]
@@ -283,7 +284,8 @@ def run(args: argparse.Namespace) -> None:
             record, stopped_by = _process(bag, sources, recognizer)
             report = RunReport(record, truth, facts, settings, list(_remarks(recognizer)))
             _write(report, folder, bag, sources)
-            logger.info('ended by %s\n%s', repr(stopped_by) if stopped_by else 'its end', report)
+            logger.info('ended by %s\n%s',
+                        repr(stopped_by) if stopped_by else 'the end of the bag', report)
     print(f'{report}\n\nresults: {folder}')
     if stopped_by:
         raise stopped_by

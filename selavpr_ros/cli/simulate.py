@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 DAY_NS = 86_400_000_000_000
-START_SHARE = 0.4  # of a lap, that each session starts further on
-SEEDS_BETWEEN = 1000  # the noise of a session
+START_SHARE = 0.4  # share of a lap by which each session starts farther on
+SEEDS_BETWEEN = 1000  # between the noise seeds of two sessions
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -42,7 +42,7 @@ def positive(text: str) -> float:
 
 
 def lap_count(text: str) -> int:
-    """A whole number from one on."""
+    """A whole number of at least one."""
     count = int(text)
     if count < 1:
         raise argparse.ArgumentTypeError(f'{text} laps: at least 1 is needed')
@@ -50,7 +50,7 @@ def lap_count(text: str) -> int:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `vpr simulate`."""
+    """Declare the options of `vpr simulate`."""
     parser.add_argument('bag', type=Path, metavar='OUT.bag', help='rosbag2 folder to write')
     parser.add_argument('--seed', type=int, default=0, help='which town (default: %(default)s)')
     parser.add_argument(
@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         default=10.0,
         metavar='HZ',
-        help='images a second (default: %(default)s)',
+        help='images per second (default: %(default)s)',
     )
     parser.add_argument(
         '--size',
@@ -104,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Builds the town, drives, and writes the bag and the overview."""
+    """Build the town, drive, and write the bag and the overview."""
     from selavpr_ros.errors import VprError
     from selavpr_ros.simulation import Camera, DriveSettings, World, drive
     from selavpr_ros.simulation.bag import check_target
@@ -132,7 +132,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def record(args: argparse.Namespace, world: World, camera: Camera, trajectory: Trajectory) -> None:
-    """Takes the images and writes the bag, with a progress bar."""
+    """Take the images and write the bag, with a progress bar."""
     from tqdm import tqdm
 
     from selavpr_ros.simulation import take_images, write_bag

@@ -1,11 +1,12 @@
 """Train a model as a recipe says, or adapt one to the bags of a site.
 
   vpr train recipe.yaml --data datasets --output run
-      everything that decides is in the recipe; a training that was stopped goes on where it was,
-      with the same result
+      everything that decides the result is in the recipe; a training that was stopped goes on
+      where it was, with the same result
   vpr train --adapt office.bag --weights SelaVPR_msls.pth --output office.safetensors
       train adapters and heads with the published losses on the bag's own places; a quarter of
-      the places is kept to compare recall before and after, and nothing better is overwritten
+      the places is held out to compare recall, and a file is written only if recall is better,
+      but not in place of a file that is better still
   torchrun --nproc-per-node 4 -m selavpr_ros.cli.main train recipe.yaml --data sets --output run
       several GPUs or machines
   tensorboard --logdir run
@@ -39,13 +40,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `vpr train`."""
-    parser.add_argument('recipe', type=Path, nargs='?', metavar='RECIPE.yaml', help='what to do')
+    parser.add_argument('recipe', type=Path, nargs='?', metavar='RECIPE.yaml',
+                        help='what to train, on what, and how')
     parser.add_argument('--data', type=Path, default=Path(), metavar='DIR',
                         help="where the recipe's paths start (default: here)")
     parser.add_argument('-o', '--output', type=Path, metavar='OUT',
                         help='a folder for checkpoint, log and weights; with --adapt the '
                         '.safetensors file (default: <weights>_<bag>.safetensors)')
-    parser.add_argument('--seed', type=int, metavar='N', help="instead of the recipe's")
+    parser.add_argument('--seed', type=int, metavar='N',
+                        help="seed of all random numbers (default: the recipe's; --adapt: 0)")
     parser.add_argument('--device', default='auto', metavar='D',
                         help='auto, cpu, cuda, cuda:1 (default: %(default)s)')
     _add_adaptation(parser)
@@ -63,11 +66,11 @@ def _add_adaptation(parser: argparse.ArgumentParser) -> None:
     site.add_argument('--negative', type=float, default=25.0, metavar='M',
                       help='different places: farther than that (default: %(default)g)')
     site.add_argument('--rounds', type=int, default=5, metavar='N',
-                      help='of mining, training and validation (default: %(default)s)')
+                      help='rounds of mining, training and validation (default: %(default)s)')
     site.add_argument('--batches', type=int, default=100, metavar='N',
-                      help='of a round (default: %(default)s)')
+                      help='batches per round (default: %(default)s)')
     site.add_argument('--learning-rate', type=float, default=1e-5, metavar='R',
-                      help='default: %(default)g, as published')
+                      help='learning rate (default: %(default)g, as published)')
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -186,7 +186,7 @@ def test_a_map_without_thumbnails(tmp_path, capsys):
     with MapFile(tmp_path / 'a', MANIFEST) as file:
         file.add([keyframe(OTHER, 1, with_all=False)])
     assert main(['map-info', str(tmp_path / 'a'), '--thumbnails', str(tmp_path / 'b.png')]) == 1
-    assert 'a: it holds no thumbnails: they are kept while map.thumb' in capsys.readouterr().err
+    assert 'a: it holds no thumbnails: only map files have them' in capsys.readouterr().err
     assert not (tmp_path / 'b.png').exists()
 
 
@@ -277,4 +277,5 @@ def test_a_map_that_robots_share(tmp_path, capsys):
     assert main(['map-info', f'{folder}#other']) == 1
     assert 'there is no such map' in capsys.readouterr().err
     assert main(['map-info', folder, '--thumbnails', 'x.png']) == 1
-    assert 'map.thumbnails is on, and in files alone' in capsys.readouterr().err
+    assert 'only map files have them, and only of keyframes added while map.thumbnails is on' in (
+        capsys.readouterr().err)

@@ -93,7 +93,7 @@ def test_the_folder_explains_itself(bag, replay):
     log = (folder / 'log.txt').read_text()
     assert "replay of {'bag': 'two_laps.bag'" in log
     assert log.count(': loop closure with keyframe 1:') == _metrics(folder)['closures'] > 0
-    assert 'ended by its end' in log
+    assert 'ended by the end of the bag' in log
     assert logging.getLogger('selavpr_ros').handlers == []
 
 
