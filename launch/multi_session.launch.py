@@ -27,7 +27,7 @@ from launch.events.process import ProcessExited
 
 ONE_RUN = Path(__file__).absolute().with_name('vpr.launch.py')
 ARGUMENTS = {
-    'map': 'File that the map lives in, e.g. town.vprmap: the first bag may begin or continue it',
+    'map': 'Map file, e.g. town.vprmap; the first bag creates it, or adds to an existing one',
     'bags': 'Bags in the order in which they are played, separated by spaces; quote those with '
             'spaces in their names',
 }
@@ -45,7 +45,7 @@ def find_bags(text: str) -> list[str]:
 
 
 def make_run(bag: str, given: dict[str, str]) -> ExecuteProcess:
-    """One run of the node: vpr.launch.py with a bag, which ends with it."""
+    """One run of the node: vpr.launch.py with a bag, which ends with the bag."""
     arguments = [f'{name}:={value}' for name, value in given.items() if name != 'bags']
     return ExecuteProcess(
         cmd=['ros2', 'launch', str(ONE_RUN), f'bag:={bag}', *arguments], name=Path(bag).stem,
@@ -55,7 +55,7 @@ def make_run(bag: str, given: dict[str, str]) -> ExecuteProcess:
 def go_on(
     following: list[ExecuteProcess], event: ProcessExited, context: LaunchContext
 ) -> list[LaunchDescriptionEntity]:
-    """Start the next run; or end, after the last one and after one that failed."""
+    """Start the next run, or end after the last run or a failed one."""
     if context.is_shutdown:
         return []
     if event.returncode or not following:
@@ -65,19 +65,19 @@ def go_on(
 
 
 def start_runs(runs: list[ExecuteProcess]) -> list[LaunchDescriptionEntity]:
-    """Start the first run, and when it has ended the others."""
+    """Start the first run, and the others one after another."""
     ended = OnProcessExit(target_action=runs[0], on_exit=partial(go_on, runs[1:]))
     return [RegisterEventHandler(ended), runs[0]]
 
 
 def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Turn the arguments into runs; what was not given is not passed on."""
+    """Turn the arguments into runs, which get only the arguments that were given."""
     given = dict(context.launch_configurations)
     return start_runs([make_run(bag, given) for bag in find_bags(given['bags'])])
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Declare what is needed here; both have no default."""
+    """Declare the arguments that are needed here; neither has a default."""
     return LaunchDescription([
         *(DeclareLaunchArgument(name, description=text) for name, text in ARGUMENTS.items()),
         OpaqueFunction(function=start)])

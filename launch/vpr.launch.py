@@ -36,30 +36,31 @@ from rclpy.client import Client
 ARGUMENTS = {
     'namespace': 'Namespace of the node and of its relative topics',
     'name': 'Name of the node: its topics are NAME/candidates, NAME/loop_closures, ...',
-    'params_file': 'Parameters (YAML); what it does not name keeps its default value',
-    'image_topic': "Images; '' is 'image' in the namespace. A name that ends in '/compressed' "
-                   'also means image_transport:=compressed',
-    'odom_topic': "Odometry; '' is 'odom' in the namespace",
-    'camera_info_topic': "Calibration of the camera; '' is camera_info beside image_topic",
-    'depth_topic': "Depth images for verify.geometry pnp; '' is 'depth' in the namespace",
+    'params_file': 'Parameter file (YAML); a parameter that it does not name keeps its default',
+    'image_topic': "Topic of the images; '' is 'image' in the namespace. A name that ends in "
+                   "'/compressed' also means image_transport:=compressed",
+    'odom_topic': "Topic of the odometry; '' is 'odom' in the namespace",
+    'camera_info_topic': "Topic of the calibration; '' is camera_info beside image_topic",
+    'depth_topic': "Topic of depth images for verify.geometry pnp; '' is 'depth' in the namespace",
     'image_transport': "'raw' or 'compressed'",
     'weights': "Path of a checkpoint, or a name that 'vpr models' lists",
-    'map': "File that the map lives in, e.g. office.vprmap; '' is gone when the node ends",
+    'map': 'Map file, e.g. office.vprmap, or address of a shared map; without one, the map is '
+           'gone when the node ends',
     'mode': "'mapping' keeps keyframes, 'localization' only looks for places in the map",
     'device': "'auto', 'cpu', 'cuda' or 'cuda:N'",
     'precision': "'auto', 'fp32', 'fp16' or 'bf16'",
-    'robot_id': 'Part of every keyframe id',
+    'robot_id': 'Id of this robot, a part of every keyframe id',
     'use_sim_time': "'true': time comes from /clock; always so with bag:=",
     'autostart': "'false' leaves configuring and activating to a lifecycle manager",
-    'log_level': "'debug', 'info', 'warn', 'error', 'fatal', or one logger's as in vpr:=debug",
+    'log_level': "'debug', 'info', 'warn', 'error' or 'fatal', or that of one logger: vpr:=debug",
     'prefix': "Put before the node's command, e.g. the Python of a virtual environment: "
               '/home/me/venv/bin/python3',
     'respawn': "'true' starts the node again when it has died",
     'rviz': "'true' starts RViz too",
-    'rviz_config': 'What RViz shows',
-    'bag': "Play this bag into the node as soon as it is active, and end with it; '' is live",
+    'rviz_config': 'Configuration file of RViz',
+    'bag': "Bag to play once the node is active; everything ends with it. '' is a live camera",
     'bag_rate': 'Speed of the bag; 2.0 is twice real time',
-    'bag_start': 'Begin so many seconds into the bag',
+    'bag_start': 'Seconds of the bag to skip at its start',
     'bag_loop': "'true' plays the bag again and again",
 }
 
@@ -108,12 +109,12 @@ def existing(given: dict[str, str], argument: str) -> str:
 
 
 def typed(text: str, kind: type) -> ParameterValue:
-    """Without a type, launch would take what looks like a number or a switch for one."""
+    """A value with its type; without it, launch would read a text like '1' as a number."""
     return ParameterValue([TextSubstitution(text=text)], value_type=kind)
 
 
 def make_parameters(given: dict[str, str]) -> dict[str, ParameterValue]:
-    """What the user gave as arguments, by the names of the parameters."""
+    """The arguments that the user gave, by the names of their parameters."""
     values = {argument: given[argument] for argument in PARAMETERS if given[argument]}
     if given['weights'].startswith('~'):
         values['weights'] = expanduser(given['weights'])
@@ -124,7 +125,7 @@ def make_parameters(given: dict[str, str]) -> dict[str, ParameterValue]:
 
 
 def make_remappings(given: dict[str, str]) -> list[tuple[str, str]]:
-    """The topics; the node puts '/compressed' behind that of compressed images itself."""
+    """Remap the topics; the node itself appends '/compressed' to that of the images."""
     image = given['image_topic'].removesuffix('/compressed')
     beside, slash, _ = image.rpartition('/')
     topics = {
@@ -141,7 +142,7 @@ def end_all(event: ProcessExited, context: LaunchContext) -> list[Shutdown]:
 
 
 def make_node(given: dict[str, str]) -> Node:
-    """The place recognition node; without it there is no use in playing a bag."""
+    """The place recognition node; while a bag is played, everything ends with the node."""
     respawn = is_on(given, 'respawn')
     return Node(
         package='selavpr_ros',
@@ -161,7 +162,7 @@ def make_node(given: dict[str, str]) -> Node:
 
 
 def make_rviz_remappings(given: dict[str, str]) -> list[tuple[str, str]]:
-    """config/vpr.rviz has the names that everything has by default."""
+    """Remap the default topics, which config/vpr.rviz names."""
     own = ('markers', 'relocalization_pose', 'debug_image')
     return [
         *((f'/vpr/{topic}', f"{given['name']}/{topic}") for topic in own),
@@ -182,7 +183,7 @@ def make_rviz(given: dict[str, str]) -> Node:
 
 
 def make_player(given: dict[str, str]) -> ExecuteProcess:
-    """The playing of the bag; everything ends with it."""
+    """The player of the bag; everything ends with it."""
     if find_spec('ros2bag') is None:
         raise RuntimeError(
             "bag:= needs the command 'ros2 bag': apt install ros-$ROS_DISTRO-ros2bag "
@@ -211,12 +212,12 @@ async def ask_state(states: Client) -> str:
 async def wait_until_active(context: LaunchContext, node: Node) -> None:
     """Ask the node until it is active.
 
-    Its transition events do not do: a node that is active at once has sent them before the
-    subscription here is known to it.
+    Transition events are not enough: a node that is active at once has sent them before it knows
+    the subscription here.
     """
     states = get_ros_node(context).create_client(GetState, f'{node.node_name}/get_state')
     told = None
-    with suppress(asyncio.CancelledError):  # a shutdown cancels this, and launch breaks on it
+    with suppress(asyncio.CancelledError):  # a shutdown cancels this, which launch cannot handle
         while (state := await ask_state(states)) != 'active':
             if state != told:
                 get_logger('vpr.launch').info(f'{node.node_name} is {state}: the bag waits')
@@ -241,7 +242,7 @@ def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 
 
 def declare(argument: str) -> DeclareLaunchArgument:
-    """Say what the argument is, and what its absence means."""
+    """Declare an argument: what it is, and what its absence means."""
     description = ARGUMENTS[argument]
     if argument in PARAMETERS:
         description += "; '' leaves it to params_file"
