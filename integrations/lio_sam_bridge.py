@@ -1,8 +1,8 @@
-"""Loop closures as LIO-SAM takes them: the stamps of the two views, the newer first.
+"""Pass loop closures on as LIO-SAM takes them: the stamps of the two views, the newer first.
 
     python3 lio_sam_bridge.py --ros-args -r vpr/loop_closures:=/robot1/vpr/loop_closures
 
-LIO-SAM looks up its own scans of these times and aligns them: it needs no relative pose.
+LIO-SAM looks up its own scans at these times and aligns them, so it needs no relative pose.
 """
 
 from contextlib import suppress

@@ -5,8 +5,8 @@
         --PyDescriptor/Path <this file> --PyDescriptor/Dim 320
         --Kp/TfIdfLikelihoodUsed false --Mem/RehearsalSimilarity 1"
 
-RTAB-Map calls `init` once and `extract` for every node of its map, from its own threads. What it
-does with the descriptors, and which Python it takes: docs/back_ends.md.
+RTAB-Map calls `init` once, and `extract` for every node of its map, from its own threads.
+docs/back_ends.md tells what it does with the descriptors, and which Python it uses.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def init(dim: int) -> None:
     try:
         _model = _load(dim)
     except Exception as error:
-        # RTAB-Map dies of an `init` that raises, and of a traceback that is not ASCII.
+        # RTAB-Map ends if `init` raises, or if a traceback is not ASCII.
         _model, _reason = None, ascii(f'{type(error).__name__}: {error}')[1:-1]
 
 
@@ -49,15 +49,15 @@ def extract(image: np.ndarray) -> np.ndarray:
     """Describe an image.
 
     Args:
-        image: (H, W, 3) BGR or (H, W, 1) grey, of bytes. RTAB-Map declares them as signed, and
+        image: (H, W, 3) BGR or (H, W, 1) grey, 8 bits. RTAB-Map declares the bytes as signed, and
             frees them after the call.
 
     Returns:
         (1, dim) float32, a unit row. RTAB-Map reads the memory as it is.
 
     Raises:
-        RuntimeError: there is no model; says why.
-        ImageError: any other shape.
+        RuntimeError: there is no model; the text says why.
+        ImageError: the image has another shape.
     """
     if _model is None:
         raise RuntimeError(f'selavpr_ros has no model: {_reason}')
