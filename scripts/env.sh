@@ -1,6 +1,6 @@
 # Makes a shell ready for selavpr_ros:  source scripts/env.sh   (bash or zsh, as often as you like)
 # The program `vpr`, `vpr_node` and `python -c "import selavpr_msgs.msg"` work afterwards.
-# It sets variables and nothing else; `make setup` makes the .venv that they point to.
+# It only sets variables; `make setup` makes the .venv that they point to.
 
 if [ -n "${ZSH_VERSION:-}" ]; then
     eval '_selavpr_venv="${${(%):-%x}:A:h:h}/.venv"'
@@ -26,7 +26,7 @@ if [ -x "$_selavpr_venv/bin/python" ]; then
     if [ -z "${ROS_DISTRO:-}" ]; then
         # The ROS wheels restart every Python process once to set LD_LIBRARY_PATH. It is set already.
         export _ROS_WHEELS_BOOTSTRAP_COMPLETE=1
-        # A sourced ROS belongs to a robot, whose network is its owner's business. The wheels stay on this machine.
+        # A sourced ROS keeps the network settings of its robot. The wheels stay on this machine.
         export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"
     fi
     unset -f _selavpr_prepend

@@ -1,4 +1,4 @@
-"""Write what is made from the code: the parameter file, and the docs' tables.
+"""Write the files that are made from the code: the parameter file, and tables of the docs.
 
   make params
       config/vpr.yaml, docs/parameters.md, docs/messages.md, the reasons in docs/decision.md
@@ -19,7 +19,7 @@ from selavpr_ros.text import markdown_table
 
 ROOT = Path(__file__).parents[1]
 MESSAGES = ROOT / 'selavpr_msgs'
-# What is written between these lines of a page is made; the rest of the page is written by hand.
+# The text between these lines of a page is generated; the rest is written by hand.
 MADE = re.compile(r'(<!-- made by make params -->\n).*?(<!-- end -->\n)', re.DOTALL)
 
 
@@ -65,7 +65,7 @@ def parameter_file() -> str:
 
 
 def _values(info: SettingInfo) -> str:
-    """What a parameter may be."""
+    """The values that a parameter may have."""
     if info.choices:
         return ', '.join(f'`{choice}`' for choice in info.choices)
     low, high = ('' if end is None else f'{end:.6g}' for end in (info.low, info.high))
@@ -91,7 +91,7 @@ def parameter_page() -> str:
 
 
 def message_page() -> str:
-    """The messages, services and the action, as they are."""
+    """The text of all messages, services and actions."""
     text = ('# Messages\n\n'
             '<!-- Written by make params from the files in selavpr_msgs. -->\n')
     for kind, title in (('msg', 'Messages'), ('srv', 'Services'), ('action', 'Actions')):
@@ -108,13 +108,13 @@ def _reasons() -> str:
 
 
 def decision_page() -> str:
-    """The page on the decision, with its table of reasons made anew."""
+    """The page on the decision, with a new table of reasons."""
     page = (ROOT / 'docs/decision.md').read_text(encoding='utf-8')
     return MADE.sub(lambda found: f'{found[1]}\n{_reasons()}\n{found[2]}', page)
 
 
 def files() -> dict[Path, str]:
-    """Everything that is made, by its path in the repository."""
+    """All generated texts, by path in the repository."""
     return {
         Path('config/vpr.yaml'): parameter_file(),
         Path('docs/parameters.md'): parameter_page(),

@@ -1,7 +1,7 @@
-"""A hook of mkdocs: what the pages of docs/ link to outside of docs/ is plain text in the site.
+"""A hook of mkdocs: in the site, links that lead out of docs/ become plain text.
 
-Where the repository is browsed, such a link leads to the file; the site holds the pages alone. A
-link to a file that is not there is left as it is, and so ends a strict build.
+In a browser of the repository such a link leads to the file, but the site holds only the pages. A
+link to a missing file is left as it is, so that a strict build fails.
 """
 
 from __future__ import annotations
