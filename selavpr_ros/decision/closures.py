@@ -27,28 +27,29 @@ from selavpr_ros.maps.keyframe import Keyframe, KeyframeId
 from selavpr_ros.matching.evidence import Match
 from selavpr_ros.settings import GateSettings
 
-# Where a view itself speaks against a candidate, its place alone is no reason to accept it.
+# A candidate whose own likelihood ratio is below this loses probability in proportion: to show a
+# likely place is not enough, if the view itself speaks against the candidate.
 LEAST_OWN_RATIO = 1.0
-# Of other places that count as hypotheses.
+# Probability from which a place counts as a hypothesis.
 HYPOTHESIS = 0.05
-# Looking back costs time: not before the robot is probably somewhere known.
+# Looking back costs time; it is done only above this probability of being somewhere known.
 LOOK_AGAIN_ABOVE = 0.9
-# How fast the probability falls with what a keyframe of the place shows less than the best one.
+# The probability of a keyframe is scaled by its share of its place's best score, to this power.
 SHARE_EXPONENT = 0.3
-# States with less change no verdict.
+# States of less probability are left out; they change no verdict.
 LEAST_MASS = 1e-4
 
 
 @dataclass(eq=False)
 class View:
-    """A query that saw something new, as long as later ones may still make it sure.
+    """A query that saw something new, kept as long as later ones may still make it sure.
 
     Attributes:
-        query: what `verify` needs to look at its geometry.
-        codes: (K,) of its candidates in the filter.
-        candidates: in their order.
-        keyframe_id: what it became in the map, or None.
-        is_settled: whether it was accepted, or its geometry refused.
+        query: the query, as `verify` takes it.
+        codes: (K,) codes of its candidates in the filter.
+        candidates: its candidates in the same order.
+        keyframe_id: the keyframe that it became in the map, or None.
+        is_settled: whether no later view changes its verdict.
     """
 
     query: Any
@@ -63,9 +64,9 @@ class LoopClosure:
     """A query that shows the place of a keyframe.
 
     Attributes:
-        query: as it was given to `judge`.
-        keyframe_id: what the query became in the map, or None.
-        candidates: all of the query, by what is known now; one is accepted.
+        query: the query as it was given to `judge`.
+        keyframe_id: the keyframe that the query became in the map, or None.
+        candidates: all candidates of the query, judged by what is known now; one is accepted.
     """
 
     query: Any
@@ -74,7 +75,7 @@ class LoopClosure:
 
     @property
     def candidate(self) -> Candidate:
-        """The accepted one."""
+        """The accepted candidate."""
         return next(c for c in self.candidates if c.decision is Decision.ACCEPTED)
 
 
@@ -84,7 +85,7 @@ class Verdict:
 
     Attributes:
         candidates: one per match, in the same order; at most one is accepted.
-        earlier: loop closures of queries before, the oldest first.
+        earlier: loop closures of earlier queries, the oldest first.
     """
 
     candidates: list[Candidate]
@@ -95,14 +96,14 @@ class Verdict:
 class ClosureDecision:
     """Decides query by query, and learns from each.
 
-    A view is a query that saw something new: the robot moved since the one before. One that
+    A view is a query that saw something new: the robot moved since the view before. A robot that
     stands still gathers no evidence, and does not close the same loop again.
 
     Args:
-        find: the keyframe of an id, or None.
-        verify: look whether the mutual matches of a candidate fit one movement; the match comes
-            back with its geometry, or as it is where nobody can look.
-        learned: what is known of unrelated pairs.
+        find: returns the keyframe of an id, or None.
+        verify: computes whether the mutual matches of a candidate fit one movement; returns the
+            match with its geometry, or unchanged where geometry cannot be computed.
+        learned: what was learned of unrelated pairs before.
     """
 
     find: Callable[[KeyframeId], Keyframe | None]
@@ -116,28 +117,28 @@ class ClosureDecision:
         self._views: deque[View] = deque()
 
     def reset(self) -> None:
-        """Forget where the robot was: a new session begins, or it was carried."""
+        """Forget where the robot was: a new session begins, or the robot was carried."""
         self.filter.reset()
         self._views.clear()
         self._weighing.reset()
 
     def remember(self, keyframe: KeyframeId, closed_with: KeyframeId) -> None:
-        """A new keyframe shows the place of an older one, however far odometry has drifted."""
+        """Note that a keyframe shows the place of an older one, however far odometry drifted."""
         self._places.remember(keyframe, closed_with)
 
     def kept(self, keyframe_id: KeyframeId) -> None:
-        """The newest view became a keyframe."""
+        """Note that the newest view became a keyframe."""
         if self._views:
             self._views[-1].keyframe_id = keyframe_id
 
     @property
     def unrelated(self) -> Unrelated:
-        """What is known of unrelated pairs by now."""
+        """What was learned of unrelated pairs by now."""
         return self._weighing.unrelated
 
     @property
     def hypotheses(self) -> int:
-        """At how many distinct places the robot may be."""
+        """Number of distinct places where the robot may be."""
         states, masses = self._likely(self.filter.belief)
         places = self._places.of_codes(states)
         are_one, found = places.are_one(places), 0
@@ -160,12 +161,12 @@ class ClosureDecision:
         """Judge a query's matches.
 
         Args:
-            query: handed on to `verify` and to the earlier closures.
+            query: passed to `verify`, and kept in loop closures.
             matches: in re-ranked order, best first.
             is_new_view: whether the robot moved since the last view.
             gates: the current settings.
-            comparable: keyframes that the query was compared with.
-            moved_m: since the last view; NaN where it is not known.
+            comparable: number of keyframes that the query was compared with.
+            moved_m: metres since the last view; NaN if unknown.
             here: where the query was taken.
         """
         keyframes = [match.keyframe for match in matches]
@@ -174,7 +175,7 @@ class ClosureDecision:
         odometry = odometry_ratios(keyframes, here, gates)
         ratios = self._weighing.weigh(
             np.array([match.score for match in matches]), self._places.of(keyframes, codes),
-            odometry > 1.0,  # NaN, where nobody knows, is no reason
+            odometry > 1.0,  # False for NaN: unknown odometry excludes nothing
             self.filter.belief.new, self.filter.stays_new, is_new_view=is_new_view)
         candidates = [
             Candidate(match, Decision.REJECT_UNSURE, likelihood_ratio=ratio, odometry_ratio=limit)
@@ -209,10 +210,10 @@ class ClosureDecision:
     def _probabilities(
         self, candidates: Sequence[Candidate], codes: np.ndarray, belief: Belief
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(K,) probability of being at the place of each candidate, and of seeing what it shows.
+        """(K,) probabilities of being at each candidate's place, and (K,) of each candidate.
 
-        Keyframes of one place show more or less of the same view: the second is the first one's
-        share of what the best of the place has in common with the query.
+        Keyframes of one place show more or less of the query's view: the second probability is
+        the first one, scaled by the candidate's share of the best score of its place.
         """
         states, probabilities = self._likely(belief)
         own = self._places.of([candidate.match.keyframe for candidate in candidates], codes)
@@ -230,13 +231,13 @@ class ClosureDecision:
         self, query: Any, candidates: list[Candidate], codes: np.ndarray, belief: Belief,
         gates: GateSettings, is_new_view: bool,
     ) -> list[Candidate]:
-        """Candidates with their probabilities and verdicts; the best of a place has its."""
+        """Candidates with probabilities and verdicts; the best of a sure place has the place's."""
         if not candidates:
             return []
         at_place, probabilities = self._probabilities(candidates, codes, belief)
         standings = [Standing(candidate, place, belief.new, is_new_view)
                      for candidate, place in zip(candidates, at_place.tolist(), strict=True)]
-        # Of the candidates of a sure place, the best one counts.
+        # Candidates of a sure place are duplicates, except for the best one.
         judged = [
             replace(standing.candidate, probability=probability,
                     decision=ask(PLACE_GATES, standing, gates, Decision.REJECT_DUPLICATE))
@@ -253,7 +254,7 @@ class ClosureDecision:
     def _best_of_place(
         self, candidates: Sequence[Candidate], codes: np.ndarray, surest: int
     ) -> int:
-        """The one with most in common with the query, of those that show the place of one."""
+        """Index of the candidate with the best score of those that show the place of `surest`."""
         places = self._places.of([candidate.match.keyframe for candidate in candidates], codes)
         are_one = places.are_one(places.some([surest]))[:, 0]
         return max((i for i, candidate in enumerate(candidates)
@@ -261,7 +262,7 @@ class ClosureDecision:
                    key=lambda i: candidates[i].match.score)
 
     def _judge_best(self, query: Any, standing: Standing, gates: GateSettings) -> Candidate:
-        """The best candidate of a sure place: what geometry and motion say."""
+        """The best candidate of a sure place, judged by geometry and motion."""
         candidate = standing.candidate
         candidate = replace(candidate, match=self.verify(query, candidate.match))
         standing = replace(standing, candidate=candidate)
@@ -269,7 +270,7 @@ class ClosureDecision:
             candidate, decision=ask(BEST_GATES, standing, gates, Decision.ACCEPTED))
 
     def _look_again(self, gates: GateSettings) -> Iterator[LoopClosure]:
-        """Views that have become sure by those after them, the oldest first."""
+        """Loop closures of earlier views that later ones have made sure, the oldest first."""
         views = list(self._views)[:-1]
         if all(view.is_settled or not view.candidates for view in views):
             return
@@ -287,5 +288,5 @@ class ClosureDecision:
 
 
 def _is_settled(candidates: Sequence[Candidate]) -> bool:
-    """Whether nothing that is seen later changes the verdict."""
+    """Whether no later view changes the verdict."""
     return any(candidate.decision in FINAL for candidate in candidates)

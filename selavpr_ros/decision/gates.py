@@ -1,7 +1,7 @@
 """The gates that a candidate has to pass, in one table.
 
-The order of the reasons, the texts in the diagnostics and in the docs, and what
-`benchmarks/gates.py` loosens are made from it.
+The order of the reasons, the texts in the diagnostics and in the docs, and the settings that
+`benchmarks/gates.py` loosens are derived from the table.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from enum import IntEnum
 from selavpr_ros.matching.evidence import Match
 from selavpr_ros.settings import GateSettings, Value
 
-# Other places with this share of a place's probability are as likely.
+# A place has a rival if all other known places together have this share of its probability.
 RIVAL_SHARE = 0.5
 
 
 class Decision(IntEnum):
-    """Accepted, or why not; names and values are those of selavpr_msgs/PlaceMatch."""
+    """Accepted, or the reason why not; names and values are those of selavpr_msgs/PlaceMatch."""
 
     ACCEPTED = 0
     REJECT_NEW_PLACE = 1
@@ -36,13 +36,14 @@ class Candidate:
     """A match with its verdict.
 
     Attributes:
-        match: see there.
-        decision: accepted, or the first gate that said no.
-        probability: that query and keyframe show the same place, by all views so far.
-        likelihood_ratio: how much likelier this view alone is here than somewhere new.
-        odometry_ratio: how far odometry places it from here / how far it may, over all or upwards
-            alone, whichever is more: above 1 they disagree. NaN without odometry, and of other
-            sessions, which have one of their own.
+        match: the retrieved keyframe with its evidence.
+        decision: accepted, or the reason for its rejection.
+        probability: probability that query and keyframe show the same place, by all views so far.
+        likelihood_ratio: how many times likelier this view alone is here than somewhere new.
+        odometry_ratio: distance from the query by odometry / the most that drift allows; the
+            larger of two such ratios, in all directions and vertical. Above 1, odometry
+            contradicts the match. NaN without odometry, and for keyframes of other sessions,
+            which have odometry frames of their own.
     """
 
     match: Match
@@ -54,12 +55,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the gates look at.
+    """What a gate decides by.
 
     Attributes:
-        candidate: with its evidence; its geometry is known to `BEST_GATES` only.
+        candidate: the match with its evidence; its geometry is computed for `BEST_GATES` only.
         at_place: probability that the robot is at the candidate's place.
-        new: probability that it is somewhere new.
+        new: probability that the robot is somewhere new.
         is_new_view: whether the robot has moved since the last view.
     """
 
@@ -79,10 +80,10 @@ class Gate:
     """One reason to reject a candidate.
 
     Attributes:
-        decision: the reason.
-        stops: whether the gate rejects a candidate.
-        why: what the reason means, for people.
-        loosened: the settings that move this gate, with the values that let most through.
+        decision: the reason that the gate gives.
+        stops: tells whether the gate rejects a candidate.
+        why: what the reason means, in words for people.
+        loosened: the settings of the gate, with the values that let most candidates through.
     """
 
     decision: Decision
@@ -95,11 +96,11 @@ class Gate:
 
 
 def _is_impossible(standing: Standing, gates: GateSettings) -> bool:
-    return standing.candidate.odometry_ratio > 1.0  # NaN, where nothing is known, is no reason
+    return standing.candidate.odometry_ratio > 1.0  # False for NaN: unknown is no reason
 
 
 def _is_unsure(standing: Standing, gates: GateSettings) -> bool:
-    return not standing.at_place >= gates.min_probability  # NaN is not sure
+    return not standing.at_place >= gates.min_probability  # True for NaN
 
 
 def _is_new_place(standing: Standing, gates: GateSettings) -> bool:
@@ -112,7 +113,7 @@ def _has_rival(standing: Standing, gates: GateSettings) -> bool:
 
 
 def _misfits(standing: Standing, gates: GateSettings) -> bool:
-    """Whether too few mutual matches fit one movement; without a geometry, none is a misfit."""
+    """Whether too few mutual matches fit one movement; False if no geometry was computed."""
     match = standing.candidate.match
     return match.geometry is not None and (
         match.geometry.count < gates.min_inlier_share * match.local_matches)
@@ -135,7 +136,7 @@ PLACE_GATES = (
     Gate(Decision.REJECT_UNSURE, _is_unsure,
          'this place was the likeliest, but not sure yet: the next views may make it so', UNSURE),
 )
-# Asked of the best candidate of a place that passes those; then no later view changes the answer.
+# Asked of the best candidate of a place that passes those; no later view changes the answer.
 BEST_GATES = (
     Gate(Decision.REJECT_GEOMETRY, _misfits,
          'the place was sure, but too few mutual matches fit one movement of the camera',
@@ -149,7 +150,7 @@ ORDER = (*(gate.decision for gate in GATES), Decision.ACCEPTED)
 FINAL = (*(gate.decision for gate in BEST_GATES), Decision.ACCEPTED)
 
 NO_CANDIDATES = 'NO_CANDIDATES'
-# What keeps a query from being a loop closure, by outcome (`name_outcome`).
+# Why a query is not a loop closure, by outcome (`name_outcome`).
 WHY = {
     NO_CANDIDATES: 'no keyframe was old enough to compare with (index.exclude_recent_*)',
     **{gate.decision.name: str(gate) for gate in GATES}}
@@ -163,11 +164,11 @@ def ask(
 
 
 def name_outcome(decisions: Iterable[Decision]) -> str:
-    """Name what became of a query: how far the candidate got that came farthest.
+    """Name the outcome of a query: that of the candidate that passed most gates.
 
     Returns:
-        'ACCEPTED', the name of the gate that stopped it, or NO_CANDIDATES.
+        'ACCEPTED', the name of the gate that stopped the candidate, or NO_CANDIDATES.
     """
-    # A duplicate is the shadow of a better candidate.
+    # A duplicate shows the place of a better candidate, whose decision counts.
     own = [decision for decision in decisions if decision is not Decision.REJECT_DUPLICATE]
     return max(own, key=ORDER.index).name if own else NO_CANDIDATES

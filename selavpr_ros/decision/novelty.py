@@ -1,4 +1,4 @@
-"""What a query shows that was not seen before: by motion, or without odometry by its look."""
+"""Whether a query shows something new: by motion, or without odometry by appearance."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from selavpr_ros.matching.query import Query
 from selavpr_ros.models.base import VprModel
 from selavpr_ros.settings import KeyframeSettings
 
-# Without odometry, a view with more in common with the one before comes from a robot that stands.
+# Without odometry, the robot is taken to stand still if two views overlap by more than this.
 VIEW_OVERLAP = 0.5
-# After so many queries, what was learned of unrelated images tells what a similarity is worth.
+# Without local features: after this many queries, the learned level of unrelated images replaces
+# the lowest similarity of the session.
 LEARNED_QUERIES = 20
 
 
 @dataclass(frozen=True)
 class Novelty:
-    """Compares queries with those before, and with keyframes.
+    """Compares a query with earlier queries and with keyframes.
 
     Attributes:
-        model: that described them.
-        session: the running one.
-        unrelated: what is known of images that show different places.
-        has_local: whether local features are compared; else similarity alone tells.
+        model: the model that made the descriptors.
+        session: the running session.
+        unrelated: what was learned of images that show different places.
+        has_local: whether local features are compared; else similarity alone decides.
     """
 
     model: VprModel
@@ -35,13 +36,18 @@ class Novelty:
     has_local: bool
 
     def is_view(self, query: Query, min_translation: float, min_rotation: float) -> bool:
-        """Tell whether a query shows something new since the last that did."""
+        """Tell whether a query shows something new compared with the session's last view.
+
+        Args:
+            query: to compare.
+            min_translation, min_rotation: metres and radians, see `moved`.
+        """
         last = self.session.last_view
         return last is None or self._differs(
             last, query, min_translation, min_rotation, VIEW_OVERLAP)
 
     def is_apart(self, query: Query, settings: KeyframeSettings) -> bool:
-        """Tell whether a query is as far from the last such one as keyframes are."""
+        """Tell whether a query is as far from the last such query as keyframes have to be."""
         last = self.session.last_apart
         if last is None:
             return True
@@ -51,7 +57,7 @@ class Novelty:
                              settings.max_overlap)
 
     def is_duplicate(self, recognised: Match, max_overlap: float) -> bool:
-        """Tell whether a query looks the same as a keyframe: then the map learns nothing."""
+        """Tell whether a query looks so much like a keyframe that the map learns nothing."""
         overlap = recognised.overlap
         if math.isnan(overlap):
             overlap = (self._overlap_by(recognised.similarity)
@@ -73,7 +79,7 @@ class Novelty:
         return shared_view(query.local_features, last.local_features, self.model)
 
     def _overlap_by(self, similarity: float) -> float:
-        """The same by similarity alone: unrelated images have nothing in common."""
+        """The overlap estimated by similarity alone: about 0 for unrelated images."""
         is_learned = self.unrelated.queries >= LEARNED_QUERIES and not self.has_local
         nothing = self.unrelated.level - 1.0 if is_learned else self.session.lowest_similarity
         return (similarity - nothing) / max(1.0 - nothing, 1e-6)

@@ -1,10 +1,10 @@
 """Stage 5, sequences: where the robot is, by all views together.
 
-A discrete Bayes filter. Its states are the keyframes of the map, and "somewhere new". From view to
-view the robot moves along its old way in either direction, leaves it, or comes upon it (Xu et al.,
+A discrete Bayes filter, whose states are the keyframes of the map and "somewhere new". From view
+to view the robot follows a known path in either direction, leaves it, or enters one (Xu et al.,
 "Probabilistic appearance-invariant topometric localization with new place awareness", 2021;
 Cummins and Newman, "FAB-MAP", 2008, for the new place). Only keyframes that were retrieved, or
-that the robot may have come to, are ever touched, so that the size of the map costs nothing.
+that the robot may have reached, are ever touched, so that the size of the map costs nothing.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ import numpy as np
 
 from selavpr_ros.maps.keyframe import KeyframeId, SessionId
 
-# From one view to the next: to come upon any known place, to turn on the known way; and to leave
-# it, for each keyframe that the robot passes.
+# Probabilities of entering any known place from somewhere new, and of turning around on a known
+# path, from one view to the next; and of leaving the path, for each keyframe that is passed.
 ENTER, TURN, LEAVE = 0.1, 0.05, 0.02
-# A map is taken to have so many places at least: a few images are no world.
+# ENTER is spread over at least this many places: a map of a few images does not cover a site.
 LEAST_PLACES = 100
-# Of a keyframe that was not among the candidates.
+# Likelihood ratio of a keyframe that was not among the candidates.
 MISSED_RATIO = 0.15
-# States with less are forgotten, and no more than so many are kept.
+# States of less probability are forgotten, and at most MOST_STATES are kept.
 LEAST_BELIEF, MOST_STATES = 1e-7, 200
-# Keyframes that the robot passes in a view: no more, and how far off that may be.
+# Keyframes that the robot passes between two views: the most that count, and their standard
+# deviation as a share of them, plus a constant.
 MOST_STEPS, STEP_SHARE, STEP_SLACK = 6.0, 0.4, 0.6
-# A way begins so many keyframes before its first: the robot can see that one from there, too.
+# States begin this many keyframes before a session's first, which can be seen from there, too.
 LEAD = 4
-# A keyframe as a number: the session's above so many bits.
+# The code of a keyframe has the number of its session above this many bits.
 BITS = 32
 
 
@@ -40,9 +41,9 @@ class Belief:
 
     Attributes:
         states: (S,) int64, ascending: the code of a keyframe (`PlaceFilter.code`), negative where
-            the robot drives the way of its session backwards.
-        probabilities: (S,).
-        new: probability of being somewhere new; all of them sum to 1.
+            the robot follows the path of its session backwards.
+        probabilities: (S,) of the states.
+        new: probability of being somewhere new; with `probabilities` it sums to 1.
     """
 
     states: np.ndarray
@@ -51,7 +52,7 @@ class Belief:
 
     @property
     def codes(self) -> np.ndarray:
-        """(S,) int64 of the keyframes."""
+        """(S,) int64 codes of the keyframes, whatever the direction."""
         return np.abs(self.states)
 
 
@@ -60,18 +61,18 @@ NOWHERE = Belief(np.empty(0, np.int64), np.empty(0), 1.0)
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """One view: what the filter needs to look back."""
+    """What the filter needs of one view to look back."""
 
     belief: Belief
-    ratios: np.ndarray  # (S,) of the belief's states
-    entered: np.ndarray  # (S,) probability of coming upon each from somewhere new
-    offsets: np.ndarray  # (O,) keyframes, and their weights, of the motion that led here
-    weights: np.ndarray
-    leave: float  # probability of having left the known way by it
+    ratios: np.ndarray  # (S,) likelihood ratios of the belief's states
+    entered: np.ndarray  # (S,) probability of entering each from somewhere new
+    offsets: np.ndarray  # (O,) keyframes that the robot may have passed since the view before
+    weights: np.ndarray  # (O,) their probabilities
+    leave: float  # probability of having left the known path since the view before
 
 
 def _kernel(steps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets in keyframes and their probabilities, if the robot passed about so many."""
+    """Offsets in keyframes and their probabilities, if the robot passed about `steps` of them."""
     steps = min(max(steps, 0.0), MOST_STEPS)
     spread = STEP_SHARE * steps + STEP_SLACK
     offsets = np.arange(-1, math.ceil(steps + 2.0 * spread) + 1)
@@ -80,7 +81,7 @@ def _kernel(steps: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gather(states: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Values of the wanted states, 0 for those that are not there."""
+    """Values of the wanted states, 0 for those that are absent."""
     if not len(states):
         return np.zeros(wanted.shape)
     at = np.searchsorted(states, wanted).clip(max=len(states) - 1)
@@ -88,7 +89,7 @@ def _gather(states: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.nd
 
 
 def _with_lead(codes: np.ndarray, ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of first keyframes: what lies just before them shows the same, from farther away."""
+    """Add the LEAD states before first keyframes, which can be seen from there, too."""
     is_first = (codes & (2**BITS - 1)) == LEAD + 1
     before = codes[is_first, None] - np.arange(1, LEAD + 1)
     return (np.concatenate([codes, before.ravel()]),
@@ -100,8 +101,8 @@ class PlaceFilter:
     """The filter and what it remembers.
 
     Attributes:
-        belief: after the last view.
-        look_back: views that are remembered.
+        belief: the belief after the last view.
+        look_back: number of earlier views that are remembered.
     """
 
     look_back: int = 20
@@ -110,12 +111,12 @@ class PlaceFilter:
     _sessions: dict[SessionId, int] = field(default_factory=dict)
 
     def code(self, keyframe_id: KeyframeId) -> int:
-        """A keyframe as a number: those of a session follow each other."""
+        """The code of a keyframe; the codes of a session are consecutive."""
         session = self._sessions.setdefault(keyframe_id.session, len(self._sessions))
         return ((session + 1) << BITS) + LEAD + keyframe_id.keyframe_id
 
     def keyframe_id(self, code: int) -> KeyframeId:
-        """The keyframe of a number; it need not be in the map."""
+        """The keyframe of a code; it need not be in the map."""
         session = list(self._sessions)[(code >> BITS) - 1]
         return KeyframeId(session.session_id, (code & (2**BITS - 1)) - LEAD, session.robot_id)
 
@@ -126,7 +127,7 @@ class PlaceFilter:
 
     @property
     def stays_new(self) -> float:
-        """Probability that a robot that is somewhere new in the next view was so before it."""
+        """Probability that a robot that is somewhere new at the next view is so already."""
         new = self.belief.new
         return new / (new + LEAVE * (1.0 - new))
 
@@ -136,11 +137,11 @@ class PlaceFilter:
         """Take in a view.
 
         Args:
-            codes: (K,) int64 of the retrieved keyframes.
-            ratios: (K,) how much likelier the view is at each than somewhere new; 0 where the
-                robot cannot be.
+            codes: (K,) int64 codes of the retrieved keyframes.
+            ratios: (K,) likelihood ratios of each against somewhere new; 0 where the robot cannot
+                be.
             comparable: how many keyframes were searched.
-            steps: how many keyframes the robot has passed since the view before, about.
+            steps: about how many keyframes the robot has passed since the view before.
         """
         offsets, weights = _kernel(steps)
         before = self.belief
@@ -169,12 +170,12 @@ class PlaceFilter:
     def _move(
         before: Belief, offsets: np.ndarray, weights: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """States that the robot may have come to along its way, and their probabilities."""
+        """States that the robot may have reached along known paths, and their probabilities."""
         starts = np.concatenate([before.states, -before.states])[:, None]
         shares = np.concatenate([(1.0 - TURN) * before.probabilities,
                                  TURN * before.probabilities])[:, None]
         moved = starts + offsets
-        # Nobody knows what lies farther before a session's first keyframe.
+        # A session has no states more than LEAD keyframes before its first.
         exists = (np.abs(moved) - 1) >> BITS == np.abs(starts) >> BITS
         return moved[exists], (shares * weights)[exists]
 
@@ -188,7 +189,7 @@ class PlaceFilter:
         return Belief(states[kept], masses / total, new / total)
 
     def look_again(self) -> list[Belief]:
-        """Beliefs of the last views, the oldest first, now that all of them are known.
+        """Beliefs at the remembered views, the oldest first, given all views up to now.
 
         The backward pass of the forward-backward algorithm (Rabiner 1989).
         """
@@ -212,7 +213,7 @@ class PlaceFilter:
     def _before(
         step: _Step, after: np.ndarray, after_new: float, states: np.ndarray
     ) -> tuple[np.ndarray, float]:
-        """How well what follows fits each state of the view before, and a new place."""
+        """Relative likelihood of all later views from each earlier state, and from a new place."""
         values = step.ratios * after
         from_new = float((step.entered * values).sum()) + (
             1.0 - float(step.entered.sum())) * after_new

@@ -13,12 +13,12 @@ from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.pose import SAME_PLACE_M, SAME_PLACE_RAD, Pose
 from selavpr_ros.settings import GateSettings
 
-# Two views of one place are at most so far apart: the field's usual radius, 5 m, for both.
+# Two views of one place are at most this far apart: twice the field's usual radius of 5 m.
 VIEW_M = 10.0
-# And no higher or lower than a slope makes them: between that and a storey.
+# Views of one place differ in height by at most this: more than on a slope, less than a storey.
 VIEW_HEIGHT_M = 1.0
-# Keyframes so near in their order show one place; those farther apart than the second number,
-# another one. In between nobody can tell without poses.
+# Keyframes at most PLACE_KEYFRAMES apart in their order show one place, those more than
+# ELSEWHERE_KEYFRAMES apart different ones. In between, only poses can tell.
 PLACE_KEYFRAMES, ELSEWHERE_KEYFRAMES = 5, 10
 NEAREST_FIRST = sorted(range(-PLACE_KEYFRAMES, PLACE_KEYFRAMES + 1), key=abs)
 UNKNOWN, NO_ROTATION = np.full(3, np.nan), np.full(4, np.nan)
@@ -29,9 +29,9 @@ class Whereabouts:
     """Where odometry says that the query was taken.
 
     Attributes:
-        session: the running one, whose odometry frame it is.
-        pose: of the robot, or None.
-        travelled_m: since the session's start.
+        session: the running session, whose odometry frame `pose` is in.
+        pose: pose of the robot, or None.
+        travelled_m: metres travelled since the session's start.
     """
 
     session: SessionId
@@ -49,15 +49,16 @@ def _position(pose: Pose | None) -> np.ndarray:
 def odometry_ratios(
     keyframes: Sequence[Keyframe], here: Whereabouts, gates: GateSettings
 ) -> np.ndarray:
-    """How far off odometry would have to be, as a share of how far it can have drifted.
+    """Distances from the query to keyframes by odometry / the most that its drift allows.
 
     Args:
-        keyframes: K of them.
+        keyframes: K keyframes.
         here: where odometry says that the query was taken.
-        gates: how far it can have drifted.
+        gates: how far odometry can have drifted.
 
     Returns:
-        (K,); NaN without odometry, and of other sessions, which have one of their own.
+        (K,): the larger of two ratios, in all directions and vertical. NaN without odometry, and
+        for other sessions, which have odometry frames of their own.
     """
     if here.pose is None:
         return np.full(len(keyframes), np.nan)
@@ -74,9 +75,9 @@ class Places:
     """Where some keyframes are, in arrays.
 
     Attributes:
-        codes: (n,) int64, of the keyframes.
-        firsts: (n,) int64, of the keyframes that showed their places first.
-        frames: (n,) int64, which frame the position is in.
+        codes: (n,) int64 codes of the keyframes.
+        firsts: (n,) int64 codes of the keyframes that showed their places first.
+        frames: (n,) int64 numbers of the frames that the positions are in.
         positions_m: (n, 3), NaN where unknown.
         rotations: (n, 4) unit quaternions, NaN where unknown.
     """
@@ -88,18 +89,18 @@ class Places:
     rotations: np.ndarray
 
     def some(self, which: Sequence[int]) -> Places:
-        """Those of some indices."""
+        """The places at some indices."""
         return Places(self.codes[which], self.firsts[which], self.frames[which],
                        self.positions_m[which], self.rotations[which])
 
     def keyframes_between(self, others: Places) -> np.ndarray:
-        """(n, m) how far apart two are in the order of keyframes, of the earlier laps, too."""
+        """(n, m) how far apart two are in the order of keyframes, on this or an earlier lap."""
         ways = [np.abs(one[:, None] - other) for one in (self.codes, self.firsts)
                 for other in (others.codes, others.firsts)]
         return np.asarray(np.minimum.reduce(ways))
 
     def are_near(self, others: Places) -> np.ndarray:
-        """(n, m) whether poses in one frame say that two show one place; unknown ones do not."""
+        """(n, m) whether poses in one frame say that two show one place; False if unknown."""
         gaps_m = self.positions_m[:, None] - others.positions_m
         cosines = np.abs(self.rotations @ others.rotations.T)  # of half the angle between them
         return ((self.frames[:, None] == others.frames)
@@ -121,8 +122,8 @@ class PlaceBook:
     """Knows where keyframes are, and which closed a loop with which.
 
     Args:
-        find: the keyframe of an id, or None.
-        filter: numbers the keyframes.
+        find: returns the keyframe of an id, or None.
+        filter: gives keyframes their codes.
 
     Attributes:
         at_hand: keyframes that were just retrieved, perhaps of another robot.
@@ -135,18 +136,18 @@ class PlaceBook:
     _frames: dict[object, int] = field(default_factory=dict)
 
     def remember(self, keyframe: KeyframeId, closed_with: KeyframeId) -> None:
-        """A new keyframe shows the place of an older one, however far odometry has drifted."""
+        """Note that a keyframe shows the place of an older one, however far odometry drifted."""
         self._first_seen[self.filter.code(keyframe)] = self._first_code(
             self.filter.code(closed_with))
 
     def of_codes(self, codes: np.ndarray) -> Places:
-        """Of keyframes by their codes; those that are not in the map have no pose."""
+        """Places of keyframes by their codes; keyframes that are not in the map have no pose."""
         ids = [self.filter.keyframe_id(code) for code in codes.tolist()]
         found = [self.at_hand.get(each) or self.find(each) for each in ids]
         return self._places(ids, codes, found)
 
     def of(self, keyframes: Sequence[Keyframe], codes: np.ndarray) -> Places:
-        """Of keyframes, with their codes."""
+        """Places of keyframes that have these codes."""
         return self._places([keyframe.id for keyframe in keyframes], codes, keyframes)
 
     def _places(
@@ -163,7 +164,7 @@ class PlaceBook:
                                 for pose in poses]).reshape(-1, 4))
 
     def _first_code(self, code: int) -> int:
-        """Of the keyframe that first showed a place: closures tell, of their neighbours, too."""
+        """Code of the keyframe that first showed a place, by loop closures near the keyframe."""
         if not self._first_seen:
             return code
         beside = (self._first_seen.get(code + away) for away in NEAREST_FIRST)

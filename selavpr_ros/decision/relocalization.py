@@ -1,4 +1,4 @@
-"""Where the robot is in another session's map, by all accepted candidates that agree on it."""
+"""Where the robot is in another session's map, by all accepted candidates that agree."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from selavpr_ros.maps.keyframe import Keyframe
 from selavpr_ros.pose import Pose, compose, mean_pose, relative_pose
 from selavpr_ros.settings import RelocalizationSettings
 
-# Two estimates agree if they are not farther apart than so many standard deviations.
+# Two estimates agree if they are at most this many standard deviations apart.
 AGREEMENT_SIGMAS = 3.0
-# Without poses, recognised keyframes have to follow each other in the map.
+# Without poses, two candidates agree if the ids of their keyframes differ by at most this much.
 AGREEMENT_KEYFRAMES = 10
 MOST_HITS = 6
 
 
 @dataclass(frozen=True, eq=False)
 class Relocalization:
-    """What the last accepted candidates of other sessions say together.
+    """Where the robot is, by the last accepted candidates of other sessions.
 
     Attributes:
-        frame: of the pose: the back-end's, or '' for the odometry frame of the session of `best`.
-        pose: of the robot, or None where the recognised keyframe has none.
-        covariance: (6, 6), x, y, z in metres and rotations about them in radians.
-        best: the newest candidate.
+        frame: name of the back-end's frame, or '' for the odometry frame of the session of `best`.
+        pose: pose of the robot in that frame, or None if the recognised keyframes have none.
+        covariance: (6, 6) of x, y, z in metres and of rotations about x, y, z in radians.
+        best: the newest accepted candidate.
         frames_used: how many candidates agree, the newest included.
-        hypotheses: at how many distinct places the robot may still be.
+        hypotheses: number of distinct places where the robot may still be.
     """
 
     frame: str
@@ -43,7 +43,7 @@ class Relocalization:
 
 @dataclass(frozen=True)
 class _Hit:
-    """An accepted candidate, and the odometry when it was."""
+    """An accepted candidate, and the odometry pose of its query."""
 
     candidate: Candidate
     odometry: Pose | None
@@ -54,12 +54,12 @@ class _Hit:
 
     @property
     def frame(self) -> str:
-        """Two places can be compared in the back-end's frame, or inside of a session."""
+        """Frame of the keyframe's place; hits can be compared only in the same frame."""
         moved = self.keyframe.map_pose
         return moved.frame if moved else f'session {self.keyframe.id.session}'
 
     def pose_at(self, odometry: Pose | None) -> Pose | None:
-        """Where the robot is now if it was at the keyframe then."""
+        """The robot's pose at `odometry`, if it was at the keyframe when that was recognised."""
         place = self.keyframe.place
         if place is None or odometry is None or self.odometry is None:
             return place
@@ -67,18 +67,18 @@ class _Hit:
 
 
 class Relocalizer:
-    """Gathers accepted candidates of other sessions: those that agree make one pose.
+    """Combines those accepted candidates of other sessions that agree into one pose.
 
-    A candidate says that the robot is where its keyframe is; odometry carries that on to now. One
-    that disagrees with the newest, as the robot was carried away, or odometry has drifted, is
-    left out.
+    Each candidate places the robot at its keyframe; odometry carries that place on to the newest
+    query. A candidate that disagrees with the newest one is left out: the robot was carried away,
+    or odometry has drifted.
     """
 
     def __init__(self) -> None:
         self._hits: deque[_Hit] = deque(maxlen=MOST_HITS)
 
     def reset(self) -> None:
-        """Forget what was before."""
+        """Forget all candidates."""
         self._hits.clear()
 
     def update(
@@ -88,10 +88,10 @@ class Relocalizer:
         """Add the accepted candidate of the newest query.
 
         Args:
-            accepted: its keyframe is of another session.
-            odometry: pose of the query, or None.
-            settings: in force now.
-            hypotheses: places where the robot may be.
+            accepted: the candidate, whose keyframe is of another session.
+            odometry: odometry pose of the query, or None.
+            settings: the current settings.
+            hypotheses: number of places where the robot may be.
         """
         newest = _Hit(accepted, odometry)
         self._hits.append(newest)
@@ -118,9 +118,10 @@ def _agree(
 
 
 def _covariance(poses: list[Pose], settings: RelocalizationSettings) -> np.ndarray:
-    """(6, 6): how far a keyframe may be from the robot, and how far its neighbours disagree.
+    """(6, 6): how far the robot may be from a keyframe, plus how far the poses disagree.
 
-    The mean of several is no better than one: they were all seen from the same side.
+    The mean of several poses is no better than one: the keyframes were all seen from the same
+    side, so that their errors are alike.
     """
     variances = np.array(
         [settings.keyframe_sigma_xy**2] * 3 + [settings.keyframe_sigma_yaw**2] * 3)

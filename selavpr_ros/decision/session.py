@@ -1,4 +1,4 @@
-"""What belongs to one session, and is made anew with it."""
+"""What belongs to one session, and is made anew with each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from selavpr_ros.matching.query import Query
 from selavpr_ros.pose import TIME_JUMP_NS, Pose
 from selavpr_ros.settings import IndexSettings, QuerySettings
 
-# Before anything else is known of a site: images of this similarity have nothing in common.
+# Similarity of images that have nothing in common, until more is known of a site.
 UNRELATED_SIMILARITY = 0.95
-# Metres a second that no robot drives: beyond that, the odometry jumped.
+# Metres a second: no robot is faster, so beyond this the odometry jumped.
 MOST_SPEED = 50.0
 
 
@@ -24,8 +24,8 @@ def moved(
     """Tell whether a robot moved or turned enough; an unknown pose counts as moved.
 
     Args:
-        before, now: in one odometry frame.
-        min_translation: metres; 0 makes every pose a new one.
+        before, now: poses in one odometry frame, or None.
+        min_translation: metres; with 0, every pose counts as moved.
         min_rotation: radians; 0 ignores rotation.
     """
     if before is None or now is None or min_translation == 0.0:
@@ -45,16 +45,16 @@ class RunningSession:
     Args:
         session_id: its identity in the map.
         label: what a person calls it.
-        after_time_jump: the stamps jumped, the robot perhaps not: then the newest keyframes of the
-            session before are too recent to be candidates, too.
+        after_time_jump: whether the session begins because the stamps jumped. The robot may not
+            have moved, so the newest keyframes of the session before are too recent, too.
 
     Attributes:
-        travelled_m: since its start, along the known poses.
-        keyframes: how many of it the map got.
+        travelled_m: metres since the session's start, along the known poses.
+        keyframes: how many keyframes of the session were added to the map.
         last_query: the newest query, or None.
         last_view: the newest query that showed something new.
-        last_apart: the newest query that was as far from the one before as keyframes are.
-        lowest_similarity: of any query to the last view, or to the last query apart.
+        last_apart: the newest query that was as far from the one before as keyframes have to be.
+        lowest_similarity: lowest similarity of any query to `last_view` or `last_apart`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RunningSession:
         self.last_view: Query | None = None
         self.last_apart: Query | None = None
         self.lowest_similarity = UNRELATED_SIMILARITY
-        # Of the last queries that were apart like keyframes, whether they were kept.
+        # Whether each of the last queries that were apart like keyframes became one.
         self._were_kept: deque[bool] = deque()
         self._behind_ns: int | None = None
         self._last_pose: Pose | None = None
@@ -109,13 +109,13 @@ class RunningSession:
         return self.travelled_m
 
     def learn_similarity(self, query: Query) -> None:
-        """Note how similar a query is to those before that it is compared with."""
+        """Lower `lowest_similarity` if a query is less similar to the queries before."""
         for last in (self.last_view, self.last_apart):
             if last:
                 self.lowest_similarity = min(self.lowest_similarity, query.similarity_to(last))
 
     def moved_since_view(self, query: Query) -> float:
-        """Metres since the last view; NaN without odometry, and where it jumped."""
+        """Metres since the last view; NaN without odometry, or if the odometry jumped."""
         last = self.last_view
         if last is None or last.pose is None or query.pose is None:
             return math.nan
@@ -123,16 +123,16 @@ class RunningSession:
         return moved_m if _is_possible(moved_m, query.stamp_ns - last.stamp_ns) else math.nan
 
     def set_apart(self, query: Query, is_kept: bool) -> None:
-        """Note a query that is as far from the one before as keyframes are."""
+        """Note a query that is as far from the one before as keyframes have to be."""
         self.last_apart = query
         self._were_kept.append(is_kept)
 
     def count_old_enough(
         self, query: Query, keyframe_map: KeyframeMap, settings: IndexSettings
     ) -> int:
-        """Count the keyframes of the map, from the oldest on, that are no memory of right now."""
+        """Count the keyframes of the map, from the oldest on, that may be candidates."""
         exclude = settings.exclude_recent_keyframes
-        # A known way adds no keyframes: the newest of these may be a lap old.
+        # On a known path no keyframes are added: the newest ones may be a lap old.
         while len(self._were_kept) > exclude:
             self._were_kept.popleft()
         recent = sum(self._were_kept)

@@ -1,10 +1,10 @@
-"""Stage 5, what chance does: the scores of candidates that are known to show another place.
+"""Stage 5, scores by chance: how candidates score that are known to show another place.
 
-How many features two unrelated images share belongs to the site, the light and the model, so no
-shipped number can be right. It is learned from every query: most of its candidates are elsewhere,
-and how they score tells what a score is worth. An image of much structure shares more with
-everything; therefore each query has a level of its own, drawn towards the usual one as long as few
-of its candidates are known to be elsewhere (an empirical Bayes estimate, as of a random effect).
+How many features two unrelated images share depends on the site, the light and the model, so no
+shipped number can be right. It is learned from every query: most candidates show other places, and
+their scores are those of chance. An image with much structure shares more with every other image;
+therefore each query has a level of its own, drawn towards the usual one as long as few of its
+candidates are known to be elsewhere (an empirical Bayes estimate, as of a random effect).
 """
 
 from __future__ import annotations
@@ -16,40 +16,41 @@ from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 
-# The level before anything is learned, of each kind of score (`Match.score`); rather too high.
+# Level of each kind of score (`Match.score`) before anything is learned; rather too high.
 USUAL_OVERLAP, USUAL_MATCHES, USUAL_SIMILARITY = 0.05, 0.5, 1.5
-# Candidates of a query are neighbours of each other: three of them tell as much as one alone.
+# Candidates of a query are neighbours: this many tell as much as one that is independent.
 CORRELATED = 3.0
-# No level is lower: a few neighbours that move alike are found in any two images.
+# The lowest level: any two images have a few neighbouring features that move alike.
 LEAST_LEVEL = 0.002
-# Of candidates elsewhere, those farther above the level than that count as this far.
+# Scores of candidates elsewhere are clipped at this many deviations above the level.
 COPY_DEVIATIONS = 4.0
 # Squared deviation of the usual level, as a share of it, before anything is learned.
 UNKNOWN_LEVEL = 0.2
-# What is learned holds for so many candidates, and so many queries, before it fades.
+# How many candidates, and how many queries' levels, are remembered before old ones fade.
 MEMORY, LEVEL_MEMORY = 400.0, 50.0
-# No site is so uniform that its scores differ by less than this share.
+# The lowest deviation of scores, as a share of the level, even at a uniform site.
 LEAST_DEVIATION = 0.02
-# Of the best candidate of a query at a new place, in deviations: that of twenty draws that depend
-# on each other; how much this prior weighs, in queries; and no site is taken to be tamer.
+# The best candidate of a query at a new place, in deviations above the level. The prior is the
+# maximum of twenty dependent draws: its mean and deviation, its weight in queries, and the lowest
+# deviation that is used.
 BEST_MEAN, BEST_DEVIATION, BEST_WEIGHT, LEAST_BEST = 2.9, 1.2, 100.0, 1.0
-# Of a candidate of the same place: a gamma density of shape 2 with this mean; and the share of
-# them that look like any other place (something stands before the camera).
+# A candidate of the same place scores by a gamma density of shape 2 with this mean; this share of
+# them looks like any other place (something blocks the camera).
 SAME_MEAN, LOST_SHARE = 12.0, 0.15
 # This share of queries at a new place has a best candidate as good as a true one.
 FREAK_SHARE = 0.04
 # A new place that looked like a keyframe does so again in the next view with this probability.
 FREAK_AGAIN = 0.8
-# One view weighs no more than this, for a place or against it.
+# Bounds of the likelihood ratio of one view.
 LEAST_RATIO, MOST_RATIO = 0.05, (1.0 - LOST_SHARE) / FREAK_SHARE
 
 
 def usual_level(*, has_local: bool, is_grid: bool) -> float:
-    """What unrelated images score before anything is learned, see `Match.score`; rather too much.
+    """The score of unrelated images before anything is learned, see `Match.score`; rather high.
 
     Args:
-        has_local: whether local features are compared; else similarity alone is.
-        is_grid: whether they are a grid, so that their overlap counts.
+        has_local: whether local features are compared; else similarity is the score.
+        is_grid: whether local features lie on a grid; then their overlap is the score.
     """
     if not has_local:
         return USUAL_SIMILARITY
@@ -58,11 +59,11 @@ def usual_level(*, has_local: bool, is_grid: bool) -> float:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and deviation of what was seen, and how much that was.
+    """Mean and variance of weighted samples.
 
     Attributes:
-        weight: of all samples, older ones counting less.
-        mean, variance: of them.
+        weight: total weight of the samples; older ones count less.
+        mean, variance: mean and variance of the samples.
     """
 
     weight: float
@@ -70,7 +71,7 @@ class Spread:
     variance: float
 
     def add(self, sample: float, weight: float, memory: float) -> Spread:
-        """With one more sample; what is beyond `memory` fades."""
+        """With one more sample; all samples before weigh at most `memory` together."""
         if not (weight > 0.0 and math.isfinite(weight) and math.isfinite(sample)):
             return self
         kept = min(self.weight, memory)
@@ -82,16 +83,16 @@ class Spread:
 
 @dataclass(frozen=True)
 class Unrelated:
-    """What is known of unrelated pairs of one model on one map.
+    """What was learned of unrelated pairs of images, for one model on one map.
 
-    Scores are told as shares of the level: what such pairs have in the mean.
+    Scores are expressed as shares of the level, which is the mean score of such pairs.
 
     Attributes:
-        level: the usual one.
-        between: squared deviation of the levels of single queries.
+        level: the usual level.
+        between: squared deviation of the levels of single queries from the usual level.
         within: squared deviation of single candidates from their query's level.
         best: the best candidate of queries at new places, in deviations above its query's level.
-        queries: how many were learned from.
+        queries: how many queries were learned from.
     """
 
     level: float = USUAL_OVERLAP
@@ -103,14 +104,14 @@ class Unrelated:
     def standardise(
         self, scores: np.ndarray, is_elsewhere: np.ndarray
     ) -> tuple[np.ndarray, Unrelated]:
-        """Tell how far scores are above chance, and learn from those that are elsewhere.
+        """Tell how far scores are above chance, and learn from the candidates elsewhere.
 
         Args:
-            scores: (K,) of a query's candidates, not negative.
+            scores: (K,) scores of a query's candidates, not negative.
             is_elsewhere: (K,) bool, whether each is known to show another place than the best.
 
         Returns:
-            (K,) deviations above the query's level, and what is known now.
+            (K,) scores in deviations above the query's level, and what is known now.
         """
         apart = self._without_copies(scores[is_elsewhere])
         count, mean = len(apart), float(apart.mean()) if len(apart) else 0.0
@@ -124,7 +125,7 @@ class Unrelated:
         return (scores / level - 1.0) / deviation, self._learn(apart, usual, level)
 
     def _without_copies(self, apart: np.ndarray) -> np.ndarray:
-        """Scores, of which the few that are far higher are copies of the place, not chance."""
+        """Clip scores that are far higher: they show copies of the place, not chance."""
         if not len(apart):
             return apart
         noise = math.sqrt(self.within.mean + self.between.mean)
@@ -143,10 +144,10 @@ class Unrelated:
             within=self.within.add(variance, len(apart) - 1.0, MEMORY), queries=self.queries + 1.0)
 
     def ratios(self, deviations: np.ndarray, looked: np.ndarray | float = 0.0) -> np.ndarray:
-        """How much likelier scores are at the same place than somewhere new.
+        """Likelihood ratios of scores: the same place against somewhere new.
 
         Args:
-            deviations: (K,) above the query's level.
+            deviations: (K,) scores in deviations above the query's level.
             looked: (K,) how much each looked like the views just before, in [0, 1], see `looks`.
 
         Returns:
@@ -154,9 +155,9 @@ class Unrelated:
         """
         freak = FREAK_SHARE + (FREAK_AGAIN - FREAK_SHARE) * looked
         mean, spread = self.best.mean, max(math.sqrt(self.best.variance), LEAST_BEST)
-        # What is worse than usual says no more than that.
+        # A score below the usual one counts like the usual one.
         at = np.maximum(deviations, max(mean, 0.1))
-        # Beyond its mode the density is held: a better score is never less likely the same place.
+        # Beyond its mode the density stays constant, so that no better score lowers the ratio.
         same = np.minimum(at, SAME_MEAN / 2.0)
         same = same * (2.0 / SAME_MEAN)**2 * np.exp(-same * (2.0 / SAME_MEAN))
         new = np.exp(-0.5 * ((at - mean) / spread)**2) / (spread * math.sqrt(2.0 * math.pi))
@@ -165,14 +166,14 @@ class Unrelated:
         return np.clip(ratios, LEAST_RATIO, MOST_RATIO)
 
     def looks(self, deviations: np.ndarray) -> np.ndarray:
-        """(K,) in [0, 1], how much keyframes look like the place of the query, wherever it is."""
+        """(K,) in [0, 1]: how much keyframes look like the query's place, wherever they are."""
         return self.ratios(deviations) / MOST_RATIO
 
     def learn_best(self, deviation: float, new: float) -> Unrelated:
-        """Learn from a query that was probably somewhere new, and looked so.
+        """Learn from a query's best candidate, weighted by how surely the query was somewhere new.
 
         Args:
-            deviation: of its best candidate.
+            deviation: score of the best candidate in deviations above the query's level.
             new: probability that the query was somewhere new.
         """
         ratio = float(self.ratios(np.array([deviation]))[0])
@@ -180,19 +181,19 @@ class Unrelated:
         return replace(self, best=self.best.add(deviation, weight, MEMORY))
 
     def to_json(self) -> str:
-        """For the map's file."""
+        """What was learned, as text for the map's file."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_map(cls, text: str, level: float) -> Unrelated:
-        """What a map tells of unrelated images; without it, or if it is damaged, a guess."""
+        """What `text` of a map's file says; only `level` if the text is missing or damaged."""
         with suppress(ValueError):
             return cls.from_json(text)
         return cls(level=level)
 
     @classmethod
     def from_json(cls, text: str) -> Unrelated:
-        """What `to_json` wrote; ValueError if it is nothing of that kind."""
+        """What `to_json` wrote; ValueError if the text is of another kind."""
         try:
             content = json.loads(text)
             spreads = {name: Spread(**{f.name: float(content[name][f.name])

@@ -9,21 +9,22 @@ import numpy as np
 from selavpr_ros.decision.places import Places
 from selavpr_ros.decision.unrelated import Unrelated
 
-# Where odometry says the robot is not: so many copies of a place are no chance, if they look like
-# the place (`Unrelated.looks`).
+# At most this many keyframes where odometry says that the robot cannot be are taken as copies of
+# its place, if they look like it by this much (`Unrelated.looks`).
 MOST_COPIES, COPY_LOOKS = 4, 0.5
-# What a keyframe looked like is forgotten by so much from view to view.
+# From view to view, how much a keyframe looked like the views fades by this factor; less than
+# LEAST_LOOK is forgotten.
 LOOK_FADES, LEAST_LOOK = 0.8, 0.01
-# Of those that looked like it less than the best one, this power of their share.
+# How much a keyframe looks like the view is scaled by its share of the best score, to this power.
 LOOK_EXPONENT = 4.0
 
 
 @dataclass(eq=False)
 class Weighing:
-    """Makes likelihood ratios of scores, and learns from every query.
+    """Turns scores into likelihood ratios, and learns from every query.
 
     Attributes:
-        unrelated: what is known of unrelated pairs.
+        unrelated: what was learned of unrelated pairs.
     """
 
     unrelated: Unrelated
@@ -37,18 +38,18 @@ class Weighing:
         self, scores: np.ndarray, places: Places, impossible: np.ndarray, new: float,
         stays_new: float, *, is_new_view: bool,
     ) -> np.ndarray:
-        """Likelihood ratios of a query's candidates, and learn what unrelated ones are like.
+        """Compute likelihood ratios of a query's candidates, and learn from the unrelated ones.
 
         Args:
-            scores: (K,) of the candidates, see `Match.score`.
-            places: of the candidates.
-            impossible: (K,) bool, where odometry says that the robot cannot be.
+            scores: (K,) scores of the candidates, see `Match.score`.
+            places: places of the candidates.
+            impossible: (K,) bool, whether odometry says that the robot cannot be there.
             new: probability that the robot is somewhere new.
-            stays_new: probability that it was so in the view before, if it is now.
-            is_new_view: whether there is anything to learn from the query.
+            stays_new: probability that it was so at the view before, if it is now.
+            is_new_view: whether the robot moved since the last view; else nothing is learned.
 
         Returns:
-            (K,), how much likelier the query is at each than somewhere new; 0 where impossible.
+            (K,) likelihood ratios of each against somewhere new; 0 where impossible.
         """
         if not len(scores):
             return np.empty(0)
@@ -67,10 +68,10 @@ class Weighing:
     def _known_elsewhere(
         self, scores: np.ndarray, places: Places, best: int, impossible: np.ndarray
     ) -> np.ndarray:
-        """(K,) whether candidates show another place than the best one, by chance alike.
+        """(K,) whether candidates show another place than the best one, and are like it by chance.
 
-        A copy of the place where odometry says that the robot is not, such as the same corridor on
-        another floor, is elsewhere too, but what it shares with the view is no chance.
+        A copy of the place, such as the same corridor on another floor, is elsewhere by odometry,
+        but what it shares with the view is not chance, so copies and their places are left out.
         """
         apart = places.are_apart(places.some([best]))[:, 0]
         alone, _ = self.unrelated.standardise(scores, np.zeros(len(scores), bool))
@@ -83,7 +84,7 @@ class Weighing:
         return np.asarray(apart)
 
     def _look(self, codes: np.ndarray, looks: np.ndarray) -> None:
-        """Remember which keyframes looked most like the view: that they do again tells little."""
+        """Remember how much keyframes looked like the view: to do so again is weak evidence."""
         looked = {code: faded for code, before in self._looked.items()
                   if (faded := LOOK_FADES * before) > LEAST_LOOK}
         for code, look in zip(codes.tolist(), looks.tolist(), strict=True):
