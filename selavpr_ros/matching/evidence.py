@@ -1,4 +1,4 @@
-"""Stage 4: what speaks for a candidate, before anybody decides."""
+"""Stage 4: the evidence for a candidate, before the decision."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from selavpr_ros.models.base import VprModel
 if TYPE_CHECKING:
     from selavpr_ros.matching.geometry import Geometry
 
-CELLS = 4  # a side of the grid that `spread` looks at
-MOST_APART = 1.5  # cells that the moves of neighbours differ by, if they belong together
+CELLS = 4  # cells along a side of the grid of `spread`
+MOST_APART = 1.5  # cells by which moves of neighbours that belong together may differ
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,19 @@ class Match:
     """A retrieved keyframe with its evidence.
 
     Attributes:
-        keyframe: of the map.
+        keyframe: the retrieved keyframe.
         rank_global: order by similarity, 0 first.
         similarity: cosine of the global descriptors.
-        local_matches: mutual nearest neighbours; 0 where local features are not compared.
+        local_matches: number of mutual matches; 0 where local features are not compared.
         local_score: local_matches / the most that the model can have, in [0, 1]; NaN where
             local features are not compared.
         mean_similarity: mean cosine of the mutual matches; NaN without any.
-        spread: how evenly the mutual matches lie over the query image, in [0, 1]: 0 is in one
-            cell of 4 x 4, 1 the same number in all; NaN where they are no grid, or none.
-        overlap: how much of the view both have in common, in [0, 1] (`overlap_of`); NaN where
-            the mutual matches are no grid.
-        geometry: whether the mutual matches fit one movement; None where nobody looked.
+        spread: how evenly the mutual matches lie over the query image, in [0, 1]: 0 if all are in
+            one of 4 x 4 cells, 1 if all cells have the same number. NaN without mutual matches,
+            or if local features do not lie on a grid.
+        overlap: how much of the view both images have in common, in [0, 1] (`overlap_of`); NaN if
+            local features do not lie on a grid.
+        geometry: how far the mutual matches fit one movement; None if it was not computed.
         pairs: the mutual matches.
     """
 
@@ -55,20 +56,20 @@ class Match:
 
     @property
     def score(self) -> float:
-        """What speaks most for the same place, not negative: overlap, where it is known; else the
-        share of mutual matches; else similarity, counted from -1.
+        """The best evidence for the same place, not negative: `overlap` if it is known, else
+        `local_score`, else similarity + 1.
         """
         if math.isnan(self.local_score):
             return max(0.0, 1.0 + self.similarity)
         return self.local_score if math.isnan(self.overlap) else self.overlap
 
     def with_pairs(self, pairs: LocalMatches, most: int, positions: np.ndarray | None) -> Match:
-        """The same candidate, its local features compared.
+        """The same match with the results of comparing local features.
 
         Args:
-            pairs: mutual matches with it.
-            most: local features that an image can have.
-            positions: (N, 2) of both images' local features, or None where they are no grid.
+            pairs: mutual matches of the query with the keyframe.
+            most: number of local features that an image can have.
+            positions: (N, 2) of both images' local features, or None if they lie on no grid.
         """
         return replace(
             self, pairs=pairs, local_matches=len(pairs), local_score=len(pairs) / most,
@@ -86,8 +87,8 @@ def rerank(
     Args:
         matches: K candidates by similarity; the more similar one wins a tie.
         query: (N, d) float32 unit rows.
-        features: K local features as the map keeps them; None has none.
-        model: whose they are.
+        features: K local features as the map keeps them; None for a keyframe without.
+        model: the model that made the features.
     """
     most, positions = model.max_local_features, model.local_positions()
     found = match_encoded(query, features, model.match_similarity)
@@ -104,10 +105,10 @@ def _neighbours(rows: int, columns: int) -> int:
 def overlap_of(pairs: np.ndarray, positions: np.ndarray) -> float:
     """How much of the view two images have in common, by mutual matches that move together.
 
-    Where both show one surface, neighbouring features of the one match neighbours in the other;
-    what matches by chance lands anywhere (Bian et al., "GMS: Grid-based motion statistics", CVPR
-    2017). Counted are neighbours on the grid, 8 around each feature, whose matches lie apart as
-    they do, give or take a cell and a half: so far scale and perspective may change.
+    Where both show one surface, neighbouring features of one image match neighbours in the other;
+    matches by chance land anywhere (Bian et al., "GMS: Grid-based motion statistics", CVPR 2017).
+    The result is the share of neighbours on the grid, 8 around each feature, whose matches have
+    the same offset to within a cell and a half, which allows for scale and perspective.
 
     Args:
         pairs: (P, 2) indices of features of the one image and of the other.
@@ -133,7 +134,8 @@ def shared_view(query: torch.Tensor, match: torch.Tensor, model: VprModel) -> fl
 
     Args:
         query, match: (N, d) and (M, d) float32 unit rows.
-        model: whose they are. Features that are no grid tell the share of mutual matches.
+        model: the model that made them. If they lie on no grid, the share of mutual matches is
+            returned.
     """
     pairs = mutual_matches(query, match, model.match_similarity).cpu().numpy()
     positions = model.local_positions()

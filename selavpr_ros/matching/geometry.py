@@ -43,10 +43,10 @@ class Geometry:
     """How far mutual matches agree on one movement.
 
     Attributes:
-        method: one of METHODS, which was in fact used.
-        inliers: (P,) bool of the pairs.
-        rmse_px: of the inliers; NaN without any.
-        pose: relative pose, or None: it needs a `Camera`, and a metric one depth.
+        method: the one of METHODS that was in fact used.
+        inliers: (P,) bool, whether each pair is an inlier.
+        rmse_px: root mean square error of the inliers in pixels; NaN without any.
+        pose: relative pose, or None. It needs a `Camera`; a metric one needs depth, too.
     """
 
     method: str
@@ -72,11 +72,11 @@ def verify(
         size: (height, width) of the query image in pixels.
         method: 'homography' (a plane, or a camera that only turns), 'fundamental' (any static
             scene), or 'pnp' (with depth; without it as 'fundamental').
-        camera: then 'fundamental' tells rotation and direction, too.
+        camera: calibration; with it, 'fundamental' gives rotation and direction, too.
         depth_m: (H, W) float32 of the query image, NaN or 0 where unknown.
 
     Returns:
-        No inlier where there are fewer than LEAST_PAIRS pairs, or nothing fits.
+        The geometry; without inliers if there are fewer than LEAST_PAIRS pairs, or nothing fits.
     """
     scale = np.array(size[::-1], float)
     query, match = positions[pairs[:, 0]] * scale, positions[pairs[:, 1]] * scale
@@ -99,7 +99,7 @@ def _step_px(positions: np.ndarray, scale: np.ndarray) -> float:
 
 
 def _fit(camera: Camera, size: tuple[int, int]) -> Camera:
-    """The same camera where its images come in another size."""
+    """The camera, scaled to the size of the image."""
     if camera.size == size or 0 in camera.size:
         return camera
     factor = np.array([size[1] / camera.size[1], size[0] / camera.size[0], 1.0])
@@ -125,7 +125,7 @@ def _estimate(
     try:
         matrix, _ = function(query[some], match[some], cv2.USAC_MAGSAC, limit_px,
                              maxIters=MAX_ITERATIONS, confidence=CONFIDENCE)
-    except cv2.error:  # it stumbles over some degenerate sets
+    except cv2.error:  # it fails on some degenerate sets
         return None
     return matrix if matrix is not None and matrix.shape == (3, 3) else None
 
@@ -153,7 +153,7 @@ def _by_fundamental(query: np.ndarray, match: np.ndarray, step_px: float) -> Geo
 
 
 def _both(query: np.ndarray, match: np.ndarray, step_px: float) -> tuple[Geometry, Geometry]:
-    """A homography, which says more of a plane or a camera that only turns, and otherwise this."""
+    """By homography, for a plane or a camera that only turns, and by fundamental matrix."""
     return _by_homography(query, match, step_px), _by_fundamental(query, match, step_px)
 
 

@@ -13,7 +13,7 @@ import torch
 
 from selavpr_ros.maps.local_codec import BINARY, MIN_SIGN_SIMILARITY, EncodedFeatures, encode
 
-faiss: Any = _faiss  # its type hints know a part of it
+faiss: Any = _faiss  # its type hints are incomplete
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class LocalMatches:
 
     Attributes:
         pairs: (P, 2) int64: index into the query's local features, index into the candidate's.
-        similarity: (P,) float32 cosines; of binary features the ones that their signs tell.
+        similarity: (P,) float32 cosines; for binary features, estimated from their signs.
     """
 
     pairs: np.ndarray
@@ -41,7 +41,7 @@ _TILE_BYTES = {'cpu': 8 << 20, 'cuda': 128 << 20}
 def best_similarities(
     query: torch.Tensor, match: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Find each query feature's most similar one, and how near each of the others comes.
+    """Find each query feature's most similar match feature, and the reverse similarities.
 
     The similarity matrix is made in tiles of rows, so that it never leaves the cache and never
     needs memory for all N x M values.
@@ -62,7 +62,7 @@ def best_similarities(
     for tile in tiles:
         similarities = torch.mm(tile, match.T, out=buffer[: len(tile)])
         row_maxima.append(similarities.max(dim=1))
-        # Without its index, the highest of a column is found several times faster.
+        # The maximum of a column is found several times faster without its index.
         best_query = torch.maximum(best_query, similarities.amax(dim=0))
     nearest_match = torch.cat([maximum.indices for maximum in row_maxima])
     return nearest_match, torch.cat([maximum.values for maximum in row_maxima]), best_query
@@ -72,8 +72,8 @@ def _pairs(
     nearest_match: torch.Tensor, similarity: torch.Tensor, best_query: torch.Tensor,
     min_similarity: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(P, 2): the query features that nobody comes nearer to their match than; the first of a
-    match, if several come equally near; and their similarity (P,).
+    """(P, 2) pairs in which the query feature is the nearest to its match, too, and their
+    similarity (P,). Of several query features that are equally near, the first one counts.
     """
     mutual = similarity == best_query[nearest_match]
     if min_similarity is not None:
@@ -111,7 +111,7 @@ def mutual_matches(
     return _match(query, match, min_similarity)[0]
 
 
-# Rows of distances that are made at once: they stay in the cache of one core.
+# Rows of distances that are computed at once, so that they stay in the cache of one core.
 _HAMMING_ROWS = 128
 
 
@@ -120,7 +120,7 @@ def _close_pairs(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Query index, match index and distance (P,) of all pairs below a Hamming distance.
 
-    Tile by tile, by query index. They are few, which makes what follows fast.
+    They come tile by tile, ordered by query index. They are few, so that later steps are fast.
     """
     width = query.shape[1]
     buffer = np.empty((_HAMMING_ROWS, len(match)), np.int32)
@@ -142,7 +142,7 @@ def mutual_matches_binary(
     Args:
         query: (N, b) uint8, bits packed; b is a multiple of 8.
         match: (M, b) uint8.
-        min_similarity: keep only pairs above it; 1 is equal, 0 is half of the bits.
+        min_similarity: keep only pairs above it; 1 is all bits equal, 0 is half of them.
 
     Returns:
         The pairs; the first ones win a tie.
@@ -203,11 +203,11 @@ def match_encoded(
 
     Args:
         query: (N, d) unit rows, float32.
-        matches: K candidates; None has no local features, and no matches.
+        matches: K candidates; None for one without local features, which gets no matches.
         min_similarity: keep only pairs strictly above it.
 
     Returns:
-        K times the pairs.
+        The pairs of each of the K candidates.
     """
     needs_signs = any(match and match.codec == BINARY for match in matches)
     signs = encode(query, BINARY) if needs_signs else None
@@ -232,7 +232,7 @@ def _match_binary(
     if device.type == 'cpu':
         return mutual_matches_binary(query.data, match.data, least)
     signs = query.signs().to(device)
-    # Whole numbers tie where equally many bits differ, as by Hamming distance.
+    # Products of signs are whole numbers, which tie where Hamming distances do.
     pairs, equal = _match(signs, match.signs().to(device), least * signs.shape[1])
     return _on_cpu(pairs, torch.cos(torch.pi * (1.0 - equal / signs.shape[1]) / 2.0))
 

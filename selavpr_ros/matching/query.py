@@ -22,7 +22,7 @@ class Context:
         camera: calibration of the image, for relative poses; None where it is not known.
         depth_m: (h, w) float32, for `verify.geometry` pnp: metres along the optical axis, NaN or 0
             where unknown, over the same field of view; or None.
-        hint: where the robot may be: only keyframes there become candidates; None is anywhere.
+        hint: where the robot may be; only keyframes there become candidates. None: anywhere.
         only_other_sessions: whether the running session's own keyframes are left out, whatever
             `index.session_filter` says.
     """
@@ -43,12 +43,12 @@ class Query:
     """The image asked about now.
 
     Attributes:
-        stamp_ns: of the image.
-        session: in which it was taken.
+        stamp_ns: stamp of the image.
+        session: session in which the image was taken.
         global_descriptor: (D,) float32, a unit vector.
         local_features: (N, d) float32 unit rows, or None.
-        pose: of the robot, or None.
-        travelled_m: since the session's start, along the known poses.
+        pose: pose of the robot, or None.
+        travelled_m: metres since the session's start, along the known poses.
         context: what else came with the image.
         size: (height, width) of the image in pixels.
     """

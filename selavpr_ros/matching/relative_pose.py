@@ -62,13 +62,13 @@ class RelativePose:
             base_to_camera: B, the optical frame in the robot's, the same at both.
 
         Raises:
-            ValueError: without a scale, nobody knows.
+            ValueError: the pose is not metric.
         """
         if not self.is_metric:
             raise ValueError('a direction alone says nothing of where the robot was')
         turned, at_m = base_to_camera.matrix, base_to_camera.translation_m
         base_m = self.rotation @ (-turned.T @ at_m)  # the query's base, turned like the match
-        moves = np.zeros((6, 6))  # of the result, where the camera's pose errs
+        moves = np.zeros((6, 6))  # derivatives of the result by errors of the camera's pose
         moves[:3, :3] = moves[3:, 3:] = turned
         moves[:3, 3:] = -turned @ _cross(base_m)
         return RelativePose(
@@ -77,7 +77,7 @@ class RelativePose:
 
 
 def spread_out(index: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of them, evenly spread."""
+    """At most `most` of the indices, evenly spread."""
     return index[:: -(-len(index) // most)]
 
 
@@ -108,8 +108,8 @@ def _refine(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Gauss-Newton on the epipolar distances, with the weights of Geman and McClure.
 
-    OpenCV refines no essential matrix. As it comes, its rotation errs about twice as much on 31 x
-    31 features.
+    OpenCV does not refine an essential matrix. Unrefined, its rotation errs about twice as much on
+    31 x 31 features.
 
     Returns:
         (3, 3) rotation, (3,) direction, the (2, 3) axes along which the direction was changed, and
@@ -142,9 +142,9 @@ def direction_pose(
     """Rotation and direction of the movement that moved points (K, 2), all of them inliers.
 
     Args:
-        query, match: undistorted.
-        step: between two features beside each other.
-        is_plane: whether a homography explains the points, too. Then two movements do, unless the
+        query, match: (K, 2) undistorted points.
+        step: distance between two features beside each other.
+        is_plane: whether a homography explains the points, too. Then two movements fit, unless the
             camera hardly moved.
 
     Returns:
@@ -152,8 +152,8 @@ def direction_pose(
     """
     some = spread_out(np.arange(len(query)), MOST_REFINED)
     query, match = query[some], match[some]
-    # Not MAGSAC: of all matches of a street, 60 % of them wrong, its essential matrix (OpenCV 5.0)
-    # has a rotation that errs by 5.3 deg, this one by 1.4 deg.
+    # Not MAGSAC: on all matches of a street, 60 % of them wrong, the rotation of its essential
+    # matrix (OpenCV 5.0) errs by 5.3 deg, that of this method by 1.4 deg.
     try:
         essential, _ = cv2.findEssentialMat(
             query, match, np.eye(3), cv2.USAC_ACCURATE, CONFIDENCE, LINE_STEPS * step)
