@@ -1,1 +1,1 @@
-"""Stage 1: a message, a file or an array becomes a tensor; the camera that it came from."""
+"""Stage 1: a message, file or array -> a tensor; and the calibration of the camera."""

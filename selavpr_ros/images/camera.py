@@ -1,4 +1,4 @@
-"""What geometry needs besides the image, from messages: the camera's calibration, and depth."""
+"""Calibration of a camera and depth, read from messages: what geometry needs besides the image."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from selavpr_ros.errors import ImageError
 FISHEYE = ('equidistant', 'fisheye')
 PINHOLE = ('', 'plumb_bob', 'rational_polynomial')
 MILLIMETRE = 0.001
-# Depth of the same camera has the same stamp as the image, or nearly.
+# Depth belongs to an image if their stamps differ by at most this much.
 DEPTH_SYNC_NS = 20_000_000
-# Depth images that are kept until the image comes, about a second.
+# Number of depth images kept until the image comes, about a second's.
 DEPTH_KEPT = 30
 
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """What sensor_msgs/CameraInfo says of a camera.
+    """Calibration of a camera, as in sensor_msgs/CameraInfo.
 
     Attributes:
         matrix: (3, 3) K in pixels.
-        distortion: (n,) D; of a fish-eye, four numbers (`is_fisheye`).
+        distortion: (n,) D; four numbers for a fish-eye.
         size: (height, width) in pixels of the images that the matrix is for.
+        is_fisheye: whether `distortion` is of the fish-eye model.
     """
 
     matrix: np.ndarray
@@ -36,7 +37,7 @@ class Camera:
     is_fisheye: bool = False
 
     def undistort(self, pixels: np.ndarray) -> np.ndarray:
-        """(P, 2) pixels -> (P, 2) where a pinhole camera of focal length 1 has them."""
+        """(P, 2) pixels -> (P, 2) points of a pinhole camera of focal length 1."""
         function = cv2.fisheye.undistortPoints if self.is_fisheye else cv2.undistortPoints
         return function(pixels[:, None].astype(np.float64), self.matrix, self.distortion)[:, 0]
 
@@ -67,7 +68,7 @@ def camera_from_info(message: Any) -> Camera | None:
 
 
 def depth_in_metres(message: Any) -> np.ndarray:
-    """(H, W) float32 of a depth image (REP 118): 32FC1 in metres, or 16UC1 in millimetres.
+    """(H, W) float32 metres of a depth image (REP 118): 32FC1 in metres, 16UC1 in millimetres.
 
     Raises:
         ImageError: another encoding, or fewer bytes than its size says.
@@ -87,10 +88,14 @@ def depth_in_metres(message: Any) -> np.ndarray:
 
 
 def nearest_depth(kept: Iterable[tuple[int, Any]], stamp_ns: int) -> np.ndarray | None:
-    """Depth (H, W) in metres of the image with this stamp, from stamped messages; or None.
+    """Depth (H, W) in metres from the message nearest in time; None if none is near enough.
+
+    Args:
+        kept: stamps in ns, and depth messages.
+        stamp_ns: stamp of the image.
 
     Raises:
-        ImageError: it cannot be decoded.
+        ImageError: the depth cannot be decoded.
     """
     there_ns, message = min(
         kept, key=lambda stamped: abs(stamped[0] - stamp_ns), default=(None, None))

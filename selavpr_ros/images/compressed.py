@@ -1,4 +1,4 @@
-"""Encoded pictures, JPEG, PNG and others, of a message or a file -> (H,W,3) uint8 RGB."""
+"""Encoded pictures (JPEG, PNG and others) from a message or a file -> (H,W,3) uint8 RGB."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _jpeg_is_complete(data: bytes) -> bool:
 
 
 def _truncated(data: bytes) -> str:
-    """What says that a picture ends early; empty if it does not, or if its kind does not tell.
+    """What shows that a picture is truncated; empty if it is complete or its format cannot tell.
 
     OpenCV, depending on its version, would silently fill up the rest with grey.
     """
@@ -57,7 +57,7 @@ def _truncated(data: bytes) -> str:
 
 
 def _imdecode(data: bytes, message_format: str) -> np.ndarray:
-    """JPEG, PNG, .. -> (H,W) or (H,W,3) uint8 BGR; the high byte of 16 bit, no alpha."""
+    """JPEG, PNG, .. -> (H,W) grey or (H,W,3) BGR, uint8: the high byte of 16 bit, no alpha."""
     # The pixels as the sensor wrote them: an EXIF rotation would not fit the camera_info.
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
@@ -79,10 +79,10 @@ def _compressed_to_rgb(picture: np.ndarray, source_encoding: str) -> np.ndarray:
 def decode_compressed(message: CompressedMessage) -> np.ndarray:
     """A sensor_msgs/CompressedImage (JPEG, PNG) as (H,W,3) uint8 RGB.
 
-    The picture itself says how it is stored; of `format` only depth and a Bayer source are
-    read. Colour words in it ('rgb8; jpeg compressed rgb8') contradict each other from sender to
-    sender. EXIF rotation is ignored, alpha dropped, the high byte of 16 bit is taken. Raises
-    ImageError for empty, truncated and undecodable data.
+    The data say how the picture is stored; `format` is read only for depth and a Bayer source,
+    because senders disagree on its colour words ('rgb8; jpeg compressed rgb8'). EXIF rotation is
+    ignored, alpha is dropped, and the high byte of 16 bit is taken. Raises ImageError for empty,
+    truncated and undecodable data.
     """
     data = _compressed_bytes(message)
     truncated = _truncated(data)
@@ -97,10 +97,10 @@ def decode_compressed(message: CompressedMessage) -> np.ndarray:
 
 
 def read_image(image: Path | np.ndarray) -> np.ndarray:
-    """A file (JPEG, PNG, ..) as (H,W,3) uint8 RGB; an array is passed on.
+    """Read a file (JPEG, PNG, ..) as (H,W,3) uint8 RGB; an array is returned as it is.
 
     The picture is turned as its EXIF data say; alpha is dropped. Raises ImageError, with the
-    path, where there is no such file, and for truncated and undecodable data.
+    path, for a file that cannot be read, and for truncated and undecodable data.
     """
     if isinstance(image, np.ndarray):
         return image

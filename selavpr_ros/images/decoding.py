@@ -1,8 +1,8 @@
 """Stage 1: an image message, as a camera or a bag delivers it, -> one (H,W,3) uint8 RGB image.
 
 Messages are known by their fields alone, so the same code serves the live node (`data` is an
-`array.array`) and the bag replay (`data` is a numpy array). `raw` and `compressed` tell what
-becomes of every encoding.
+`array.array`) and the bag replay (`data` is a numpy array). The modules `raw` and `compressed`
+document every encoding.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _read_mask(path: str) -> np.ndarray | None:
 
 
 class ImageReader:
-    """Messages -> RGB images as the settings ask: encoding, rotation, mask.
+    """Converts messages to RGB images by the settings: encoding, rotation, mask.
 
     `decode` may be another function of message and encoding that returns (H,W,3) uint8 RGB.
     Raises SettingError for a rotation that is no multiple of 90 degrees, or an unreadable mask.
@@ -55,9 +55,9 @@ class ImageReader:
         self._blank = _read_mask(settings.mask)
 
     def __call__(self, message: Any) -> np.ndarray:
-        """The (H,W,3) uint8 RGB image; the mask is one of the turned image.
+        """The (H,W,3) uint8 RGB image; the mask applies to the rotated image.
 
-        Raises ImageError where it cannot be decoded or the mask has another size.
+        Raises ImageError if the image cannot be decoded or the mask has another size.
         """
         image = np.rot90(self._decode(message, self._encoding), -self._quarter_turns)
         if self._blank is None:

@@ -47,12 +47,12 @@ def _resize(image: np.ndarray, size: tuple[int, int], resize: str) -> torch.Tens
 
 
 def preprocess(image: np.ndarray, size: tuple[int, int], resize: str = 'stretch') -> torch.Tensor:
-    """Resize an image hard, ignoring its aspect ratio, and normalise it.
+    """Resize an image, ignoring its aspect ratio, and normalise it.
 
-    How to resize belongs to the weights (`model.resize`). The published evaluations of SelaVPR,
+    How to resize depends on the weights (`model.resize`). The published evaluations of SelaVPR,
     CricaVPR and FoL resize the tensor bilinearly WITHOUT antialias (torchvision 0.15): 'stretch'.
-    SALAD's resizes with Pillow, to whole numbers: 'pillow'. Models trained by this package and
-    the HOG baseline average over the source pixels when the image shrinks: 'area'.
+    SALAD's resizes with Pillow and rounds to whole numbers: 'pillow'. Models trained by this
+    package and the HOG baseline average over the source pixels when the image shrinks: 'area'.
 
     Args:
         image: (H, W, 3) uint8 RGB.

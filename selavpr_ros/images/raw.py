@@ -1,4 +1,4 @@
-"""Raw image messages (sensor_msgs/Image) -> (H,W,3) uint8 RGB. What every encoding becomes:
+"""Raw image messages (sensor_msgs/Image) -> (H,W,3) uint8 RGB. How every encoding is converted:
 
 * colour: channels in RGB order, alpha dropped; grey: copied into three channels;
 * 16 bit: the high byte. A camera that leaves 10 or 12 bit values unshifted comes out dark;
@@ -43,7 +43,7 @@ def _reorder(code: int) -> Callable[[np.ndarray], np.ndarray]:
 
 def _demosaic(samples: np.ndarray, code: int) -> np.ndarray:
     height, width = samples.shape[:2]
-    # OpenCV turns a smaller mosaic into black without a word.
+    # OpenCV silently turns a smaller mosaic black.
     if height < 3 or width < 3:
         raise ImageError(f'a Bayer image of {width}x{height} pixels is too small: 3x3 is needed')
     return cv2.cvtColor(samples, code)
@@ -72,7 +72,7 @@ def _yuv422(code: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _from_420(luma: np.ndarray, chroma: np.ndarray, code: int) -> np.ndarray:
-    """One pair of chroma bytes for 2x2 pixels."""
+    """One pair of chroma bytes per 2x2 pixels."""
     height, width = luma.shape
     _check_even('width', width)
     pairs = chroma[:, :width].reshape(height // 2, width // 2, 2)
@@ -80,13 +80,13 @@ def _from_420(luma: np.ndarray, chroma: np.ndarray, code: int) -> np.ndarray:
 
 
 def _from_422(luma: np.ndarray, chroma: np.ndarray, code: int) -> np.ndarray:
-    """One pair for two pixels: zipped with the luma it is a packed YUV 4:2:2 image."""
+    """One pair of chroma bytes per two pixels; merged with the luma, a packed YUV 4:2:2 image."""
     width = luma.shape[1]
     return _from_yuv422(cv2.merge([luma, chroma[:, :width]]), code)
 
 
 def _from_444(luma: np.ndarray, chroma: np.ndarray, code: int) -> np.ndarray:
-    """One pair per pixel; every second pair is used, for OpenCV knows no 4:4:4 planes."""
+    """One pair of chroma bytes per pixel, of which OpenCV, without 4:4:4, gets every second."""
     height, width = luma.shape
     _check_even('width', width)
     pairs = chroma.reshape(height, -1)[:, :2 * width].reshape(height, width, 2)
@@ -186,7 +186,7 @@ def _decode_packed(message: RawMessage, encoding: _Packed) -> np.ndarray:
     height, width, size = message.height, message.width, encoding.sample_bytes
     row_bytes = width * encoding.channels * size
     rows = _rows(message, height, row_bytes)[:, :row_bytes]
-    # The high byte is taken by position: no 16 bit array, no swap, and no alignment needed.
+    # The high byte is taken by position, which needs no 16 bit array, swap or alignment.
     high_byte = 0 if message.is_bigendian else size - 1
     samples = rows.reshape(height, width, encoding.channels, size)[..., high_byte]
     return encoding.to_rgb(samples if size == 1 else np.ascontiguousarray(samples))
@@ -214,7 +214,7 @@ def decode_image(message: RawMessage, encoding_override: str = '') -> np.ndarray
 
     `encoding_override` replaces the encoding that the message names. An 8 bit RGB image is not
     copied: the result is a view on `message.data`, perhaps read-only, its rows perhaps padded.
-    Raises ImageError where size, step, data and encoding do not fit together.
+    Raises ImageError if size, step, data and encoding do not fit together.
     """
     name = encoding_override or message.encoding
     try:
