@@ -18,11 +18,11 @@ class DescriptorError(VprError):
 
 
 class StampError(VprError):
-    """An image is older than the one before."""
+    """An image is not newer than the one before."""
 
 
 class PoseError(VprError):
-    """A pose is not a pose: NaN, infinity or a zero quaternion."""
+    """A pose is invalid: NaN, infinity, a wrong size, or a quaternion that is no rotation."""
 
 
 class CheckpointError(VprError):
@@ -30,7 +30,7 @@ class CheckpointError(VprError):
 
 
 class BagError(VprError):
-    """A rosbag cannot be read, written or has not the asked topic."""
+    """A rosbag cannot be read or written, or lacks the requested topic."""
 
 
 class GroundTruthError(VprError):
@@ -38,7 +38,7 @@ class GroundTruthError(VprError):
 
 
 class FolderError(VprError):
-    """A folder for results cannot be made, or holds something already."""
+    """A folder of results cannot be made or read, or is not empty."""
 
 
 class MapError(VprError):

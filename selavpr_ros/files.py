@@ -1,4 +1,4 @@
-"""Files that appear when they are complete."""
+"""Files and folders that appear under their names only when they are complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 
 def sync(path: Path) -> None:
-    """Make the disk keep a file, or the names in a folder."""
+    """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

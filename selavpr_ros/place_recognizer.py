@@ -30,28 +30,28 @@ from selavpr_ros.models import VprModel
 from selavpr_ros.pose import Pose
 from selavpr_ros.settings import Settings
 
-# A robot that hardly moves knows where it is all the same.
+# The place is recognised by these decisions: also where the robot has hardly moved.
 RECOGNISED = (Decision.ACCEPTED, Decision.REJECT_STATIONARY)
 
-# What takes time. The last one comes after the candidates are published.
+# The timed stages. The last one comes after the candidates are published.
 STAGES = ('preprocess', 'network', 'search', 'local_matching', 'gates', 'keyframe')
 
 
 @dataclass(frozen=True)
 class Recognition:
-    """What came out for one image.
+    """The result for one image.
 
     Attributes:
-        query: the image's descriptors.
+        query: the image's descriptors, pose and context.
         candidates: all retrieved keyframes, judged, best first.
         loop_closure: the accepted one, or None.
-        earlier: loop closures of queries before, which this one made sure.
+        earlier: loop closures of earlier queries, which this one made sure.
         keyframe: the query as a keyframe of the map, or None if it was not kept.
         searched: how many keyframes, from the oldest on, the query was compared with.
-        reranked: whether the candidates are in the order of their mutual matches, not of
-            similarity alone.
-        stage_ms: milliseconds of each of STAGES; without the last one while it is published.
-        relocalization: where this is in another session's map; None without an accepted
+        reranked: whether the candidates are ordered by their mutual matches, not by similarity
+            alone.
+        stage_ms: milliseconds of each of STAGES; without the last one when it is published.
+        relocalization: where the robot is in another session's map; None without an accepted
             candidate there.
     """
 
@@ -67,7 +67,7 @@ class Recognition:
 
     @property
     def loop_closures(self) -> list[LoopClosure]:
-        """All that this query made sure, its own last."""
+        """All loop closures that this query made sure, its own last."""
         if self.loop_closure is None:
             return self.earlier
         own = LoopClosure(self.query, self.keyframe.id if self.keyframe else None,
@@ -83,18 +83,18 @@ class _Laps:
         self.stage_ms: tuple[float, ...] = ()
 
     def lap(self) -> None:
-        """A stage is done."""
+        """Note the time of a stage that ends now."""
         now = time.perf_counter()
         self.stage_ms += ((now - self._last) * 1e3,)
         self._last = now
 
     def skip(self) -> None:
-        """What took this time is no stage."""
+        """Leave out the time since the last stage."""
         self._last = time.perf_counter()
 
 
 def _no_one(_: Recognition) -> None:
-    """Nobody waits for candidates."""
+    """Publish nothing."""
 
 
 class PlaceRecognizer:
@@ -102,12 +102,12 @@ class PlaceRecognizer:
 
     Args:
         model: from `load_model`.
-        settings: see there.
-        keyframe_map: to go on with; empty, and in memory alone, if None.
+        settings: see `Settings`; None takes the defaults.
+        keyframe_map: the map to go on with; None begins an empty one in memory.
 
     Attributes:
-        settings: may be replaced at any time, also by another thread; the next image goes by them.
-        keyframe_map: what is known; `adopt` replaces it.
+        settings: may be replaced at any time, also by another thread; used from the next image on.
+        keyframe_map: the map in use; `adopt` replaces it.
     """
 
     def __init__(
@@ -123,9 +123,9 @@ class PlaceRecognizer:
     # ---- state ---------------------------------------------------------------------------------
 
     def adopt(self, keyframe_map: KeyframeMap, label: str = '') -> None:
-        """Go on with another map, in a session of its own that people call `label`."""
+        """Go on with another map, in a new session with a label for people."""
         self.keyframe_map = keyframe_map
-        # What it remembers are keyframes of the map.
+        # The decision remembers keyframes of its map, so that another map needs a new one.
         self._decision = ClosureDecision(
             keyframe_map.find, self._verify,
             Unrelated.from_map(keyframe_map.unrelated, usual_level(
@@ -139,8 +139,8 @@ class PlaceRecognizer:
 
         Args:
             label: what a person calls it.
-            after_time_jump: the stamps jumped, the robot perhaps not: then the newest keyframes
-                of the session before are too recent to be candidates, too.
+            after_time_jump: whether the session begins because the stamps jumped. The robot may
+                not have moved, so the newest keyframes of the session before are too recent, too.
 
         Returns:
             The new session's id.
@@ -153,7 +153,7 @@ class PlaceRecognizer:
         return number
 
     def restart_relocalization(self) -> None:
-        """Forget where the last candidates saw the robot: it may have been carried."""
+        """Forget where the robot was; call it when the robot may have been carried."""
         self._decision.reset()
         self._relocalizer.reset()
 
@@ -164,17 +164,17 @@ class PlaceRecognizer:
 
     @property
     def session_id(self) -> int:
-        """Its number; a robot's sessions count from 1."""
+        """Number of the running session; a robot's sessions count from 1."""
         return self.session.session_id
 
     @property
     def unrelated(self) -> Unrelated:
-        """What is known of images that show different places."""
+        """What was learned of images that show different places."""
         return self._decision.unrelated
 
     @property
     def codec(self) -> str:
-        """How local features are kept: as in the map's file, else by the settings."""
+        """How local features are kept: as in the map's store, else by `map.local_codec`."""
         return self.keyframe_map.codec or self._in_force.map.local_codec
 
     @property
@@ -202,7 +202,7 @@ class PlaceRecognizer:
     # ---- the method ----------------------------------------------------------------------------
 
     def is_due(self, stamp_ns: int, pose: Pose | None = None) -> bool:
-        """Tell whether an image is to be processed, by `query.*`; costs nothing."""
+        """Tell whether an image is to be processed by the settings `query.*`; takes no time."""
         return self._session.is_due(stamp_ns, pose, self.settings.query)
 
     @torch.inference_mode()
@@ -214,15 +214,16 @@ class PlaceRecognizer:
 
         Args:
             image: (H, W, 3) uint8 RGB.
-            stamp_ns: of the image; has to increase. Two in a row that are more than a second
-                back start a session.
-            pose: of the robot in the odometry frame, or None.
+            stamp_ns: stamp of the image; has to increase. Two in a row that are more than a
+                second back start a session.
+            pose: pose of the robot in the odometry frame, or None.
             context: what else came with the image.
-            publish: gets the result before the keyframe is encoded and written.
+            publish: called with the result before the keyframe is encoded and written.
 
         Raises:
-            ImageError: not such an image. StampError: the stamp runs backwards.
-            DescriptorError: the model found nothing in it. The map stays as it was.
+            ImageError: not such an image.
+            StampError: the stamp is not after the last one.
+            DescriptorError: the model made no descriptor of it. The map stays as it was.
         """
         self._in_force, laps = self.settings, _Laps()
         tensor = preprocess(image, self.model.image_size, self.model.resize)
@@ -282,7 +283,7 @@ class PlaceRecognizer:
         return rerank(matches, local, features, self.model)
 
     def _verify(self, query: Query, match: Match) -> Match:
-        """The match with its geometry, where it can be looked at."""
+        """The match with its geometry, where that can be computed."""
         positions, context = self.model.local_positions(), query.context
         if self.why_not_verified or positions is None:
             return match
@@ -302,7 +303,7 @@ class PlaceRecognizer:
         session.last_query = query
         if is_new_view:
             session.last_view = query
-        # Views are remembered; their local features would be most of what that takes.
+        # Views are remembered without local features, which would take most of the memory.
         return is_new_view, self._decision.judge(
             replace(query, local_features=None), matches, is_new_view, settings.gates,
             comparable=searched, moved_m=moved_m,
@@ -337,13 +338,13 @@ class PlaceRecognizer:
         return keyframe
 
     def _is_new(self, recognised: Match | None) -> bool:
-        """Tell whether the map is to learn a query, recognised as a keyframe of it or not."""
+        """Tell whether to keep a query; `recognised` is the match that it shows, or None."""
         return (self._in_force.map.mode == 'mapping' and not self.keyframe_map.why_closed
                 and not (recognised and self._novelty.is_duplicate(
                     recognised, self._in_force.keyframe.max_overlap)))
 
     def _make_room(self) -> bool:
-        """Forget by `map.eviction` what a full map has too much; tell whether there is room."""
+        """Evict keyframes of a full map by `map.eviction`; tell whether there is room."""
         settings, keyframe_map = self._in_force.map, self.keyframe_map
         if len(keyframe_map) >= settings.max_keyframes and settings.eviction != REJECT_NEW:
             keyframe_map.evict(settings.eviction, self.session)

@@ -1,4 +1,4 @@
-"""Poses and the odometry buffer that tells the pose at the stamp of an image."""
+"""Poses, and the odometry buffer that interpolates the pose at the stamp of an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from selavpr_ros.errors import PoseError
 
-# A quaternion sent with two decimals is off by less; farther off it is no rotation but a bug.
+# The norm of a quaternion sent with two decimals is off by less; more is a bug, not a rotation.
 _NORM_TOLERANCE = 0.1
 # Below this angle sin(x) = x in float64: slerp and linear interpolation agree.
 _SMALL_ANGLE_RAD = 1e-6
@@ -29,7 +29,7 @@ def _finite_vector(values: Iterable[float], size: int, name: str) -> np.ndarray:
         raise PoseError(f'{name} must be {size} numbers, got {values!r}') from error
     if vector.shape != (size,):
         raise PoseError(f'{name} must be {size} numbers, got shape {vector.shape}')
-    # Of so few numbers, Python's functions are three times as fast as numpy's.
+    # For so few numbers, Python's functions are three times as fast as numpy's.
     if not all(map(math.isfinite, vector.tolist())):
         raise PoseError(f'{name} {vector.tolist()} is not finite: the odometry has diverged or '
                         'was never initialised')
@@ -47,17 +47,17 @@ def _unit_quaternion(values: Iterable[float]) -> np.ndarray:
 
 
 def _half_angle(first: np.ndarray, second: np.ndarray) -> float:
-    """Angle in [0, pi] between two unit 4-vectors; unlike the arc cosine exact near 0, too."""
+    """Angle in [0, pi] between two unit 4-vectors; unlike the arc cosine, exact near 0, too."""
     return 2.0 * math.atan2(np.linalg.norm(first - second), np.linalg.norm(first + second))
 
 
 def _nearer_sign(reference: np.ndarray, quaternion: np.ndarray) -> np.ndarray:
-    """q and -q are one rotation: the one on the reference's side."""
+    """Whichever of q and -q, which are one rotation, is on the reference's side."""
     return -quaternion if np.dot(reference, quaternion) < 0.0 else quaternion
 
 
 def _slerp(first: np.ndarray, second: np.ndarray, fraction: float) -> np.ndarray:
-    """The shorter way between two unit quaternions at constant rate (Shoemake 1985)."""
+    """Interpolate two unit quaternions along the shorter arc at constant rate (Shoemake 1985)."""
     second = _nearer_sign(first, second)
     angle = _half_angle(first, second)
     if angle < _SMALL_ANGLE_RAD:
@@ -160,7 +160,7 @@ def compose(start: Pose, step: Pose) -> Pose:
 
 
 def mean_pose(poses: Sequence[Pose]) -> Pose:
-    """Mean of poses that lie close together: of positions, and of quaternions on one side."""
+    """Mean of poses that lie close together: of their positions, and of their quaternions."""
     reference = poses[0].rotation
     rotation = np.sum([_nearer_sign(reference, pose.rotation) for pose in poses], axis=0)
     return Pose(
@@ -180,11 +180,11 @@ def _seconds_to_ns(seconds: float, name: str) -> int:
 
 
 class PoseBuffer:
-    """The odometry of the last `max_age_s` seconds, asked for the pose at an image's stamp.
+    """The odometry of the last `max_age_s` seconds, which gives the pose at an image's stamp.
 
-    `max_gap_s`: two odometry poses farther apart in time are a hole, over which nothing is
-    interpolated. `max_extrapolation_s`: how far before the oldest or behind the newest pose that
-    pose still counts unchanged; 0, because a guess would make the keyframes depend on which
+    `max_gap_s`: two odometry poses farther apart in time are a gap, over which nothing is
+    interpolated. `max_extrapolation_s`: how long before the oldest or after the newest pose that
+    pose is still returned; 0 by default, because a guess would make the keyframes depend on which
     message came first. Memory is bounded by `max_age_s` and by `max_poses`.
 
     Not thread-safe: where one thread adds and another asks, the owner of the buffer must hold
@@ -207,13 +207,13 @@ class PoseBuffer:
 
     @property
     def newest_ns(self) -> int | None:
-        """Stamp of the newest pose, None while empty; an image past it may still be waited for."""
+        """Stamp of the newest pose, None while empty; the pose of a later image may yet arrive."""
         return self._stamps_ns[-1] if self._stamps_ns else None
 
     def add(self, stamp_ns: int, pose: Pose) -> bool:
-        """Keep `pose`; a pose of the same stamp is replaced, one that comes late is ignored.
+        """Keep `pose`; it replaces a pose of the same stamp, and is ignored if it comes late.
 
-        True when the stamp ran back by more than a second (a bag that loops, a simulation
+        Returns True if the stamp ran back by more than a second (a bag that loops, a simulation
         reset): everything before was forgotten, because it belongs to another drive.
         """
         newest_ns = self.newest_ns
@@ -243,8 +243,8 @@ class PoseBuffer:
     def interpolate(self, stamp_ns: int) -> Pose | None:
         """The pose at `stamp_ns`: linear in position, slerp in rotation.
 
-        None where the odometry does not tell: the stamp is past the newest pose (compare with
-        `newest_ns`: it may yet arrive), before the oldest one, or inside a hole.
+        None if the odometry does not cover the stamp: it is past the newest pose (compare with
+        `newest_ns`: the pose may yet arrive), before the oldest one, or in a gap.
         """
         after = bisect_left(self._stamps_ns, stamp_ns)
         if after < len(self._stamps_ns) and self._stamps_ns[after] == stamp_ns:
