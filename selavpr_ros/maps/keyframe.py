@@ -12,7 +12,7 @@ from selavpr_ros.pose import Pose
 
 @dataclass(frozen=True, order=True)
 class SessionId:
-    """Identity of a session: sessions of a robot count from 1."""
+    """Identity of a session; the sessions of a robot count from 1."""
 
     session_id: int
     robot_id: int = 0
@@ -23,7 +23,7 @@ class SessionId:
 
 @dataclass(frozen=True, order=True)
 class KeyframeId:
-    """Identity that stays: keyframes count from 1 inside a session, sessions from 1 by robot."""
+    """Permanent identity of a keyframe; the keyframes of a session count from 1."""
 
     session_id: int
     keyframe_id: int
@@ -46,8 +46,8 @@ class Session:
         id: its identity in this map.
         label: what a person calls it.
         started_ns: stamp of its first keyframe.
-        frame: of its odometry.
-        model_id: of its descriptors.
+        frame: name of its odometry frame.
+        model_id: id of the model that made its descriptors.
         origin: where it was recorded, 'uuid of the map/session'; stays the same in all copies.
     """
 
@@ -64,11 +64,11 @@ class SessionSummary:
     """How much of a session is in a map.
 
     Attributes:
-        session: see there.
-        keyframes: how many; 0 where all of them were forgotten.
+        session: the session.
+        keyframes: how many keyframes it has; 0 if all of them were forgotten.
         last_ns: stamp of the last keyframe.
-        with_pose: how many have a pose in the odometry frame.
-        with_map_pose: how many have one of the back-end.
+        with_pose: how many keyframes have a pose in the odometry frame.
+        with_map_pose: how many keyframes have a pose of the back-end.
     """
 
     session: Session
@@ -80,7 +80,7 @@ class SessionSummary:
 
 @dataclass(frozen=True)
 class MapPose:
-    """Where a keyframe is by the SLAM back-end: in a frame that sessions share."""
+    """Pose of a keyframe by the SLAM back-end, in a frame that sessions share."""
 
     frame: str
     pose: Pose
@@ -94,9 +94,9 @@ class Keyframe:
         id: its identity.
         stamp_ns: stamp of the image.
         global_descriptor: (D,) float32, a unit vector.
-        pose: of the robot in the session's odometry frame, or None.
-        travelled_m: length of the way from the session's start to here; 0 without poses.
-        map_pose: what the back-end made of the pose, or None.
+        pose: pose of the robot in the session's odometry frame, or None.
+        travelled_m: metres travelled since the session's start; 0 without poses.
+        map_pose: pose by the SLAM back-end, or None.
         has_local: whether its local features are kept.
     """
 
@@ -119,12 +119,12 @@ class NewKeyframe:
     """A keyframe with all that is too large, or too rarely asked for, to stay in memory.
 
     Attributes:
-        keyframe: see there.
-        session: that it belongs to.
+        keyframe: what stays in memory.
+        session: the session that it belongs to.
         local: its local features, or None.
         thumbnail: a small JPEG; empty without.
         covariance: (36,) of the pose, row-major, or None.
-        external_key: of a back-end; 0 is unset.
+        external_key: the back-end's key of the keyframe; 0 if unset.
     """
 
     keyframe: Keyframe
@@ -136,7 +136,7 @@ class NewKeyframe:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that keep it."""
+        """Bytes of its descriptor, local features and thumbnail."""
         local = 0 if self.local is None else self.local.nbytes
         return self.keyframe.global_descriptor.nbytes + local + len(self.thumbnail)
 

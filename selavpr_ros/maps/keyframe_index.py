@@ -12,7 +12,7 @@ import numpy as np
 
 from selavpr_ros.errors import MapError
 
-faiss: Any = _faiss  # its type hints know a part of it
+faiss: Any = _faiss  # its type hints are incomplete
 
 AUTO, FLAT, HNSW, IVF = 'auto', 'flat', 'hnsw', 'ivf'
 KINDS = (AUTO, FLAT, HNSW, IVF)
@@ -26,7 +26,8 @@ LINKS, INSERT_BREADTH, SEARCH_BREADTH = 32, 40, 128
 # IVF: k-means cells, of which a query visits the nearest quarter.
 CELLS_FROM, KEYFRAMES_PER_CELL, VISITED_SHARE = 2000, 200, 1 / 4
 KMEANS_ROUNDS, KMEANS_ROWS_PER_CELL = 6, 40
-# A graph or cells lose what they look for among a few; to compare with all of those is fast.
+# A graph or cells miss similar rows where a search is limited to few rows. Below this share of all
+# rows, the search is exhaustive, which is fast then.
 EXACT_SHARE = 1 / 4
 
 _HALF, _PRODUCT = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
@@ -74,10 +75,10 @@ def _make_cells(rows: np.ndarray) -> Any:
 
 
 class KeyframeIndex:
-    """Finds rows by cosine; they lie in float16, which halves what a search has to read.
+    """Finds rows by cosine; they are kept as float16, which halves what a search has to read.
 
-    Rows are numbered from 0 in the order in which they were added; after `remove` those behind
-    move up.
+    Rows are numbered from 0 in the order in which they were added; `remove` renumbers the rows
+    behind those that are removed.
 
     Args:
         dim: length of the descriptors, D.
@@ -89,7 +90,7 @@ class KeyframeIndex:
     def __init__(self, dim: int, kind: str = AUTO) -> None:
         self.dim, self._kind = dim, kind
         self._graph_from = {AUTO: GRAPH_FROM, HNSW: 0}.get(kind)
-        # Two of the three are None, but while a graph is being built: then it trails.
+        # Two of the three are None, except while a graph is being built beside the flat index.
         self._flat: Any = _make_flat(dim)
         self._graph: Any = None
         self._cells: Any = None
@@ -100,7 +101,7 @@ class KeyframeIndex:
 
     @property
     def _whole(self) -> Any:
-        """That which has all rows."""
+        """The structure that has all rows."""
         return self._flat or self._cells or self._graph
 
     @property
@@ -127,7 +128,7 @@ class KeyframeIndex:
             self._learn_cells()
 
     def _extend_graph(self, count: int) -> None:
-        """Let the graph come nearer to the size of the map; it takes over when it is there."""
+        """Add `count` more rows to the graph, which replaces the flat index once it has all."""
         self._graph = self._graph or _make_graph(self.dim)
         start = self._graph.ntotal
         self._graph.add(self._flat.reconstruct_n(start, min(count, len(self) - start)))
@@ -146,7 +147,7 @@ class KeyframeIndex:
         return self._whole.reconstruct_n(0, len(self))
 
     def remove(self, rows: Sequence[int]) -> None:
-        """Take rows out; a graph or cells have to be made again."""
+        """Remove rows; a graph or cells have to be made again."""
         descriptors = np.delete(self._rows(), rows, axis=0)
         self.__init__(self.dim, self._kind)  # type: ignore[misc]
         self._flat.add(descriptors)
@@ -154,7 +155,7 @@ class KeyframeIndex:
             self._learn_cells()
 
     def search(self, query: np.ndarray, count: int, among: Rows) -> list[int]:
-        """Find the rows most similar to (D,) float32, at most `count`, about best first."""
+        """Find up to `count` rows of `among` most similar to (D,) float32, about best first."""
         if not len(among) or count <= 0:
             return []
         few = len(among) < EXACT_SHARE * len(self)
@@ -188,7 +189,7 @@ class KeyframeIndex:
         """Fill an empty index with (n, D) float32 rows, of which the first may be in a kept graph.
 
         Raises:
-            MapError: the graph is none of these rows; the index is filled all the same.
+            MapError: the graph is damaged or not of these rows; the index is filled all the same.
         """
         for rows in chunks:
             self._flat.add(rows)
@@ -204,7 +205,7 @@ class KeyframeIndex:
                 self._extend_graph(len(self))
 
     def _adopt(self, content: bytes) -> None:
-        """Put a kept graph over the rows that are here; those that came later join it."""
+        """Use a kept graph for the rows that it was made of, and add later rows to it."""
         try:
             graph = faiss.deserialize_index(np.frombuffer(content, np.uint8))
             known = graph.hnsw.levels.size()

@@ -26,14 +26,14 @@ from selavpr_ros.maps.local_codec import EncodedFeatures
 from selavpr_ros.maps.patient_store import PatientStore
 from selavpr_ros.maps.store import OwnStore
 
-# A large map's search graph is written so often, besides at the end: a start after a crash then
-# has at most so many keyframes to put in.
+# The search graph of a large map is written after this many keyframes, and at the end: a start
+# after a crash has at most that many keyframes to add to it.
 GRAPH_KEPT_EVERY = 5000
 UNRELATED_KEPT_EVERY = 20
 
 REJECT_NEW, OLDEST_SESSION, DENSEST = 'reject_new', 'oldest_session', 'densest'
 EVICTIONS = (REJECT_NEW, OLDEST_SESSION, DENSEST)
-KEPT_NEWEST = 20  # they tell what is too recent
+KEPT_NEWEST = 20  # that 'densest' never takes, because they tell what is too recent
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ class KeyframeMap:
             everything in memory.
         shared: the part with the keyframes of other robots, which delivers those of `store`.
         index: kind of the search, see KeyframeIndex.
-        cache_bytes: of local features, with a store; and of keyframes that it cannot take.
+        cache_bytes: limit of the cache of local features if there is a store, and of the keyframes
+            that it cannot take; None is no limit.
 
     Attributes:
         unrelated: what was learned of unrelated images on this map, as text; kept with it.
@@ -217,7 +218,7 @@ class KeyframeMap:
         self._store.close()
 
     def set_map_poses(self, poses: Mapping[KeyframeId, MapPose]) -> int:
-        """Keep what the back-end says of keyframes; returns how many of them there are."""
+        """Keep the back-end's poses of keyframes; returns how many of the keyframes are here."""
         known = {keyframe_id: pose for keyframe_id, pose in poses.items() if keyframe_id in self}
         for keyframe_id, pose in known.items():
             self._table.set_map_pose(keyframe_id, pose)
@@ -226,7 +227,7 @@ class KeyframeMap:
         return len(known)
 
     def set_external_keys(self, keys: Mapping[KeyframeId, int]) -> int:
-        """Keep the back-end's names of keyframes; returns how many of them there are.
+        """Keep the back-end's keys of keyframes; returns how many of the keyframes are here.
 
         Raises:
             MapError: they cannot be kept.
@@ -272,14 +273,14 @@ class KeyframeMap:
         self._table.remove(gone)
 
     def evict(self, policy: str, session: SessionId) -> int:
-        """Make room in a full map; returns how many keyframes went.
+        """Make room in a full map; returns how many keyframes were forgotten here.
 
-        A shared map keeps them; those that are nowhere else yet stay here.
+        A shared map keeps them; keyframes that it does not have yet stay here.
 
         Args:
             policy: 'oldest_session' takes the oldest session but `session`; 'densest' takes the
-                hundredth that looks most like the keyframe before it; 'reject_new' takes none.
-            session: the running one.
+                hundredth of keyframes that look most like the one before; 'reject_new' none.
+            session: the running session.
         """
         ids = [self._table[row].id for row in self._rows_to_evict(policy, session)]
         try:
@@ -312,7 +313,7 @@ class KeyframeMap:
         return self._shared.undelivered + self.unsaved if self._shared else 0
 
     def last_session_id(self, robot_id: int) -> int:
-        """The number of a robot's last session, of a forgotten one, too; 0 without any."""
+        """Number of a robot's last session, even if that is forgotten; 0 without any."""
         there = self._shared.last_session_id(robot_id) if self._shared else 0
         return max(there, self._table.last_session_id(robot_id))
 
@@ -327,7 +328,7 @@ class KeyframeMap:
 
         Args:
             global_descriptor: (D,) float32, a unit vector.
-            top_k: at most so many.
+            top_k: number of keyframes at most.
             hint: only keyframes within its circle.
 
         Returns:
@@ -353,8 +354,8 @@ class KeyframeMap:
 
         Args:
             session, stamp_ns, travelled_m: where the query is.
-            keyframes, seconds, metres: keyframes of this session that are nearer than any of
-                the three are too recent.
+            keyframes, seconds, metres: limits; a keyframe of this session that is nearer to the
+                query than any of them is too recent.
 
         Returns:
             Number of keyframes, from the oldest on, that the query may be compared with.
@@ -369,7 +370,7 @@ class KeyframeMap:
 
         Args:
             global_descriptor: (D,) float32, a unit vector.
-            top_k: at most so many.
+            top_k: number of keyframes at most.
             among: rows to search, from the oldest keyframe on; None for all.
 
         Returns:
@@ -387,13 +388,13 @@ class KeyframeMap:
         return [Retrieval(found[i], rank, float(similarities[i])) for rank, i in enumerate(order)]
 
     def near(self, position_m: np.ndarray, radius_m: float) -> np.ndarray:
-        """Rows of the keyframes within a distance of a position (3,), where the map has them."""
+        """Rows of the keyframes whose `place` is within `radius_m` of a position (3,)."""
         return self._table.near(position_m, radius_m)
 
     def local_features(self, keyframe_id: KeyframeId) -> EncodedFeatures | None:
         """Local features of a keyframe here, or of one that the last shared search found.
 
-        None where it has none, or they cannot be read.
+        None if it has none, or they cannot be read.
         """
         cache = self._store.cache
         if self._shared:

@@ -25,8 +25,8 @@ class KeyframeTable:
     """Keyframes in rows: those of a session lie together, the oldest first.
 
     Args:
-        keyframes: to begin with.
-        sessions: of the keyframes; one may have none any more.
+        keyframes: the keyframes to begin with.
+        sessions: the sessions of the keyframes, perhaps with some whose keyframes are forgotten.
 
     Attributes:
         row_of: each keyframe's row.
@@ -71,7 +71,7 @@ class KeyframeTable:
             yield np.stack(rows)
 
     def last_session_id(self, robot_id: int) -> int:
-        """The number of a robot's last session, of a forgotten one, too; 0 without any."""
+        """Number of a robot's last session, even if that is forgotten; 0 without any."""
         return self._last_session_ids.get(robot_id, 0)
 
     # ---- growing -------------------------------------------------------------------------------
@@ -82,7 +82,8 @@ class KeyframeTable:
         if newest is None or keyframe_id.session not in self.starts:
             return
         if newest.id.session != keyframe_id.session or keyframe_id <= newest.id:
-            raise MapError(f'keyframe {keyframe_id} comes after {newest.id}')
+            raise MapError(f'keyframe {keyframe_id} cannot be added after {newest.id}: ids have '
+                           'to increase, and only the newest session goes on')
 
     def add(self, keyframe: Keyframe, session: Session) -> None:
         """Append a keyframe."""
@@ -93,7 +94,7 @@ class KeyframeTable:
         self._count_session(keyframe.id.session)
 
     def set_map_pose(self, keyframe_id: KeyframeId, pose: MapPose) -> None:
-        """Put what the back-end says into a keyframe."""
+        """Set the back-end's pose of a keyframe."""
         row = self.row_of[keyframe_id]
         self._keyframes[row] = replace(self._keyframes[row], map_pose=pose)
 
@@ -119,14 +120,14 @@ class KeyframeTable:
         return min(max(start, len(self) - keyframes), by_time, by_way)
 
     def near(self, position_m: np.ndarray, radius_m: float) -> np.ndarray:
-        """Rows of the keyframes within a distance of a position (3,), where the map has them."""
+        """Rows of the keyframes whose `place` is within `radius_m` of a position (3,)."""
         return np.array([
             row for row, keyframe in enumerate(self._keyframes)
             if keyframe.place and np.linalg.norm(
                 keyframe.place.translation_m - position_m) <= radius_m], np.int64)
 
     def rows_of_oldest(self, but: SessionId) -> list[int]:
-        """Rows of the oldest session but one."""
+        """Rows of the oldest session other than `but`."""
         oldest = next((session for session in self.starts if session != but), None)
         return [row for row, k in enumerate(self._keyframes) if k.id.session == oldest]
 
@@ -134,8 +135,8 @@ class KeyframeTable:
         """Rows of the keyframes that look most like the one before them in their session.
 
         Args:
-            count: so many.
-            newest: so many at the end are left out.
+            count: number of rows.
+            newest: number of keyframes at the end that are left out.
         """
         rows = self._keyframes[: max(0, len(self) - newest)]
         similarity = np.array([-1.0, *(

@@ -1,4 +1,4 @@
-"""How local features are kept: float16, 8 bits or 1 bit a number.
+"""How local features are kept: as float16, or with 8 bits or 1 bit per number.
 
 Bytes of SelaVPR's 3721 features of 128 numbers: 952 576 as float16, 476 288 as int8, 59 536 as
 binary.
@@ -20,8 +20,8 @@ CODECS = settings.CODECS
 NONE, FLOAT16, INT8, BINARY = CODECS
 INT8_MAX = 127
 
-# A feature of binary signs is compared by how many of them differ. Equal signs have to outnumber
-# the others by this share, so that what matches by chance does not count: 28 of 128 may differ.
+# Binary features are compared by how many signs differ. Equal signs have to outnumber the others
+# by this share, so that matches by chance do not count: 28 of 128 may differ.
 MIN_SIGN_SIMILARITY = 0.55
 
 _DTYPES: dict[str, type[np.generic]] = {
@@ -32,14 +32,14 @@ _DTYPES: dict[str, type[np.generic]] = {
 def _rotation(dim: int) -> np.ndarray:
     """(dim, width) that spreads a feature evenly over all signs, the same on every machine.
 
-    Without it, one bit goes to a direction in which features hardly differ as to any other. A
+    Without it, directions in which features hardly differ would get as many bits as others. A
     randomised Hadamard transform, applied twice (Ailon & Chazelle, "The fast Johnson-Lindenstrauss
     transform", 2009); width is dim rounded up to a power of two, and at least 64.
     """
     hadamard = np.ones((1, 1), np.float32)
     while len(hadamard) < max(dim, 64):
         hadamard = np.block([[hadamard, hadamard], [hadamard, -hadamard]])
-    random = Random(0)  # its sequence is a promise of Python's
+    random = Random(0)  # Python guarantees its sequence
     first, second = (
         np.array([random.choice((-1, 1)) for _ in hadamard], np.float32) for _ in range(2))
     rotation = (first[:, None] * hadamard) @ (second[:, None] * hadamard)
@@ -52,7 +52,7 @@ class EncodedFeatures:
 
     Attributes:
         codec: one of CODECS, but not 'none'.
-        dim: numbers that a feature had, d.
+        dim: numbers of a feature before it was encoded, d.
         data: (N, d) float16, (N, d) int8, or (N, b) uint8 with the signs of the rotated feature,
             8 in a byte.
     """
@@ -70,25 +70,25 @@ class EncodedFeatures:
         return self.data.nbytes
 
     def signs(self) -> torch.Tensor:
-        """(N, 8 b) float32 of -1 and 1; only of binary ones."""
+        """(N, 8 b) float32 of -1 and 1; for binary features alone."""
         return torch.from_numpy(np.unpackbits(self.data, axis=1)).float() * 2 - 1
 
     def decode(self) -> torch.Tensor:
-        """The features (N, d) float32 as unit rows; of binary ones what their signs tell."""
+        """The features (N, d) float32 as unit rows; binary ones are estimated from their signs."""
         if self.codec == BINARY:
             values = self.signs() @ torch.from_numpy(_rotation(self.dim)).T
         else:
             values = torch.from_numpy(self.data.astype(np.float32))
-        # A unit row that went through float16 is as long as before; one of whole numbers is not.
+        # float16 keeps unit rows at length 1; int8 and signs do not.
         return values if self.codec == FLOAT16 else torch.nn.functional.normalize(values, dim=1)
 
 
 def encode(features: torch.Tensor, codec: str) -> EncodedFeatures | None:
     """Encode the local features of one image.
 
-    int8 scales each feature by its largest number, which no cosine can see. binary keeps the
-    signs of the rotated feature: the share of equal ones of two features grows with the cosine
-    between them (Charikar, "Similarity estimation techniques from rounding algorithms", 2002).
+    int8 scales each feature by its largest number, which changes no cosine. binary keeps the
+    signs of the rotated feature: the share of equal signs of two features grows with their cosine
+    (Charikar, "Similarity estimation techniques from rounding algorithms", 2002).
 
     Args:
         features: (N, d) unit rows.

@@ -20,9 +20,9 @@ from selavpr_ros.maps.local_codec import BINARY, FLOAT16, INT8, NONE, EncodedFea
 from selavpr_ros.maps.opening import new_store, open_store
 from selavpr_ros.maps.store import KeyframeStore
 
-# Features can be encoded again from left to right only.
+# Features can be encoded again only in a codec farther to the right.
 RICHEST_FIRST = (FLOAT16, INT8, BINARY, NONE)
-# In one transaction, and in memory: 61 MB of SelaVPR's features.
+# Keyframes in one transaction, and in memory: 61 MB of SelaVPR's features.
 KEYFRAMES_AT_ONCE = 64
 
 Progress = Callable[[int, int], None]
@@ -72,8 +72,8 @@ def _choose_codec(maps: Sequence[KeyframeStore], asked: str | None) -> str:
         raise SettingError(f"codec '{asked}' is none of {', '.join(RICHEST_FIRST)}")
     for store in maps:
         if RICHEST_FIRST.index(asked) < RICHEST_FIRST.index(store.codec):
-            raise MapError(f'{store.name}: what it keeps of local features ({store.codec}) cannot '
-                           f'become {asked} again: choose {store.codec}, or leave this map out')
+            raise MapError(f'{store.name}: its local features ({store.codec}) cannot become '
+                           f'{asked} again: choose {store.codec}, or leave this map out')
     return asked
 
 
@@ -89,7 +89,7 @@ def _date(stamp_ns: int) -> str:
 
 
 def _require_no_copies(maps: Sequence[KeyframeStore]) -> None:
-    """A keyframe that two maps hold would find itself forever."""
+    """Raise MapError if two maps hold the same keyframe, whose copies would always match."""
     stamps = [(store.name, _stamps_by_robot(store)) for store in maps]
     for (name, of_one), (other_name, of_other) in combinations(stamps, 2):
         shared = {robot_id: np.intersect1d(of_one[robot_id], of_other[robot_id])
@@ -143,7 +143,7 @@ def _moved(new: NewKeyframe, session: Session, codec: str) -> NewKeyframe:
 def _parcels(
     maps: Sequence[KeyframeStore], merged: Sequence[MergedSession], codec: str
 ) -> Iterator[list[NewKeyframe]]:
-    """All keyframes as those of the merged map, some at a time."""
+    """All keyframes as the merged map has them, some at a time."""
     for store in maps:
         sessions = {m.old_id: m.session for m in merged if m.source == store.name}
         # A shared map may have got new sessions meanwhile.
@@ -183,9 +183,9 @@ def merge_maps(
         sources: files or addresses of maps of one model, in the order in which the target has
             them.
         target: file or address of the new map.
-        codec: to encode local features again, in less; None keeps that of the sources.
+        codec: a smaller codec to encode local features again; None keeps that of the sources.
         overwrite: replace a file that is there.
-        progress: called with the keyframes that are done, and with their number.
+        progress: called with the number of keyframes that are done, and of all.
 
     Returns:
         Every session with its old and its new id.

@@ -20,7 +20,7 @@ from selavpr_ros.maps.keyframe_map import KeyframeMap
 from selavpr_ros.maps.store import KeyframeStore
 from selavpr_ros.settings import Settings
 
-# Of programs that nobody waits for between two images.
+# Timeout of programs that no image waits for.
 WRITER_TIMEOUT_S = 5.0
 
 
@@ -39,14 +39,14 @@ def open_store(name: str) -> KeyframeStore:
 def new_store(
     name: str, model_id: str, codec: str, dim: int, *, overwrite: bool = False
 ) -> Iterator[KeyframeStore]:
-    """A new map to write, which is there at the end of the block, as a whole or not at all.
+    """Open a new map to write; at the end of the block it is there as a whole or not at all.
 
     Only kill -9 leaves a part of a shared map behind.
 
     Args:
         name: file, or address of a shared map.
         model_id, codec: see `KeyframeStore`.
-        dim: length of its global descriptors; only a shared map wants to know.
+        dim: length of its global descriptors; only a shared map needs it.
         overwrite: replace a file that is there.
 
     Raises:
@@ -74,7 +74,7 @@ def new_store(
 
 @contextmanager
 def _closed_on_error() -> Iterator[ExitStack]:
-    """What was opened, which is let go of unless all goes well."""
+    """A stack of what was opened; an error closes all of it."""
     with ExitStack() as opened:
         yield opened
         opened.pop_all()
@@ -88,10 +88,10 @@ def open_map(
 
     Args:
         settings: `map.*`, `index.*` and `robot_id`.
-        model_id: of the model that will ask, see `VprModel.model_id`.
-        global_dim: length of its global descriptors; only a shared map wants to know.
-        allow_model_mismatch: take a map of another model, for who knows that its descriptors
-            can be compared all the same.
+        model_id: id of the model of the queries, see `VprModel.model_id`.
+        global_dim: length of its global descriptors; only a shared map needs it.
+        allow_model_mismatch: accept a map of another model; only for descriptors that can be
+            compared all the same.
 
     Raises:
         MapError: the file cannot be opened, or is of another model; the server of a shared map
@@ -137,7 +137,7 @@ def own_path(settings: Settings) -> Path:
 def _open_shared(settings: Settings, model_id: str, global_dim: int) -> KeyframeMap:
     address = Address.parse(settings.map.path)
     if settings.robot_id == 0:
-        raise MapError('a shared map needs to know its robots apart: set robot_id to a number '
+        raise MapError('a shared map has to tell its robots apart: set robot_id to a number '
                        'from 1 on that no other robot has')
     if settings.map.read_only:
         raise MapError('map.read_only is for files: use map.mode localization to keep no '

@@ -1,4 +1,4 @@
-"""A store of keyframes, and in memory what it cannot take now."""
+"""A store of keyframes that keeps in memory what cannot be written now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class PatientStore:
 
     Args:
         store: None keeps everything in memory.
-        cache_bytes: of local features, with a store; and of keyframes that it cannot take.
+        cache_bytes: limit of the cache of local features if there is a store, and of the keyframes
+            that wait; None is no limit.
 
     Attributes:
         error: why the last attempt failed; empty if it did not.
@@ -31,12 +32,12 @@ class PatientStore:
         self.cache = LocalCache(cache_bytes if store is not None else None)
         self._limit = cache_bytes
         self._unsaved: dict[KeyframeId, NewKeyframe] = {}
-        self._unsaved_bytes = 0  # kept count of: other threads ask while this one adds
+        self._unsaved_bytes = 0  # a counter, because other threads ask while this one adds
         self._unsaved_poses: dict[KeyframeId, MapPose] = {}
 
     @property
     def required(self) -> OwnStore:
-        """The store; MapError without."""
+        """The store; MapError if there is none."""
         if self.store is None:
             raise MapError('the map is in memory alone: open it with a file')
         return self.store
@@ -47,12 +48,12 @@ class PatientStore:
 
     @property
     def unsaved(self) -> int:
-        """How many keyframes wait."""
+        """How many keyframes wait to be written."""
         return len(self._unsaved)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory."""
+        """Bytes in memory: cached local features, and keyframes that wait."""
         return self.cache.nbytes + self._unsaved_bytes
 
     @property
@@ -76,7 +77,7 @@ class PatientStore:
             self.cache.put(new.keyframe.id, new.local)
 
     def set_map_poses(self, poses: Mapping[KeyframeId, MapPose]) -> None:
-        """Keep what the back-end says of keyframes, or let it wait."""
+        """Keep the back-end's poses of keyframes, or let them wait."""
         if self._writable:
             self._unsaved_poses.update(poses)
             self.flush()
@@ -99,7 +100,7 @@ class PatientStore:
             self.error = ''
 
     def keep(self, write: Callable[[OwnStore], None]) -> bool:
-        """Write what can be made or learned again; tells whether that worked."""
+        """Try to write what can be made again and need not wait; tells whether that worked."""
         if self._writable:
             try:
                 write(self._writable)
@@ -110,12 +111,12 @@ class PatientStore:
         return False
 
     def remove(self, ids: Iterable[KeyframeId]) -> None:
-        """Forget keyframes in the store; MapError if it cannot, and then it has them all."""
+        """Forget keyframes in the store; after a MapError, the store still has all of them."""
         if self.store is not None:
             self.store.remove(set(ids) - self._unsaved.keys())
 
     def drop(self, keyframe_id: KeyframeId) -> None:
-        """Forget a keyframe that is not in the store, or not any more."""
+        """Forget what is in memory of a keyframe that is not in the store, or no longer."""
         self.cache.drop(keyframe_id)
         self._forget_unsaved(keyframe_id)
         self._unsaved_poses.pop(keyframe_id, None)

@@ -13,12 +13,12 @@ from selavpr_ros.maps.keyframe_map import KeyframeMap, Retrieval
 
 @dataclass(frozen=True)
 class Scope:
-    """Where to look.
+    """Which keyframes a query is compared with.
 
     Attributes:
-        session: the running one.
-        old_enough: keyframes of the map, from the oldest on, that are no memory of right now.
-        sessions: 'all', 'intra' (the running one alone) or 'inter' (all others).
+        session: the running session.
+        old_enough: number of keyframes, from the oldest on, that are old enough to be candidates.
+        sessions: 'all', 'intra' (the running session alone) or 'inter' (all others).
         hint: where the robot may be, or None for anywhere.
     """
 
@@ -31,10 +31,10 @@ class Scope:
 def retrieve(
     keyframe_map: KeyframeMap, global_descriptor: np.ndarray, top_k: int, scope: Scope
 ) -> list[Retrieval]:
-    """The most similar keyframes, most similar first, of other robots, too, in a shared map.
+    """Find the most similar keyframes, best first; with a shared map, of other robots, too.
 
     Args:
-        keyframe_map: to search.
+        keyframe_map: the map to search.
         global_descriptor: (D,) float32, a unit vector.
         top_k: how many at most.
         scope: which keyframes count.

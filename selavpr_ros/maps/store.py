@@ -1,4 +1,4 @@
-"""What a store of keyframes can do, wherever they are; its users know no more of it.
+"""What a store of keyframes can do, wherever they are kept; its users rely on no more.
 
 `MapFile` (SQLite) and `MilvusStore` (a server) are its kinds. A new kind is one class with these
 methods, and a line in `opening`.
@@ -37,11 +37,11 @@ class KeyframeStore(Protocol):
 
     @property
     def model_id(self) -> str:
-        """Of the descriptors, see `VprModel.model_id`."""
+        """Id of the model that made the descriptors, see `VprModel.model_id`."""
 
     @property
     def codec(self) -> str:
-        """How it keeps local features."""
+        """Codec in which it keeps local features, see `local_codec`."""
 
     def __len__(self) -> int:
         """Number of keyframes."""
@@ -50,7 +50,7 @@ class KeyframeStore(Protocol):
         """Keep keyframes: they outlive the program when this returns."""
 
     def set_map_poses(self, poses: Mapping[KeyframeId, MapPose]) -> int:
-        """Keep poses of keyframes; returns how many of them there are."""
+        """Keep the back-end's poses of keyframes; returns how many of the keyframes it has."""
 
     def remove(self, ids: Iterable[KeyframeId]) -> int:
         """Forget keyframes; returns how many there were."""
@@ -77,20 +77,20 @@ class KeyframeStore(Protocol):
         """A small JPEG of a keyframe; empty where it has none."""
 
     def describe(self) -> dict[str, Any]:
-        """What `vpr map-info` tells of this kind of store alone, e.g. the bytes of a file."""
+        """What `vpr map-info` tells only of this kind of store, e.g. the bytes of a file."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the store."""
 
 
 class Deliveries(Protocol):
-    """What a shared map still has to be told of a store; as durable as the store itself."""
+    """What of a store still has to be delivered to a shared map; as durable as the store."""
 
     def new(self, limit: int, after: int = 0) -> dict[int, KeyframeId]:
         """Keyframes that the shared map does not have, by their numbers in the store.
 
         Args:
-            limit: at most so many, the oldest first.
+            limit: number of keyframes at most, the oldest first.
             after: only those with a higher number.
         """
 
@@ -98,16 +98,16 @@ class Deliveries(Protocol):
         """Poses of the back-end that the shared map does not have."""
 
     def recalled(self, limit: int) -> list[KeyframeId]:
-        """Keyframes that the shared map has, and that are forgotten here."""
+        """Keyframes that are forgotten here, and that the shared map may still have."""
 
     def mark_new(self, keyframes: Iterable[Keyframe]) -> None:
-        """The shared map has these keyframes."""
+        """Note that the shared map has these keyframes."""
 
     def mark_moved(self, poses: Iterable[tuple[KeyframeId, MapPose]]) -> None:
-        """The shared map has these poses."""
+        """Note that the shared map has these poses."""
 
     def mark_recalled(self, ids: Iterable[KeyframeId]) -> None:
-        """The shared map has forgotten these keyframes."""
+        """Note that the shared map has forgotten these keyframes."""
 
 
 class OwnStore(KeyframeStore, Protocol):
@@ -115,7 +115,7 @@ class OwnStore(KeyframeStore, Protocol):
 
     @property
     def read_only(self) -> bool:
-        """Whether nothing can be kept."""
+        """Whether nothing can be written."""
 
     @property
     def undelivered(self) -> int:
@@ -131,19 +131,19 @@ class OwnStore(KeyframeStore, Protocol):
         """Covariance (36,) of the pose, or None, and the back-end's key, or 0."""
 
     def set_external_keys(self, keys: Mapping[KeyframeId, int]) -> int:
-        """Keep the back-end's names of keyframes; returns how many of them there are."""
+        """Keep the back-end's keys of keyframes; returns how many of the keyframes it has."""
 
     def graph(self) -> bytes:
-        """The search graph that was kept, or nothing."""
+        """The search graph that was kept; empty without."""
 
     def keep_graph(self, graph: bytes) -> None:
         """Keep the search graph of all keyframes."""
 
     def unrelated(self) -> str:
-        """What was kept of unrelated images, or nothing."""
+        """What `keep_unrelated` kept; empty without."""
 
     def keep_unrelated(self, text: str) -> None:
-        """Keep what is known of unrelated images."""
+        """Keep what was learned of unrelated images, see `Unrelated.to_json`."""
 
     def save_to(
         self, target: Path, *, overwrite: bool = False, without: Iterable[str] = ()
@@ -151,7 +151,7 @@ class OwnStore(KeyframeStore, Protocol):
         """Write a copy to a file while the map goes on growing; returns its bytes."""
 
     def deliveries(self, shared_uuid: str) -> Deliveries:
-        """What the shared map with this uuid still has to be told."""
+        """What still has to be delivered to the shared map with this uuid."""
 
     def forget_delivered(self, ids: Iterable[KeyframeId]) -> list[KeyframeId]:
-        """Forget keyframes here and leave them in the shared map; returns those that went."""
+        """Forget delivered keyframes here, not in the shared map; returns those forgotten."""

@@ -108,10 +108,10 @@ def test_ids_stay_and_are_found(filled):
 
 
 def test_ids_must_grow_and_sessions_stay_together(filled):
-    with pytest.raises(MapError, match='keyframe 1:100 comes after 1:100'):
+    with pytest.raises(MapError, match='keyframe 1:100 cannot be added after 1:100'):
         filled.add(_keyframe(100, _unit_rows(1)[0]))
     filled.add(_keyframe(1, _unit_rows(1)[0], session=2))
-    with pytest.raises(MapError, match='keyframe 1:101 comes after 2:1'):
+    with pytest.raises(MapError, match='keyframe 1:101 cannot be added after 2:1'):
         filled.add(_keyframe(101, _unit_rows(1)[0]))
     assert len(filled) == 101
 

@@ -13,12 +13,12 @@ from selavpr_ros.maps.file.database import Database
 from selavpr_ros.maps.file.errors import explained
 from selavpr_ros.maps.file.schema import LARGE_TABLES
 
-# A copy lets the writer in after so many pages.
+# Number of pages after which a copy lets the writer in.
 PAGES_AT_ONCE = 2000
 
 
 def _make_way(target: Path) -> None:
-    """Let no log of an older map stay beside a target: SQLite would apply it to its successor."""
+    """Remove the log of an older map beside a target: SQLite would apply it to the new map."""
     log = Path(f'{target}-wal')
     if target.exists():  # without a log it stays as it is, byte by byte
         Database(target, None, read_only=not log.exists()).close()
@@ -55,10 +55,10 @@ def appearing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _source(database: Database) -> Iterator[sqlite3.Connection]:
-    """What a copy is made from; what this program writes meanwhile goes into both.
+    """The connection that a copy reads; what this program writes meanwhile is copied, too.
 
-    Where another program writes, it is the state of now: else the copy would begin again with
-    every keyframe that comes.
+    If the map was opened read-only, another program may write: a snapshot is read, because else
+    the copy would begin again with every keyframe that is added.
     """
     connection = database.connection
     if not database.read_only:

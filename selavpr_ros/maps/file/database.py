@@ -1,4 +1,4 @@
-"""The SQLite file of a map: opened safely, for one writer; its transactions and questions."""
+"""The SQLite file of a map: opened safely, for one writer; its transactions and queries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from selavpr_ros.maps.file.schema import Manifest
 from selavpr_ros.maps.file.versions import prepare, read_manifest
 
 BUSY_S = 5.0
-# Of the write-ahead log, which is emptied whenever nobody reads an older state.
+# Limit of the write-ahead log, which is emptied whenever no program reads an older state.
 MAX_LOG_BYTES = 64 << 20
 # Three keyframes of 1024 numbers lie in a page, none across two: a disk then reads them in order,
 # ten times as fast as with SQLite's 4096.
@@ -31,7 +31,7 @@ def _log_bytes(path: Path) -> int:
 
 
 def _inode(path: Path | None) -> tuple[int, int] | None:
-    """Which file has the name now."""
+    """Device and inode of the file that has this name now."""
     if path is None or not path.exists():
         return None
     found = path.stat()
@@ -54,11 +54,11 @@ def _require_place(path: Path | None, is_new: bool, read_only: bool) -> None:
 
 
 def _require_rights(path: Path, read_only: bool) -> None:
-    """Refuse what SQLite takes, but should not."""
-    # It would open it for reading, and fail with the first keyframe.
+    """Refuse files that SQLite would accept, but should not."""
+    # SQLite would open the file for reading, and fail with the first keyframe.
     if not read_only and not os.access(path, os.W_OK):
         raise MapError(f'{path}: {READ_ONLY}')
-    # It takes a file of one byte for an empty one, and writes over it.
+    # SQLite takes a file of one byte for an empty one, and writes over it.
     if path.stat().st_size == 1:
         raise MapError(f'{path}: it is a file of another program')
 
@@ -66,7 +66,7 @@ def _require_rights(path: Path, read_only: bool) -> None:
 def _address(path: Path, read_only: bool) -> str:
     real = path.resolve()
     mode = 'mode=ro' if read_only else 'mode=rwc'
-    # Even a reader makes files for the log; where it cannot, nobody writes either.
+    # Even a reader makes files for the log; where it cannot, no program writes either.
     if read_only and not os.access(real.parent, os.W_OK) and not _log_bytes(path):
         mode = 'immutable=1'
     return f'file:{quote(os.fsencode(real))}?{mode}'
@@ -79,7 +79,7 @@ class Database:
         path, manifest, read_only: see `MapFile`.
 
     Attributes:
-        manifest: of the file.
+        manifest: manifest of the file.
     """
 
     def __init__(self, path: Path | None, manifest: Manifest | None, read_only: bool) -> None:
@@ -112,7 +112,7 @@ class Database:
         connection.execute('PRAGMA foreign_keys = ON')
         if self.path and not self.read_only:
             connection.execute('PRAGMA synchronous = FULL')
-            connection.execute(f'PRAGMA page_size = {PAGE_BYTES}')  # of what is not there yet
+            connection.execute(f'PRAGMA page_size = {PAGE_BYTES}')  # of a file that is new
             connection.execute(f'PRAGMA journal_size_limit = {MAX_LOG_BYTES}')
         return connection
 
@@ -132,7 +132,7 @@ class Database:
         return _log_bytes(self.path) if self.path else 0
 
     def close(self) -> None:
-        """Move the log into the file, and let go of it."""
+        """Move the log into the file, and close the file."""
         with self.mutex:
             connection, self._connection = self._connection, None
             if connection:
@@ -146,18 +146,18 @@ class Database:
         return self.connection.execute(statement, values)
 
     def pragma(self, name: str) -> Any:
-        """What SQLite says of one of its settings."""
+        """Value of one of SQLite's settings."""
         return self.execute(f'PRAGMA {name}').fetchone()[0]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is written inside, or nothing."""
+        """A transaction: all that is written inside is kept, or nothing."""
         self.execute('BEGIN IMMEDIATE')
         try:
             yield
             self.execute('COMMIT')
         except BaseException:
-            # A full disk has ended it already.
+            # A full disk may have ended the transaction already.
             if self._connection and self._connection.in_transaction:
                 self.execute('ROLLBACK')
             raise

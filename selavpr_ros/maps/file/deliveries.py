@@ -1,4 +1,4 @@
-"""What a shared map still has to be told of a map file; as durable as the file itself."""
+"""What of a map file still has to be delivered to a shared map; as durable as the file."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Deliveries:
     """Which keyframes, poses and removals of a map file were acknowledged by a shared map.
 
     The table `delivered` says what the shared map has: the keyframe, and the pose of the
-    back-end that went with it. So nothing has to be noted when something changes, and nothing is
-    forgotten by a crash; what was delivered but not marked is delivered again. The table
-    `recalled` names what is forgotten here, delivered or not: an answer may have been lost.
+    back-end that went with it. Changes therefore need no notes of their own, and a crash loses
+    none; what was delivered but not marked is delivered again. The table `recalled` names what
+    is forgotten here, delivered or not: an acknowledgement may have been lost.
 
     Args:
-        database: of the robot's own map.
-        shared_uuid: of the shared map; the marks of another one are taken back.
+        database: database of the robot's own map.
+        shared_uuid: uuid of the shared map; marks of another shared map are deleted.
     """
 
     def __init__(self, database: Database, shared_uuid: str) -> None:
@@ -49,13 +49,13 @@ class Deliveries:
         """Keyframes that the shared map does not have, the oldest first.
 
         Args:
-            limit: at most so many.
+            limit: number of keyframes at most.
             after: only those with a higher number in the file.
 
         Returns:
             their ids by their numbers in the file.
         """
-        if not count_undelivered(self._database):  # which is known without looking at all of them
+        if not count_undelivered(self._database):  # cheaper than to look at all of them
             return {}
         return {number: KeyframeId(*key)
                 for number, *key in self._database.select(_NEW, (after, limit))}
@@ -70,18 +70,18 @@ class Deliveries:
         return found
 
     def recalled(self, limit: int) -> list[KeyframeId]:
-        """Keyframes that the shared map has, and that are forgotten here."""
+        """Keyframes that are forgotten here, and that the shared map may still have."""
         return [KeyframeId(*row) for row in self._database.select(
             'SELECT session_id, keyframe_id, robot_id FROM recalled LIMIT ?', (limit,))]
 
     def mark_new(self, keyframes: Iterable[Keyframe]) -> None:
-        """The shared map has these keyframes."""
+        """Note that the shared map has these keyframes."""
         with self._database.writing():
             for keyframe in keyframes:
                 self._mark(keyframe.id, keyframe.map_pose)
 
     def mark_moved(self, poses: Iterable[tuple[KeyframeId, MapPose]]) -> None:
-        """The shared map has these poses."""
+        """Note that the shared map has these poses."""
         with self._database.writing():
             for keyframe_id, pose in poses:
                 self._mark(keyframe_id, pose)
@@ -93,13 +93,13 @@ class Deliveries:
             (*values, *key_of(keyframe_id)))
 
     def mark_recalled(self, ids: Iterable[KeyframeId]) -> None:
-        """The shared map has forgotten these keyframes."""
+        """Note that the shared map has forgotten these keyframes."""
         with self._database.writing():
             take_back(self._database, ids)
 
 
 def take_back(database: Database, recalled: Iterable[KeyframeId]) -> None:
-    """Let keyframes not be recalled, inside of `writing`."""
+    """Cancel the recall of keyframes, inside of `writing`."""
     for keyframe_id in recalled:
         database.execute('DELETE FROM recalled WHERE robot_id = ? AND session_id = ? '
                      'AND keyframe_id = ?', key_of(keyframe_id))

@@ -16,7 +16,7 @@ LOCKED = 'another program keeps it locked'
 READ_ONLY = 'it cannot be written: check its permissions, or open it read-only'
 
 # By SQLite's result code (https://www.sqlite.org/rescode.html): the text that SQLite has for it,
-# and what to do. Before Python 3.11, an error has the text alone.
+# and what to do. Before Python 3.11, an error has only the text.
 _OF_SQLITE = {
     5: ('database is locked', LOCKED),
     6: ('database table is locked', LOCKED),
@@ -44,7 +44,7 @@ def _sqlite_code(error: sqlite3.Error) -> int:
     if code is None:  # Python 3.10
         return next((known for known, (text, _) in _OF_SQLITE.items()
                      if str(error).startswith(text)), 0)
-    return int(code) if code in _OF_SQLITE else int(code) & 0xFF  # without the details
+    return int(code) if code in _OF_SQLITE else int(code) & 0xFF  # the primary code
 
 
 def _advice(error: Exception) -> str:

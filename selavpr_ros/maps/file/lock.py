@@ -1,4 +1,4 @@
-"""One program writes a map."""
+"""The lock that lets only one program write a map."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from selavpr_ros.errors import MapError
 
 
 class WriterLock:
-    """An advisory lock on a file beside a map, which the kernel ends with the program.
+    """An advisory lock on a file beside a map, which the kernel releases when the program ends.
 
-    Not on the map itself: to close it would end the locks that SQLite has on it.
+    It is not on the map itself, because closing that file would release SQLite's locks on it.
 
     Raises:
         MapError: another program has the lock. OSError: the lock file cannot be made.

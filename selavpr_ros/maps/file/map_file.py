@@ -39,19 +39,19 @@ from selavpr_ros.maps.keyframe import (
 )
 from selavpr_ros.maps.local_codec import EncodedFeatures, from_bytes
 
-# So many are read in one go.
+# Number of keyframes that are read in one query.
 KEYFRAMES_AT_ONCE = 1000
 
 
 class MapFile:
-    """A map on disk. To add keyframes is one transaction; when `add` returns, they are durable.
+    """A map on disk. Keyframes are added in one transaction, and are durable when `add` returns.
 
     One program writes, any number may read meanwhile. Methods may be called from any thread.
 
     Args:
         path: of the file; its folder has to exist. None keeps the map in a temporary file that
             is gone when the map is closed.
-        manifest: of the new map, where there is none yet; None opens only what is there.
+        manifest: manifest of a new map, if there is none yet; None opens only an existing one.
         read_only: write nothing.
 
     Attributes:
@@ -74,11 +74,11 @@ class MapFile:
 
     @property
     def name(self) -> str:
-        """Its path."""
+        """Path of the file, or 'the map'."""
         return str(self.database)
 
     def close(self) -> None:
-        """Move the log into the file, and let go of it."""
+        """Move the log into the file, and close the file."""
         self.database.close()
 
     def __enter__(self) -> MapFile:
@@ -100,7 +100,7 @@ class MapFile:
                 insert(self.database, new)
 
     def set_map_poses(self, poses: Mapping[KeyframeId, MapPose]) -> int:
-        """Keep what the back-end says of keyframes; returns how many of them there are."""
+        """Keep the back-end's poses of keyframes; returns how many of the keyframes it has."""
         with self.database.writing():
             return sum(
                 self.database.execute(
@@ -109,7 +109,7 @@ class MapFile:
                 for keyframe_id, pose in poses.items())
 
     def set_external_keys(self, keys: Mapping[KeyframeId, int]) -> int:
-        """Keep the back-end's names of keyframes; returns how many of them there are."""
+        """Keep the back-end's keys of keyframes; returns how many of the keyframes it has."""
         with self.database.writing():
             return sum(
                 self.database.execute(
@@ -126,17 +126,17 @@ class MapFile:
         """Forget keyframes here, and leave them in the shared map.
 
         Returns:
-            Those that went; the others are nowhere else yet, and stay.
+            Those that were forgotten; the others are not in the shared map yet, and stay.
         """
         return forget_delivered(self.database, ids)
 
     def keep_graph(self, graph: bytes) -> None:
-        """Keep `KeyframeIndex.graph_bytes()` of all keyframes, which saves the next start time."""
+        """Keep `KeyframeIndex.graph_bytes()` of all keyframes, to make the next start faster."""
         with self.database.writing():
             self.database.execute('INSERT OR REPLACE INTO search_graph VALUES (1, ?)', (graph,))
 
     def keep_unrelated(self, text: str) -> None:
-        """Keep what is known of unrelated images, see `Unrelated.to_json`."""
+        """Keep what was learned of unrelated images, see `Unrelated.to_json`."""
         with self.database.writing():
             self.database.execute(
                 "INSERT OR REPLACE INTO manifest VALUES ('unrelated', ?)", (text,))
@@ -147,12 +147,12 @@ class MapFile:
         return int(self.database.select('SELECT count(*) FROM keyframes')[0][0])
 
     def __bool__(self) -> bool:
-        """True, of an empty map as well: without this, it would count as none."""
+        """True also for an empty map, which would be false otherwise because its length is 0."""
         return True
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is in use, the log not counted."""
+        """Bytes in use in the file, without the log."""
         pages, free, size = (self.database.select(f'PRAGMA {name}')[0][0] for name in (
             'page_count', 'freelist_count', 'page_size'))
         return int((pages - free) * size)
@@ -191,7 +191,7 @@ class MapFile:
         Raises:
             MapError: one of them cannot be read.
         """
-        # Some at a time: one that is half-read would keep other threads out.
+        # Some at a time, because a half-read query would keep other threads out.
         number = dim = 0
         while rows := self.database.select(KEYFRAMES, (number, KEYFRAMES_AT_ONCE)):
             with trusted(self.database):
@@ -240,7 +240,7 @@ class MapFile:
         return bytes(found[0][0]) if found else b''
 
     def graph(self) -> bytes:
-        """What `keep_graph` kept; empty without, or where it is damaged: it can be made again."""
+        """What `keep_graph` kept; empty without, or if it is damaged: it can be made again."""
         with suppress(MapError):
             found = self.database.select('SELECT data FROM search_graph')
             return bytes(found[0][0]) if found else b''
@@ -261,7 +261,7 @@ class MapFile:
         return None if covariance is None else np.frombuffer(covariance, '<f8'), int(key or 0)
 
     def describe(self) -> dict[str, Any]:
-        """Who made the file and when, its bytes, and what they consist of."""
+        """Program and time of the file's creation, its bytes, and those of its contents."""
         size = self.path.stat().st_size + self.database.log_bytes if self.path else self.nbytes
         return {
             'creator': self.manifest.creator, 'created_ns': self.manifest.created_ns,
@@ -272,7 +272,7 @@ class MapFile:
     # ---- deliveries ----------------------------------------------------------------------------
 
     def deliveries(self, shared_uuid: str) -> Deliveries:
-        """What the shared map with this uuid still has to be told."""
+        """What still has to be delivered to the shared map with this uuid."""
         return Deliveries(self.database, shared_uuid)
 
     @property

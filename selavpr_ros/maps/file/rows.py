@@ -1,4 +1,4 @@
-"""Rows of a map file: how keyframes become rows, and rows keyframes."""
+"""Rows of a map file: keyframes as rows, and rows as keyframes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from selavpr_ros.pose import Pose
 
 
 def numbers(array: np.ndarray | None, dtype: str = '<f8') -> bytes | None:
-    """An array as a map file keeps it."""
+    """Bytes of an array as a map file keeps it; None without."""
     return None if array is None else np.ascontiguousarray(array, dtype).tobytes()
 
 
@@ -45,7 +45,7 @@ def keyframe_of(row: tuple[Any, ...], dim: int) -> Keyframe:
 ONE_KEYFRAME = (
     'FROM keyframes WHERE session = (SELECT number FROM sessions WHERE robot_id = ? '
     'AND session_id = ?) AND keyframe_id = ?')
-DESCRIPTOR = 7  # its place in a row of these:
+DESCRIPTOR = 7  # column of the descriptor in a row of KEYFRAMES
 KEYFRAMES = (
     'SELECT keyframes.number, session_id, keyframe_id, robot_id, stamp_ns, travelled_m, '
     'keyframes.pose, descriptor, map_poses.frame, map_poses.pose, '
@@ -70,7 +70,7 @@ def key_of(keyframe_id: KeyframeId) -> tuple[int, int, int]:
 
 @contextmanager
 def trusted(database: Database) -> Iterator[None]:
-    """Values that SQLite lets pass, but that nobody ever wrote, are damage, too."""
+    """Report values that SQLite accepts, but that no map ever holds, as damage."""
     try:
         yield
     except (PoseError, TypeError, ValueError) as error:
@@ -79,7 +79,7 @@ def trusted(database: Database) -> Iterator[None]:
 
 
 def _session_number(database: Database, session: Session) -> int:
-    """The session's row, which comes with its first keyframe."""
+    """Number of the session's row, which is written with its first keyframe."""
     key = (session.id.robot_id, session.id.session_id)
     found = database.execute(
         'SELECT number FROM sessions WHERE robot_id = ? AND session_id = ?', key).fetchone()
@@ -122,7 +122,7 @@ def forget(database: Database, ids: Iterable[KeyframeId]) -> int:
 
 
 def bytes_by_table(database: Database) -> dict[str, tuple[int, int]]:
-    """Rows and bytes of content of what makes a map large."""
+    """Number of rows and bytes of content of each kind that makes a map large."""
     contents = {'descriptors': ('keyframes', 'descriptor'),
                 'local features': ('local_features', 'data'),
                 'thumbnails': ('thumbnails', 'jpeg')}

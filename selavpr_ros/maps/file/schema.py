@@ -65,7 +65,7 @@ CREATE TABLE recalled (
     PRIMARY KEY (robot_id, session_id, keyframe_id)
 ) WITHOUT ROWID;
 """
-# Whatever forgets a keyframe that a shared map has, or may have: that has to forget it, too.
+# However a keyframe is deleted, a shared map that has it, or may have it, has to forget it, too.
 TRIGGER = """
 CREATE TRIGGER recall BEFORE DELETE ON keyframes
 WHEN EXISTS (SELECT 1 FROM manifest WHERE name = 'shared_uuid') BEGIN
@@ -73,8 +73,8 @@ WHEN EXISTS (SELECT 1 FROM manifest WHERE name = 'shared_uuid') BEGIN
     SELECT robot_id, session_id, OLD.keyframe_id FROM sessions WHERE number = OLD.session;
 END
 """
-# Checked whenever a map is opened. The two that are not here are gigabytes: their pages are
-# checked when they are read.
+# Checked whenever a map is opened. LARGE_TABLES may be gigabytes: their pages are checked when
+# they are read.
 SMALL_TABLES = (
     'sqlite_master', 'manifest', 'sessions', 'keyframes', 'map_poses', 'delivered', 'recalled')
 LARGE_TABLES = ('local_features', 'thumbnails')

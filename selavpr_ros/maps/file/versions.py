@@ -26,7 +26,7 @@ READ_AHEAD_FROM = 1 << 20
 
 
 def prepare(database: Database, manifest: Manifest | None) -> None:
-    """Create what is new, refuse what is foreign or damaged, update what is old."""
+    """Create a new map; refuse a file that is foreign or damaged; update an old one."""
     if manifest and not database.read_only and _is_empty(database):
         _create(database, manifest)
         return
@@ -40,8 +40,8 @@ def prepare(database: Database, manifest: Manifest | None) -> None:
         raise MapError(f'{path}: it is of map version {version}, but this program knows '
                        f'{VERSION}: update selavpr_ros')
     if version < 1:
-        raise MapError(f'{path}: of map version {version}, which never was: it is damaged, go '
-                       'back to a copy of it')
+        raise MapError(f'{path}: it is of map version {version}, which does not exist: it is '
+                       'damaged, go back to a copy of it')
     _check(database)
     if version < VERSION:
         _migrate(database, version)
@@ -81,9 +81,9 @@ def _check(database: Database) -> None:
 
 
 def _read_ahead(database: Database, size: int) -> None:
-    """Read the file from begin to end, where the checks look at most of it.
+    """Read the file from beginning to end, if the checks look at most of it.
 
-    They do so in an order of their own, in which a disk takes three times as long.
+    The checks read in an order of their own, which takes a disk three times as long.
     """
     count, nbytes = database.execute(
         'SELECT max(number), length(descriptor) FROM keyframes').fetchone()

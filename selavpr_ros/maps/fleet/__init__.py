@@ -1,1 +1,1 @@
-"""The map that robots share: what each keeps, delivers, and finds of the others."""
+"""The map that robots share: what a robot delivers to it, and finds there of the others."""

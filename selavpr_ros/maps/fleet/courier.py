@@ -1,4 +1,4 @@
-"""What brings the keyframes of a robot to the map that it shares, and asks that map."""
+"""Delivers a robot's keyframes to a shared map in the background, and asks that map."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from selavpr_ros.maps.store import Deliveries, OwnStore
 
 T = TypeVar('T')
 
-# After a failure; twice as long after each further one.
+# Seconds until the next attempt after a failure; doubled after each further failure.
 RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
-# Of a parcel, which is one request and marked as a whole: a bad link gets it through in time.
+# Size of a parcel, which is one request and marked as a whole: a bad link carries it in time.
 PARCEL_BYTES = 1_500_000
 KEYFRAMES_AT_ONCE = 64
 POSES_AT_ONCE = 1000
-# What is left then is delivered by the next start.
+# Seconds to deliver what is left at the end; the rest is delivered after the next start.
 CLOSING_S = 5.0
 
 
 class Courier:
-    """Tells a shared map, in the background, what is new in the own one.
+    """Delivers, in the background, what is new in a robot's own store to a shared map.
 
-    Nothing is lost and nothing is there twice: what is waiting is in the store until the server
-    has acknowledged it, and telling it twice is telling it once.
+    Nothing is lost or duplicated: the store knows what waits until the server has acknowledged
+    it, and a second delivery replaces the first.
 
     Args:
-        own: of the own map.
+        own: the robot's own store.
         connect: opens the shared map; MapError if that does not work now.
 
     Raises:
@@ -60,11 +60,11 @@ class Courier:
         self._thread.start()
 
     def wake(self) -> None:
-        """There is news."""
+        """Tell the thread that there is something to deliver."""
         self._news.set()
 
     def ask(self, question: Callable[[MilvusStore], T], otherwise: T) -> T:
-        """What the server answers; `otherwise` where it does not, or did not a moment ago."""
+        """The server's answer; `otherwise` if it does not answer, or did not a moment ago."""
         store = self._store
         if store is None or not self._is_reachable:
             return otherwise
@@ -78,7 +78,7 @@ class Courier:
         return answer
 
     def close(self) -> None:
-        """Deliver what can be delivered soon, and let go of the server."""
+        """Deliver what can be delivered soon, and close the connection."""
         until_s = time.monotonic() + CLOSING_S
         with suppress(MapError):
             while (not self.error and self._own.undelivered
@@ -86,13 +86,13 @@ class Courier:
                 time.sleep(0.02)
         self._stopped.set()
         self._news.set()
-        # A request may wait longer for its answer; it is made again by the next start.
+        # A request may wait longer for its answer; it is made again after the next start.
         self._thread.join(max(until_s - time.monotonic(), 0.1))
         self._disconnect()
 
     def _fail(self, error: MapError) -> None:
         self.error = str(error)
-        # What it refuses to keep is no reason not to ask.
+        # A server that refuses to keep something can still be asked.
         self._is_reachable = self._is_reachable and not isinstance(error, UnreachableError)
         self._news.set()
 
@@ -114,14 +114,14 @@ class Courier:
             if not self._is_reachable:
                 self._disconnect()
                 self._open()
-            elif self.error and self._store:  # somebody may have deleted what was there
+            elif self.error and self._store:  # the collections may have been deleted
                 self._store.reopen()
                 self._deliveries = self._own.deliveries(self._store.uuid)
             self._deliver()
         except MapError as error:
             self._failures += 1
             self._fail(error)
-        except Exception as error:  # else it would deliver nothing any more, and not say so
+        except Exception as error:  # else the thread would end without a report
             self._failures += 1
             self._fail(MapError(f'internal error, please report it: {error!r}'))
         else:
@@ -141,7 +141,7 @@ class Courier:
         store, waiting = self._store, self._deliveries
         if store is None or waiting is None:
             return
-        # Before new ones: an id may be used again.
+        # Removals go before new keyframes, because an id may be used again.
         while not self._stopped.is_set() and (gone := waiting.recalled(POSES_AT_ONCE)):
             store.remove(gone)
             waiting.mark_recalled(gone)
@@ -162,7 +162,7 @@ class Courier:
                 self._send(store, waiting, list(parcel.values()))
             except UnreachableError:
                 raise
-            except MapError:  # one of them, at least: the others shall arrive
+            except MapError:  # at least one was refused: the others shall arrive
                 for new in parcel.values():
                     try:
                         self._send(store, waiting, [new])

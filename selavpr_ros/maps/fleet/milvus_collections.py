@@ -1,4 +1,4 @@
-"""The collections of a shared map in Milvus: their columns, and what is asked of them."""
+"""The collections of a shared map in Milvus: their columns, and requests to them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from selavpr_ros.maps.fleet.milvus_rows import MAP_POSE, NO_VECTOR, PART_BYTES, 
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-# Written into the collections; another number means rows that this code does not read.
+# Written into the collections; another number means rows that this code cannot read.
 FORMAT = '1'
 MAX_PARTS = 32
-# What Milvus returns at most.
+# The most rows that Milvus returns.
 MAX_ROWS = 16384
 SCANNED_AT_ONCE = 10_000
 # Milvus Lite looks at every row that is not flushed in Python: 0.1 ms a row in every search.
 FLUSH_ROWS = 100
-# What nobody waits for: deliveries, and collections that are made or loaded.
+# Timeout where no query waits: for deliveries, and for collections that are made or loaded.
 PATIENCE_S = 30.0
 EXACT = 'Strong'  # consistency: what was written before is found
 NUMBERS = {'robot_id': 'INT32', 'session_id': 'INT64', 'keyframe_id': 'INT64',
@@ -77,7 +77,7 @@ def _session_schema() -> Any:
 
 
 def _index() -> Any:
-    """Compares every row, so no similar keyframe is missed, whatever a filter leaves over."""
+    """An index that compares every row, so that no similar keyframe is missed under a filter."""
     from pymilvus import MilvusClient
 
     index = MilvusClient.prepare_index_params()
@@ -91,17 +91,17 @@ _ADVICE = {
 
 
 class Collections:
-    """The three collections of a map: requests of rows, each of which is answered in time.
+    """The three collections of a map, and requests to them, each with a time limit.
 
     Args:
-        address: of the map.
-        facts: what the collections are for; another map than for these is refused.
+        address: address of the map.
+        facts: what the collections are made for; a map that was made for others is refused.
         dim: length of the global descriptors.
         timeout_s: seconds until a question is given up.
 
     Attributes:
-        keyframes, local, sessions: their names.
-        uuid: of the map on the server.
+        keyframes, local, sessions: names of the collections.
+        uuid: identity of the map on the server.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Collections:
             raise
 
     def close(self) -> None:
-        """Let go of the server; for Lite, write everything down and free the folder."""
+        """Close the connection; for Lite, write everything to disk and free the folder."""
         self._connection.close()
 
     # ---- opening -------------------------------------------------------------------------------
@@ -137,8 +137,8 @@ class Collections:
                 if not client.has_collection(name, timeout=self._wait_s):
                     self._create(client, name, schema)
                 self._check(client, name)
-                # Also when one died between making the collection and its index. `sync` would
-                # sleep half a second; loading waits for the index anyway.
+                # The index is also missing if a program died after making the collection. `sync`
+                # would sleep half a second; loading waits for the index anyway.
                 if not client.list_indexes(name, timeout=self._wait_s):
                     client.create_index(name, _index(), sync=False, timeout=self._patience_s)
                 client.load_collection(name, timeout=self._patience_s)
@@ -177,14 +177,14 @@ class Collections:
     def write(
         self, name: str, rows: list[dict[str, Any]], *, partial_update: bool = False
     ) -> None:
-        """Write rows, or some columns of rows that are there."""
+        """Write rows; with `partial_update`, some columns of rows that are there."""
         with self._connection.asking('keep keyframes') as client:
             client.upsert(name, rows, timeout=self._patience_s, partial_update=partial_update)
             if self._address.is_lite and name == self.keyframes:
                 self._flush(client, len(rows))
 
     def _flush(self, client: MilvusClient, rows: int) -> None:
-        """Keep searches of Lite fast; a server flushes by itself and limits who asks for it."""
+        """Keep searches of Lite fast; a server flushes by itself, and limits such requests."""
         self._unflushed += rows
         if self._unflushed >= FLUSH_ROWS:
             client.flush(self.keyframes, timeout=self._patience_s)
@@ -208,7 +208,7 @@ class Collections:
         return [hit['entity'] for hit in hits]
 
     def get(self, name: str, keys: list[str], columns: list[str]) -> list[dict[str, Any]]:
-        """Those rows of the keys that there are."""
+        """The rows of those keys that are there."""
         with self._connection.asking('read keyframes') as client:
             return list(client.get(name, keys, output_fields=['key', *columns],
                                    timeout=self._wait_s, consistency_level=EXACT))
@@ -221,7 +221,7 @@ class Collections:
                 consistency_level=EXACT, limit=MAX_ROWS))
 
     def scan(self, *columns: str) -> list[Mapping[str, Any]]:
-        """Ids and columns of all keyframes, which are too many for one answer."""
+        """Ids and columns of all keyframes, read in pages because one answer is limited."""
         rows: list[Mapping[str, Any]] = []
         with self._connection.asking('list its keyframes') as client:
             pages = client.query_iterator(

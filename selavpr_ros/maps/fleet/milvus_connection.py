@@ -25,9 +25,9 @@ DEFAULT_NAME = 'selavpr'
 # A call to Lite must not be given up: it would go on beside the next one, and Lite loses rows
 # when two write at a time. It runs in this process, so no network can make it wait.
 LITE_WAIT_S = 60.0
-# A server that went away, or is not there yet, and one that is too slow.
+# gRPC's status of a server that is not there, and of one that is too slow.
 UNREACHABLE = ('UNAVAILABLE', 'DEADLINE_EXCEEDED')
-# What Milvus itself says of a while that will pass: not ready, unavailable, too many requests,
+# Milvus's error codes for conditions that will pass: not ready, unavailable, too many requests,
 # rate limit, quota, time ticks delayed.
 PASSING_CODES = (1, 2, 4, 8, 9, 11)
 
@@ -40,7 +40,7 @@ def is_address(path: str) -> bool:
 
 
 def without_secrets(path: str) -> str:
-    """A map's path as everybody may read it."""
+    """A map's path without user and password."""
     return str(Address.parse(path)) if is_address(path) else path
 
 
@@ -70,7 +70,7 @@ class Address:
         where, _, name = text.partition('#')
         scheme, _, rest = where.rstrip('/').partition('://')
         name = name or DEFAULT_NAME
-        if not re.fullmatch(r'[A-Za-z_]\w{0,200}', name, re.ASCII):  # which may be of a password
+        if not re.fullmatch(r'[A-Za-z_]\w{0,200}', name, re.ASCII):  # perhaps of a password
             raise MapError("what is behind the # of a shared map's address is no name: use "
                            'letters, digits and underscores; a # in a password is written %23')
         is_lite = scheme == 'milvus' and rest.endswith('.db')
@@ -94,7 +94,7 @@ class Address:
 
 @contextmanager
 def _no_side_effects() -> Iterator[None]:
-    """Importing pymilvus reads a file .env into the environment and closes all log files."""
+    """Keep the import of pymilvus from reading a file .env and from closing all log files."""
     configure, before = logging.config.dictConfig, os.environ.get(DOTENV_OFF)
     logging.config.dictConfig = lambda config: None
     os.environ[DOTENV_OFF] = '1'
@@ -117,7 +117,7 @@ def _pymilvus(lite: bool) -> ModuleType:
     except ImportError as error:
         raise MapError(f'a shared map needs a package that is missing ({error}): install it with '
                        "pip install 'selavpr_ros[milvus]'") from error
-    # They print the traceback of every error, though they raise it, too.
+    # These loggers print the traceback of every error, which is raised anyway.
     for name in ('pymilvus', 'milvus_lite.server_manager', 'milvus_lite.adapter'):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return pymilvus
@@ -137,7 +137,7 @@ def _rpc_status(error: BaseException | None) -> str:
 
 
 def _message(error: BaseException) -> str:
-    """First line of what an error says."""
+    """First line of an error's text."""
     text = getattr(error, 'message', '') or str(error)
     return text.splitlines()[0] if text else type(error).__name__
 
@@ -158,7 +158,7 @@ _lite_guard = threading.Lock()
 
 
 def _enter_folder(path: str) -> AbstractContextManager[Any]:
-    """Lock under which alone Lite may be asked: it has none, and loses rows without."""
+    """Lock to hold while Lite is used: Lite itself has none, and loses rows without it."""
     with _lite_guard:
         folder = _lite_folders.setdefault(path, _LiteFolder())
         folder.users += 1
@@ -173,7 +173,7 @@ def _leave_folder(path: str) -> None:
         _lite_folders[path].users -= 1
         if _lite_folders[path].users == 0:
             del _lite_folders[path]
-            # Closing a client leaves the server, its threads and the lock file for ever.
+            # Closing a client alone would leave the server, its threads and the lock file.
             server_manager_instance.release_server(path)
 
 
@@ -203,7 +203,7 @@ class MilvusConnection:
         self._lock = _enter_folder(address.uri) if address.is_lite else nullcontext()
         # A private pool: the shared one waits up to two minutes before it tries a server again.
         options: dict[str, int] = {'grpc.use_local_subchannel_pool': 1}
-        if address.is_lite:  # or a proxy for the web would be asked for this very process
+        if address.is_lite:  # else a web proxy would be asked for a server in this process
             options['grpc.enable_http_proxy'] = 0
         try:
             with self._lock:
@@ -222,7 +222,7 @@ class MilvusConnection:
 
     @contextmanager
     def asking(self, what: str) -> Iterator[MilvusClient]:
-        """The client, for Lite alone; what it raises becomes a MapError."""
+        """The client, for Lite under its lock; what it raises becomes a MapError."""
         client = self._client
         if client is None:
             raise MapError(f'{self.address}: it cannot {what}: the connection was closed')
@@ -233,7 +233,7 @@ class MilvusConnection:
                 raise self._explain(what, error) from error
 
     def close(self) -> None:
-        """Let go of the server; for Lite, write everything down and free the folder."""
+        """Close the connection; for Lite, write everything to disk and free the folder."""
         client, self._client = self._client, None
         if client is None:
             return

@@ -21,10 +21,10 @@ from selavpr_ros.pose import Pose
 
 T = TypeVar('T')
 
-# Milvus has no type for bytes: base64 in strings, of which one has at most 65 535 bytes. A
+# Milvus has no type for bytes: base64 in strings, each of which has at most 65 535 bytes. A
 # multiple of 4 keeps every string whole base64. Other ways are larger (numbers) or slower.
 PART_BYTES = 65532
-# Of a request: a megabit a second carries it in time.
+# Size of a request that a link of a megabit a second carries in time.
 REQUEST_BYTES = 2_000_000
 
 POSE = ('x', 'y', 'z', 'qx', 'qy', 'qz', 'qw')
@@ -47,7 +47,7 @@ def _pose(row: Mapping[str, Any], columns: Sequence[str]) -> Pose | None:
 
 
 def map_pose_columns(map_pose: MapPose | None) -> dict[str, Any]:
-    """The columns of what the back-end made of a pose."""
+    """The columns of the back-end's pose."""
     values = _pose_values(map_pose.pose if map_pose else None)
     return {'map_frame': map_pose.frame if map_pose else None,
             **dict(zip(MAP_POSE, values, strict=True))}
@@ -101,12 +101,12 @@ def session_of(row: Mapping[str, Any]) -> Session:
 
 
 def _row_bytes(row: Mapping[str, Any]) -> int:
-    """About the bytes of a row."""
+    """Approximate bytes of a row."""
     return sum(map(len, row.get('data', ()))) + 4 * len(row['descriptor'])
 
 
 def batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """Rows in requests of REQUEST_BYTES, or of one larger row."""
+    """Rows in batches of at most REQUEST_BYTES, or of one larger row."""
     batch: list[dict[str, Any]] = []
     size = 0
     for row in rows:
@@ -120,7 +120,7 @@ def batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
 
 
 def slices(keys: Sequence[T], size: int) -> Iterator[list[T]]:
-    """Keys in lists of at most so many."""
+    """Keys in lists of at most `size`."""
     return (list(keys[start:start + size]) for start in range(0, len(keys), size))
 
 
@@ -144,6 +144,6 @@ def _around(hint: Hint, columns: Sequence[str]) -> str:
 
 
 def near(hint: Hint) -> str:
-    """The same of `Keyframe.place`: by the back-end, else by odometry."""
+    """Condition of the rows whose `Keyframe.place` is in the box around a hint's circle."""
     return (f'(({_around(hint, MAP_POSE)}) or '
             f'({MAP_POSE[0]} is null and {_around(hint, POSE)}))')

@@ -49,7 +49,7 @@ KEYS = 1000
 
 
 def _properties(address: Address, timeout_s: float) -> dict[str, str] | None:
-    """What a shared map is for; None if there is none."""
+    """Properties of a shared map; None if there is no such map."""
     with closing(MilvusConnection(address, timeout_s)) as connection:
         wait_s = connection.wait_s()
         with connection.asking('describe itself') as client:
@@ -95,15 +95,15 @@ class MilvusStore:
 
     Args:
         address: see `Address`.
-        model_id: what made the global descriptors.
-        dim: numbers of a global descriptor, D.
-        codec: of local features; 'none' without.
+        model_id: id of the model that made the global descriptors.
+        dim: length of a global descriptor, D.
+        codec: codec of local features; 'none' without.
         timeout_s: seconds until a search is given up.
 
     Raises:
-        UnreachableError: here and by all methods: the server does not answer in time.
-        MapError: it refuses; here also: the map has another model, length of descriptors or
-            codec.
+        UnreachableError: the server does not answer in time; all methods raise it, too.
+        MapError: the server refuses; all methods raise it, too. Here also: the map has another
+            model, length of descriptors or codec.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class MilvusStore:
 
     @property
     def uuid(self) -> str:
-        """Of the map on the server."""
+        """Identity of the map on the server."""
         return self._collections.uuid
 
     @property
@@ -130,7 +130,7 @@ class MilvusStore:
         return str(self.address)
 
     def close(self) -> None:
-        """Let go of the server; for Lite, write everything down and free the folder."""
+        """Close the connection; for Lite, write everything to disk and free the folder."""
         self._collections.close()
 
     # ---- writing -------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ class MilvusStore:
             there.write(there.keyframes, batch)
 
     def _announce(self, session: Session) -> None:
-        """Let the server know a session, unless one there has its number."""
+        """Write a session to the server; MapError if another session there has its id."""
         if session not in self._known_sessions:
             self._require_same(session)
             self._collections.write(self._collections.sessions, [session_row(session)])
@@ -173,7 +173,7 @@ class MilvusStore:
                     'one a robot_id that no other has')
 
     def set_map_poses(self, poses: Mapping[KeyframeId, MapPose]) -> int:
-        """Keep what the back-end made of poses; returns how many of the keyframes there are."""
+        """Keep the back-end's poses of keyframes; returns how many of the keyframes it has."""
         by_key = {str(each): pose for each, pose in poses.items()}
         there, count = self._collections, 0
         for keys in slices(list(by_key), KEYS):
@@ -206,11 +206,11 @@ class MilvusStore:
         Args:
             global_descriptor: (D,) float32, a unit vector.
             top_k: how many at most.
-            exclude: sessions that are not wanted.
+            exclude: sessions to leave out.
             hint: only keyframes in the box around its circle.
 
         Returns:
-            keyframes and cosine similarities, computed here from the returned descriptors.
+            Keyframes and cosine similarities, computed here from the returned descriptors.
         """
         query = self._descriptor(global_descriptor, 'the query')
         conditions = excluding(exclude) + ([near(hint)] if hint else [])
@@ -250,18 +250,18 @@ class MilvusStore:
         return b''
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """No more than a protocol wants: a server has no state that stays."""
+        """A block without effect: a server keeps no state for a reader."""
         return nullcontext()
 
     def describe(self) -> dict[str, Any]:
-        """Nothing: a server does not tell."""
+        """Empty: a server does not tell its size."""
         return {}
 
     def __len__(self) -> int:
         return self._collections.count()
 
     def __bool__(self) -> bool:
-        """True, of an empty map as well: without this, it would count as none."""
+        """True also for an empty map, which would be false otherwise because its length is 0."""
         return True
 
     def sessions(self) -> list[Session]:
@@ -289,7 +289,7 @@ class MilvusStore:
                    row['stamp_ns'])
 
     def last_session_id(self, robot_id: int) -> int:
-        """The number of a robot's last session; 0 without any."""
+        """Number of a robot's last session; 0 without any."""
         rows = self._collections.sessions_where(f'robot_id == {robot_id}')
         return max((row['session_id'] for row in rows), default=0)
 
@@ -317,6 +317,6 @@ class MilvusStore:
         return new
 
     def _known(self, keys: list[str]) -> list[str]:
-        """Those of the keys that there are."""
+        """Those of the keys that the server has."""
         return [row['key'] for row in self._collections.get(
             self._collections.keyframes, keys, [])]

@@ -28,7 +28,7 @@ class SharedMap:
     server, the robot goes on with its own.
 
     Args:
-        own: of the robot's own keyframes.
+        own: store of the robot's own keyframes.
         connect: opens the shared map, see Courier.
         fetch_s: seconds that a query spends at most on getting local features.
 
@@ -51,20 +51,20 @@ class SharedMap:
     @property
     def undelivered(self) -> int:
         """How many keyframes of the own store other robots do not know yet."""
-        with suppress(MapError):  # then the store's error tells
+        with suppress(MapError):  # the store reports its errors itself
             return self._own.undelivered
         return 0
 
     def wake(self) -> None:
-        """There is something to deliver in the own store."""
+        """Tell the courier that the own store has something to deliver."""
         self._courier.wake()
 
     def last_session_id(self, robot_id: int) -> int:
-        """The number of a robot's last session on the server; 0 without any, or any answer."""
+        """Number of a robot's last session on the server; 0 without any, or without an answer."""
         return self._courier.ask(lambda store: store.last_session_id(robot_id), 0)
 
     def close(self) -> None:
-        """Deliver what can be delivered soon, and let go of the server."""
+        """Deliver what can be delivered soon, and close the connection."""
         self._courier.close()
 
     # ---- searching -----------------------------------------------------------------------------
@@ -77,12 +77,12 @@ class SharedMap:
 
         Args:
             global_descriptor: (D,) float32, a unit vector.
-            top_k: at most so many.
-            exclude: sessions that are not wanted.
+            top_k: number of keyframes at most.
+            exclude: sessions to leave out.
             hint: only keyframes within its circle.
 
         Returns:
-            keyframes and similarities, the most similar one first; none while the server does
+            Keyframes and similarities, the most similar one first; none while the server does
             not answer.
         """
         found = self._search(global_descriptor, top_k, list(exclude), hint)
@@ -100,7 +100,7 @@ class SharedMap:
                 MilvusStore.search, global_descriptor=global_descriptor, top_k=limit,
                 exclude=exclude, hint=hint), nothing)
             near = [each for each in found if hint is None or _is_within(each[0], hint)]
-            # The server knows boxes, not circles: those in the corners may have taken the places.
+            # The server knows boxes, not circles: keyframes in the corners may displace others.
             if len(near) >= top_k or len(found) < limit:
                 return near[:top_k]
             limit *= 2
@@ -108,8 +108,8 @@ class SharedMap:
     def fetch(self, keyframe_id: KeyframeId, cache: LocalCache) -> None:
         """Get the features of a keyframe that the last search found, and of its neighbours.
 
-        The most similar first, while there is time. Over a slow link that is one by one, else
-        ever more at once. What the cache has is not asked for.
+        The most similar come first, while there is time: over a slow link one by one, else in
+        growing batches. What the cache has is not requested.
         """
         if keyframe_id not in self._found or cache.get(keyframe_id) is not None:
             return
