@@ -30,7 +30,7 @@ from selavpr_ros.models import VprModel
 from selavpr_ros.pose import Pose
 from selavpr_ros.settings import Settings
 
-# The place is recognised by these decisions: also where the robot has hardly moved.
+# Decisions that recognise the place, also of a robot that has hardly moved.
 RECOGNISED = (Decision.ACCEPTED, Decision.REJECT_STATIONARY)
 
 # The timed stages. The last one comes after the candidates are published.
@@ -192,7 +192,7 @@ class PlaceRecognizer:
         if self.why_not_reranked or self._in_force.verify.geometry == 'none':
             return self.why_not_reranked or 'verify.geometry is none'
         if self.model.local_positions() is None:
-            return f'{self.model.family} chooses its local features: they are no grid'
+            return f'the local features of {self.model.family} do not lie on a grid'
         return ''
 
     @property

@@ -86,7 +86,7 @@ def _from_422(luma: np.ndarray, chroma: np.ndarray, code: int) -> np.ndarray:
 
 
 def _from_444(luma: np.ndarray, chroma: np.ndarray, code: int) -> np.ndarray:
-    """One pair of chroma bytes per pixel, of which OpenCV, without 4:4:4, gets every second."""
+    """One pair of chroma bytes per pixel; OpenCV has no 4:4:4, so every second pair is used."""
     height, width = luma.shape
     _check_even('width', width)
     pairs = chroma.reshape(height, -1)[:, :2 * width].reshape(height, width, 2)

@@ -65,7 +65,7 @@ class RelativePose:
             ValueError: the pose is not metric.
         """
         if not self.is_metric:
-            raise ValueError('a direction alone says nothing of where the robot was')
+            raise ValueError('a direction alone does not tell where the robot was')
         turned, at_m = base_to_camera.matrix, base_to_camera.translation_m
         base_m = self.rotation @ (-turned.T @ at_m)  # the query's base, turned like the match
         moves = np.zeros((6, 6))  # derivatives of the result by errors of the camera's pose
