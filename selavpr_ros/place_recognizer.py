@@ -138,15 +138,13 @@ class PlaceRecognizer:
         """Begin a new recording with its own odometry frame.
 
         Args:
-            label: what a person calls it.
-            after_time_jump: whether the session begins because the stamps jumped. The robot may
-                not have moved, so the newest keyframes of the session before are too recent, too.
+            label, after_time_jump: see `RunningSession`.
 
         Returns:
-            The new session's id.
+            The new session's number; a robot's sessions count from 1.
         """
         robot_id = self.settings.robot_id
-        number = 1 + max(self.session_id, self.keyframe_map.last_session_id(robot_id))
+        number = 1 + max(self.session.session_id, self.keyframe_map.last_session_id(robot_id))
         self._session = RunningSession(
             SessionId(number, robot_id), label, after_time_jump=after_time_jump)
         self.restart_relocalization()
@@ -161,11 +159,6 @@ class PlaceRecognizer:
     def session(self) -> SessionId:
         """The running session."""
         return self._session.id
-
-    @property
-    def session_id(self) -> int:
-        """Number of the running session; a robot's sessions count from 1."""
-        return self.session.session_id
 
     @property
     def unrelated(self) -> Unrelated:
@@ -323,25 +316,20 @@ class PlaceRecognizer:
             return None
         recognised = next(
             (c.match for c in verdict.candidates if c.decision in RECOGNISED), None)
-        is_kept = self._is_new(recognised) and self._make_room()
+        is_known = recognised and self._novelty.is_duplicate(
+            recognised, self._in_force.keyframe.max_overlap)
+        is_kept = (self._in_force.map.mode == 'mapping' and not self.keyframe_map.why_closed
+                   and not is_known and self._make_room())
         self._session.set_apart(query, is_kept)
         if not is_kept:
             return None
         has_local = query.local_features is not None and self.codec != NONE
-        keyframe = Keyframe(
-            self._session.next_keyframe_id(), query.stamp_ns, query.global_descriptor,
-            query.pose, query.travelled_m, has_local=has_local)
+        keyframe = self._session.next_keyframe(query, has_local=has_local)
         if recognised:
             self._decision.remember(keyframe.id, recognised.keyframe.id)
         if is_new_view:
             self._decision.kept(keyframe.id)
         return keyframe
-
-    def _is_new(self, recognised: Match | None) -> bool:
-        """Tell whether to keep a query; `recognised` is the match that it shows, or None."""
-        return (self._in_force.map.mode == 'mapping' and not self.keyframe_map.why_closed
-                and not (recognised and self._novelty.is_duplicate(
-                    recognised, self._in_force.keyframe.max_overlap)))
 
     def _make_room(self) -> bool:
         """Evict keyframes of a full map by `map.eviction`; tell whether there is room."""

@@ -295,7 +295,7 @@ def test_stamps_that_jump_close_nothing(model, jump_s):
             results.append(recognizer.recognize(_place(40 + i), stamp_ns, _at(40 + i)))
         except StampError:
             assert (i, jump_s) == (0, -1000)
-    assert recognizer.session_id == (2 if jump_s < 0 else 1)
+    assert recognizer.session.session_id == (2 if jump_s < 0 else 1)
     assert _closed(results) == []
 
 
@@ -463,7 +463,7 @@ def test_the_end_of_the_lap_before_a_time_jump_closes_too(model):
     with pytest.raises(StampError):
         recognizer.recognize(_place(0), 2)
     results = [recognizer.recognize(_place(n), 3 + n * SECOND, _at(n)) for n in range(LAP)]
-    assert recognizer.session_id == 2
+    assert recognizer.session.session_id == 2
     assert results[0].searched == LAP - 3
     assert results[-1].loop_closure is not None
     assert results[-1].loop_closure.match.keyframe.id == KeyframeId(1, LAP)
@@ -611,7 +611,7 @@ def test_stamp_slightly_back_is_refused_and_nothing_lost(model):
     with pytest.raises(StampError, match=r'0\.500 s before the last one'):
         recognizer.recognize(_place(3), 3 * SECOND - SECOND // 2)
     assert len(recognizer.keyframe_map) == 3
-    assert recognizer.session_id == 1
+    assert recognizer.session.session_id == 1
 
 
 def test_recording_that_starts_again_begins_a_session(model):
@@ -638,7 +638,7 @@ def test_newest_keyframes_stay_excluded_when_only_the_clock_jumped(model):
     with pytest.raises(StampError):
         recognizer.recognize(_place(0), SECOND)
     result = recognizer.recognize(_place(0), 2 * SECOND)
-    assert recognizer.session_id == 2
+    assert recognizer.session.session_id == 2
     assert result.searched == 5
     explicit = PlaceRecognizer(model, make_settings(QUICK), recognizer.keyframe_map)
     assert explicit.recognize(_place(0), 3 * SECOND).searched == len(recognizer.keyframe_map) - 1

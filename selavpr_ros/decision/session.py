@@ -6,7 +6,7 @@ import math
 from collections import deque
 
 from selavpr_ros.errors import StampError
-from selavpr_ros.maps.keyframe import KeyframeId, Session, SessionId
+from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, Session, SessionId
 from selavpr_ros.maps.keyframe_map import KeyframeMap
 from selavpr_ros.matching.query import Query
 from selavpr_ros.pose import TIME_JUMP_NS, Pose
@@ -144,10 +144,17 @@ class RunningSession:
             count = min(count, len(keyframe_map) - before - recent)
         return max(0, count)
 
-    def next_keyframe_id(self) -> KeyframeId:
-        """Identity of the keyframe that comes next; keyframes count from 1."""
+    def next_keyframe(self, query: Query, *, has_local: bool) -> Keyframe:
+        """Make the next keyframe of a query; keyframes count from 1.
+
+        Args:
+            query: that becomes the keyframe.
+            has_local: whether its local features are kept.
+        """
         self.keyframes += 1
-        return KeyframeId(self.id.session_id, self.keyframes, self.id.robot_id)
+        number = KeyframeId(self.id.session_id, self.keyframes, self.id.robot_id)
+        return Keyframe(number, query.stamp_ns, query.global_descriptor, query.pose,
+                        query.travelled_m, has_local=has_local)
 
     def describe(self, query: Query, model_id: str) -> Session:
         """The session as the map knows it, if it begins with this query."""

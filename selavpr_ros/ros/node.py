@@ -375,7 +375,7 @@ class VprNode(LifecycleNode):
             diagnostics.map_status(recognizer, seen),
             diagnostics.matching_status(recognizer, seen),
             diagnostics.time_status(
-                seen, recognizer.session_id, odometry.resets, now_ns,
+                seen, recognizer.session.session_id, odometry.resets, now_ns,
                 self.get_parameter('use_sim_time').value)]
         if self._active:
             topics = self._active.topics()

@@ -97,8 +97,9 @@ def test_the_lowest_similarity_is_learned():
 
 def test_keyframes_count_from_1():
     session = RunningSession(ID)
-    assert [session.next_keyframe_id() for _ in range(2)] == [
-        KeyframeId(3, 1, 7), KeyframeId(3, 2, 7)]
+    made = [session.next_keyframe(query(second), has_local=False) for second in (1.0, 2.0)]
+    assert [keyframe.id for keyframe in made] == [KeyframeId(3, 1, 7), KeyframeId(3, 2, 7)]
+    assert made[1].stamp_ns == 2 * SECOND
 
 
 def test_what_was_kept_lately_is_no_candidate():
