@@ -98,8 +98,12 @@ def test_the_compressed_one_is_the_same_picture(listener, eager, calls):
 
 
 def test_nothing_is_made_for_nobody(listener, eager, calls):
-    node = eager()
+    node, shown = eager(), []
+    worker = node._active.worker
+    show = worker._show
+    worker._show = lambda *given: (show(*given), shown.append(given))
     send_places(listener, [1, 2, 1])
+    wait_until(lambda: len(shown) == 3, 'the worker to be done')  # later than its candidates
     assert set(calls.values()) == {0}
 
     received, subscription = listen(listener, node, *COMPRESSED)
