@@ -50,6 +50,26 @@ def test_an_error_leaves_what_was_there(tmp_path: Path, error: type[BaseExceptio
     assert os.listdir(tmp_path) == ['a.txt']
 
 
+def test_an_error_between_two_renames_leaves_the_older_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / 'bag'
+    target.mkdir()
+    (target / 'precious').touch()
+
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def write(unnamed: Path) -> None:
+        unnamed.mkdir()
+        monkeypatch.setattr(Path, 'replace', fail)
+
+    with pytest.raises(KeyboardInterrupt), appearing(target) as unnamed:
+        write(unnamed)
+    assert os.listdir(target) == ['precious']
+    assert os.listdir(tmp_path) == ['bag']
+
+
 def test_a_file_does_not_replace_a_folder(tmp_path: Path) -> None:
     target = tmp_path / 'folder'
     target.mkdir()

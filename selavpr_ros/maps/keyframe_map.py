@@ -32,7 +32,6 @@ GRAPH_KEPT_EVERY = 5000
 UNRELATED_KEPT_EVERY = 20
 
 REJECT_NEW, OLDEST_SESSION, DENSEST = 'reject_new', 'oldest_session', 'densest'
-EVICTIONS = (REJECT_NEW, OLDEST_SESSION, DENSEST)
 KEPT_NEWEST = 20  # that 'densest' never takes, because they tell what is too recent
 
 

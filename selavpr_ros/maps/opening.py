@@ -56,6 +56,8 @@ def new_store(
         with (appearing(Path(name), overwrite=overwrite) as unnamed,
               MapFile(unnamed, new_manifest(model_id, codec)) as file):
             yield file
+            # A log that does not fit into the file is an error here; SQLite's close is silent.
+            file.database.select('PRAGMA journal_mode = DELETE')
         return
     address = Address.parse(name)
     if not dim:

@@ -47,6 +47,7 @@ from selavpr_ros.maps.file.schema import new_manifest
 from selavpr_ros.maps.keyframe import KeyframeId, MapPose, NewKeyframe
 from selavpr_ros.maps.keyframe_map import KeyframeMap
 from selavpr_ros.maps.local_codec import BINARY, FLOAT16
+from selavpr_ros.maps.merge import merge_maps
 from selavpr_ros.pose import Pose
 
 # By codec, the shape of local features that are as short as those of a small model.
@@ -317,12 +318,32 @@ def test_figures_can_be_asked_for_while_keyframes_wait(tmp_path):
 
         thread = threading.Thread(target=add)
         thread.start()
+        nbytes = 0
         while thread.is_alive():
-            assert found.nbytes > 0
+            before, nbytes = nbytes, found.nbytes
+            assert nbytes >= before
             assert not found.why_closed
         thread.join()
         assert found.unsaved == 398
         assert found.nbytes > 398 * new(2).nbytes
+
+
+@pytest.mark.parametrize('overwrite', [False, True])
+def test_a_merge_that_does_not_fit_on_the_disk_is_an_error(tmp_path, overwrite):
+    source = tmp_path / 'source.vprmap'
+    with make_map_file(source) as file:
+        file.add([make_keyframe(n, local=(1000, 16)) for n in range(1, 101)])
+    with small_disk(tmp_path / 'disk', source.stat().st_size // 2**20 + 3) as disk:
+        target = disk / 'merged.vprmap'
+        if overwrite:
+            with make_map_file(target) as file:
+                file.add([new(1)])
+        with pytest.raises(MapError, match='the disk is full: make room'):
+            merge_maps([str(source)], str(target), overwrite=overwrite)
+        assert target.exists() == overwrite
+        if overwrite:
+            with MapFile(target, read_only=True) as file:
+                assert len(file) == 1
 
 
 @contextmanager

@@ -39,6 +39,7 @@ def appearing(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     Raises:
         MapError: the target exists, or is no map that could be replaced, or cannot be written.
     """
+    target = target.resolve()  # the file that a link names, and its log beside it
     with explained(target):
         if not target.parent.is_dir():
             raise MapError(f'{target}: there is no folder {target.parent}: make it first')

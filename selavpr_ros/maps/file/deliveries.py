@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from selavpr_ros.maps.file.database import Database
-from selavpr_ros.maps.file.rows import ONE_KEYFRAME, forget, key_of, pose_bytes, pose_of
+from selavpr_ros.maps.file.rows import ONE_KEYFRAME, forget, key_of, pose_bytes, pose_of, trusted
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, MapPose
 
 _NEW = (
@@ -61,12 +61,17 @@ class Deliveries:
                 for number, *key in self._database.select(_NEW, (after, limit))}
 
     def moved(self, limit: int) -> dict[KeyframeId, MapPose]:
-        """Poses of the back-end that the shared map does not have."""
-        found = {}
-        for *key, frame, content in self._database.select(_MOVED, (limit,)):
-            pose = pose_of(content)
-            assert pose
-            found[KeyframeId(*key)] = MapPose(frame, pose)
+        """Poses of the back-end that the shared map does not have.
+
+        Raises:
+            MapError: one of them cannot be read.
+        """
+        rows, found = self._database.select(_MOVED, (limit,)), {}
+        with trusted(self._database):
+            for *key, frame, content in rows:
+                pose = pose_of(content)
+                assert pose
+                found[KeyframeId(*key)] = MapPose(frame, pose)
         return found
 
     def recalled(self, limit: int) -> list[KeyframeId]:

@@ -252,13 +252,19 @@ class MapFile:
         return str(found[0][0]) if found else ''
 
     def details(self, keyframe_id: KeyframeId) -> tuple[np.ndarray | None, int]:
-        """Covariance (36,) of the pose, or None, and the back-end's key, or 0."""
+        """Covariance (36,) of the pose, or None, and the back-end's key, or 0.
+
+        Raises:
+            MapError: they cannot be read, or there is no such keyframe.
+        """
         found = self.database.select(
             f'SELECT covariance, external_key {ONE_KEYFRAME}', key_of(keyframe_id))
         if not found:
             raise MapError(f'{self.database}: there is no keyframe {keyframe_id}')
         covariance, key = found[0]
-        return None if covariance is None else np.frombuffer(covariance, '<f8'), int(key or 0)
+        with trusted(self.database):
+            return (None if covariance is None else np.frombuffer(covariance, '<f8').reshape(36),
+                    int(key or 0))
 
     def describe(self) -> dict[str, Any]:
         """Program and time of the file's creation, its bytes, and those of its contents."""

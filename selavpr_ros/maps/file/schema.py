@@ -6,7 +6,9 @@ import time
 import uuid
 from dataclasses import dataclass
 
-CREATOR = 'selavpr_ros 0.1.0'
+from selavpr_ros import __version__
+
+CREATOR = f'selavpr_ros {__version__}'
 APPLICATION_ID = 0x5650524D  # 'VPRM' in the file's header
 VERSION = 1
 # SQL that brings a file from version n to n + 1, in the order of n.
