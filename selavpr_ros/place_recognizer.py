@@ -115,7 +115,7 @@ class PlaceRecognizer:
         keyframe_map: KeyframeMap | None = None,
     ) -> None:
         self.model = model
-        self.settings = self._in_force = settings or Settings()
+        self.settings = settings or Settings()
         self._relocalizer = Relocalizer()
         self.adopt(KeyframeMap(index=self.settings.index.type) if keyframe_map is None
                    else keyframe_map)
@@ -124,7 +124,7 @@ class PlaceRecognizer:
 
     def adopt(self, keyframe_map: KeyframeMap, label: str = '') -> None:
         """Go on with another map, in a new session with a label for people."""
-        self.keyframe_map = keyframe_map
+        self.keyframe_map, self._in_force = keyframe_map, self.settings
         # The decision remembers keyframes of its map, so that another map needs a new one.
         self._decision = ClosureDecision(
             keyframe_map.find, self._verify,
@@ -211,7 +211,8 @@ class PlaceRecognizer:
                 second back start a session.
             pose: pose of the robot in the odometry frame, or None.
             context: what else came with the image.
-            publish: called with the result before the keyframe is encoded and written.
+            publish: called with the result before the keyframe is encoded and written. It must
+                not change the recogniser. If it raises, the keyframe is kept all the same.
 
         Raises:
             ImageError: not such an image.
@@ -239,9 +240,11 @@ class PlaceRecognizer:
         found = Recognition(
             query, verdict.candidates, closure, verdict.earlier, keyframe, searched,
             not self.why_not_reranked, laps.stage_ms, relocalization)
-        publish(found)
-        laps.skip()
-        self._keep(keyframe, query, image)
+        try:
+            publish(found)
+        finally:  # whatever became of the candidates, what is a keyframe by now is kept
+            laps.skip()
+            self._keep(keyframe, query, image)
         laps.lap()
         return replace(found, stage_ms=laps.stage_ms)
 
@@ -312,6 +315,8 @@ class PlaceRecognizer:
 
     def _select(self, query: Query, verdict: Verdict, is_new_view: bool) -> Keyframe | None:
         """The query as a keyframe, if it becomes one."""
+        if self.keyframe_map.why_closed and self.keyframe_map.unsaved:
+            self.keyframe_map.flush()  # a disk that was full may have room again
         if not self._novelty.is_apart(query, self._in_force.keyframe):
             return None
         recognised = next(
@@ -349,4 +354,4 @@ class PlaceRecognizer:
                 None if local is None else encode(local, self.codec), thumbnail,
                 query.context.pose_covariance))
         elif self.keyframe_map.unsaved:
-            self.keyframe_map.flush()  # a disk that was full may have room again
+            self.keyframe_map.flush()

@@ -15,7 +15,7 @@ import torch
 from selavpr_ros.decision import place_filter
 from selavpr_ros.decision.closures import ClosureDecision
 from selavpr_ros.decision.gates import Decision
-from selavpr_ros.decision.unrelated import Unrelated
+from selavpr_ros.decision.unrelated import USUAL_SIMILARITY, Unrelated
 from selavpr_ros.errors import DescriptorError, ImageError, StampError
 from selavpr_ros.maps.keyframe import Hint, KeyframeId
 from selavpr_ros.maps.keyframe_map import KeyframeMap
@@ -330,6 +330,13 @@ def test_the_level_before_anything_is_learned_is_that_of_the_score(model):
     assert len(set(levels)) == 3
 
 
+def test_another_map_is_adopted_by_the_settings_of_now(model):
+    recognizer = _recognizer(model)
+    recognizer.settings = replace_setting(recognizer.settings, 'verify.enabled', False)
+    recognizer.adopt(KeyframeMap())
+    assert recognizer.unrelated.level == USUAL_SIMILARITY
+
+
 def test_a_full_map_takes_no_more(model):
     recognizer = _recognizer(model, **{'map.max_keyframes': 3})
     results = _drive(recognizer, range(5))
@@ -523,6 +530,18 @@ def test_candidates_are_published_before_the_keyframe_is_written(model, monkeypa
     assert steps == ['published', 'written']
     assert published[0].keyframe is result.keyframe
     assert published[0].stage_ms == result.stage_ms[:-1]
+
+
+def test_a_keyframe_is_kept_although_publishing_it_fails(model):
+    recognizer = _recognizer(model)
+
+    def fail(_):
+        raise RuntimeError('no publisher')
+
+    with pytest.raises(RuntimeError, match='no publisher'):
+        recognizer.recognize(_place(1), SECOND, publish=fail)
+    assert [str(keyframe.id) for keyframe in recognizer.keyframe_map] == ['1:1']
+    assert recognizer.recognize(_place(2), 2 * SECOND).keyframe.id == KeyframeId(1, 2)
 
 
 def test_settings_change_between_two_images_and_never_inside_one(model, monkeypatch):

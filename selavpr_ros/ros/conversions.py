@@ -36,8 +36,6 @@ from selavpr_ros.recordings.records import evidence_of
 
 MODES = {'mapping': PlaceMatchArray.MAPPING, 'localization': PlaceMatchArray.LOCALIZATION}
 NANOSECONDS = 1_000_000_000
-# Stages that are over when candidates are published: all but the keyframe's.
-PUBLISHED_STAGES = 5
 MAX_SECONDS = 2**31 - 1
 
 # Standard deviations sent where the odometry states none (all zero), which a back-end would take
@@ -206,7 +204,7 @@ def candidates_message(
         mode=MODES[origin.mode], outcome=_outcome(recognition, origin),
         matches=[match_message(candidate, origin) for candidate in recognition.candidates],
         reranked=recognition.reranked, age=ns_to_duration(now_ns - recognition.query.stamp_ns),
-        stage_ms=np.array(recognition.stage_ms[:PUBLISHED_STAGES], np.float32), model_id=model_id)
+        stage_ms=np.array(recognition.stage_ms, np.float32), model_id=model_id)
 
 
 def closure_message(closure: LoopClosure, origin: Origin) -> LoopClosureMessage:

@@ -18,6 +18,7 @@ from std_srvs.srv import Trigger
 from selavpr_msgs.action import Relocalize
 from selavpr_msgs.msg import Relocalization
 from selavpr_ros.maps.keyframe import Hint
+from selavpr_ros.maps.keyframe_map import KeyframeMap
 from selavpr_ros.matching.query import Context
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.ros.conversions import Origin, match_message, relocalization_message
@@ -32,8 +33,8 @@ class _Search:
 
     def __init__(self, goal: Relocalize.Goal, executor: Any) -> None:
         self.max_frames = goal.max_frames
-        self.is_begun = False
-        self.hint: Hint | None = None
+        self.searched: KeyframeMap | None = None  # the map; None before the search begins
+        self.hint: Hint | None = None  # in that map
         self.feedback = Relocalize.Feedback()
         self._executor = executor
         self.outcome = Future()
@@ -99,7 +100,7 @@ class RelocalizeServer:
     def add(self, recognition: Recognition, origin: Origin) -> None:
         """Hand a query to the running request; called by the worker."""
         search, handle = self._search, self._goal_handle
-        if search is None:
+        if search is None or search.searched is None:  # this image came before the request
             return
         if handle and handle.is_cancel_requested:
             search.end(CANCELED, 'canceled')
@@ -111,7 +112,7 @@ class RelocalizeServer:
     def narrow(self, context: Context) -> Context:
         """While a request runs, restrict the search to other sessions and to its hint."""
         search = self._search
-        if search is None or not search.is_begun:
+        if search is None or search.searched is not self._recognizer.keyframe_map:
             return context
         return replace(context, hint=search.hint, only_other_sessions=True)
 
@@ -174,7 +175,7 @@ class RelocalizeServer:
             if not recognizer.keyframe_map.has_other_sessions(recognizer.session):
                 return 'the map has no other session: load one with map.path or ~/load_map'
             recognizer.restart_relocalization()
-            search.is_begun = True
+            search.searched = recognizer.keyframe_map
             if goal.use_hint:
                 at, covariance = goal.hint.pose.pose.position, goal.hint.pose.covariance
                 sigma = math.sqrt(max(covariance[0], covariance[7], 0.0))

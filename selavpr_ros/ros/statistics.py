@@ -49,6 +49,7 @@ class Snapshot:
         image_rate: images received per second.
         latency_p50_ms, latency_p95_ms: from receipt to published candidates.
         age_p95_ms: from the stamp to published candidates, by the node's clock.
+        keyframe_p95_ms: to encode and write a keyframe, after that.
     """
 
     now_s: float
@@ -62,6 +63,7 @@ class Snapshot:
     latency_p50_ms: float
     latency_p95_ms: float
     age_p95_ms: float
+    keyframe_p95_ms: float
 
     @property
     def news(self) -> dict[str, Failures]:
@@ -99,6 +101,7 @@ class Statistics:
         self._failures: dict[str, Failures] = {}
         self._image_times_s: deque[float] = deque(maxlen=WINDOW)
         self._latencies_ms: deque[float] = deque(maxlen=WINDOW)
+        self._keyframes_ms: deque[float] = deque(maxlen=WINDOW)
         self._ages_ms: deque[float] = deque(maxlen=WINDOW)
         self._last_accept_s = self._image_age_s = float('nan')
 
@@ -140,6 +143,11 @@ class Statistics:
             if keyframe:
                 self._counts['keyframes_with_pose'] += keyframe.pose is not None
 
+    def wrote_keyframe(self, keyframe_ms: float) -> None:
+        """Note how long it took to encode and write a keyframe."""
+        with self._lock:
+            self._keyframes_ms.append(keyframe_ms)
+
     def snapshot(self) -> Snapshot:
         """A copy of the present figures."""
         with self._lock:
@@ -150,4 +158,4 @@ class Statistics:
                 now_s - last_image_s, now_s - self._last_accept_s, self._image_age_s,
                 rate(self._image_times_s),
                 percentile(self._latencies_ms, 50), percentile(self._latencies_ms, 95),
-                percentile(self._ages_ms, 95))
+                percentile(self._ages_ms, 95), percentile(self._keyframes_ms, 95))

@@ -65,7 +65,8 @@ class InferenceWorker:
         read: turns an image message into (H, W, 3) uint8 RGB, or raises ImageError.
         odometry: source of the poses; None for images without poses.
         statistics: counts images and errors.
-        publish: called with each result, in this thread, before the keyframe is written.
+        publish: called with each result, in this thread, before the keyframe is written. The
+            lock is held, so that it must not take it.
         camera: source of the calibration and the depth images for geometry.
         lock: guards the recognizer and its map; held while an image is recognised.
         log_warning, log_error: called with a text, in any thread.
@@ -159,6 +160,8 @@ class InferenceWorker:
             recognition = self._recognizer.recognize(
                 image, stamp_ns, pose, self._narrow(context),
                 publish=lambda found: self._publish(arrival, found))
+        if recognition.keyframe:
+            self._statistics.wrote_keyframe(recognition.stage_ms[-1])
         if self._show:
             self._show(arrival, recognition, image)
 

@@ -33,7 +33,7 @@ def snapshot(**changes):
         'now_s': 100.0, 'counts': Counter(received=5, processed=5), 'verdicts': Counter(),
         'failures': {}, 'seconds_since_image': 0.1, 'seconds_since_accept': NAN,
         'image_age_s': 0.02, 'image_rate': 10.0, 'latency_p50_ms': 20.0, 'latency_p95_ms': 30.0,
-        'age_p95_ms': 50.0}
+        'age_p95_ms': 50.0, 'keyframe_p95_ms': 5.0}
     return Snapshot(**{**fine, **changes})
 
 

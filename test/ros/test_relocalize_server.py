@@ -17,6 +17,7 @@ from selavpr_msgs.action import Relocalize
 from selavpr_msgs.msg import Relocalization
 from selavpr_msgs.srv import StartSession
 from selavpr_ros.matching.query import NO_CONTEXT
+from selavpr_ros.ros.relocalize_server import _Search
 
 
 @pytest.fixture
@@ -136,6 +137,16 @@ def test_an_unknown_place_ends_after_the_frames_or_the_time(listener, eager, ask
     assert not refused.accepted
     wait_until(handle.cancel_goal_async().done, 'the cancellation')
     assert outcome(handle)[0] == GoalStatus.STATUS_CANCELED
+
+
+def test_an_image_from_before_a_request_does_not_answer_it(eager):
+    node = eager()
+    server = node._configured.relocalize
+    server._search = search = _Search(Relocalize.Goal(max_frames=1), node.executor)
+    server.add(None, None)  # recognised while the request waits for the lock
+    assert search.feedback.frames == 0
+    assert server.narrow(NO_CONTEXT) is NO_CONTEXT
+    server._search = None
 
 
 def test_a_hint_needs_a_radius(listener, eager, ask):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ class Recognizer:
         if image is None:
             raise RuntimeError('a bug')
         publish(None)
+        return SimpleNamespace(keyframe=True, stage_ms=(1.0, 7.0))
 
 
 class Odometry:
@@ -91,6 +93,7 @@ def test_an_image_gets_its_pose_and_is_handed_over(bench):
     bench.offer(3)
     wait_until(lambda: bench.done == [3 * SECOND], 'the result')
     assert bench.recognizer.asked[0][1] == Pose.planar(3.0, 0.0, 0.0)
+    wait_until(lambda: bench.statistics.snapshot().keyframe_p95_ms == 7.0, 'the time of writing')
 
 
 def test_while_it_is_busy_only_the_newest_image_is_kept(bench):
