@@ -94,8 +94,8 @@ def message_page() -> str:
     """The text of all messages, services and actions."""
     text = ('# Messages\n\n'
             '<!-- Written by make params from the files in selavpr_msgs. -->\n')
-    for kind, title in (('msg', 'Messages'), ('srv', 'Services'), ('action', 'Actions')):
-        text += f'\n## {title}\n' if kind != 'msg' else ''
+    for kind, heading in (('msg', ''), ('srv', '\n## Services\n'), ('action', '\n## Actions\n')):
+        text += heading
         for file in sorted((MESSAGES / kind).iterdir()):
             text += f'\n### {file.stem}\n\n```\n{file.read_text(encoding="utf-8")}```\n'
     return text

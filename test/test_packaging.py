@@ -165,3 +165,26 @@ def test_setup_names_every_missing_system_package(checkout):
     assert finished.stderr.splitlines() == [
         'selavpr_ros: not on this machine: g++ cmake. Run: sudo apt install g++ cmake'
     ]
+
+
+WITHOUT_EXTRAS = """
+import sys
+from contextlib import contextmanager
+sys.modules['jinja2'] = sys.modules['matplotlib'] = None
+from selavpr_ros.cli import demo, main
+
+@contextmanager
+def no_work(args):
+    sys.exit('minutes of work come first')
+    yield
+
+demo._bags = no_work
+sys.exit(main.main(['demo', '--days', '1']))
+"""
+
+
+def test_a_demo_without_the_extra_of_reports_says_so_before_it_drives() -> None:
+    done = subprocess.run([sys.executable, '-c', WITHOUT_EXTRAS], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert 'selavpr_ros[evaluation]' in done.stderr
+    assert 'minutes of work' not in done.stderr

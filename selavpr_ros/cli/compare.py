@@ -58,7 +58,7 @@ def _page(results: Sequence[Result]) -> str:
 
 def _write(path: Path, results: Sequence[Result]) -> None:
     from selavpr_ros.evaluation.comparison import result_rows
-    from selavpr_ros.evaluation.report import write_csv
+    from selavpr_ros.evaluation.result_folder import write_csv
 
     try:
         if path.suffix == '.html':

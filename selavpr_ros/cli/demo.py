@@ -149,6 +149,8 @@ def _truth(poses: Sequence[Any]) -> PoseTruth | None:
 
 def run(args: argparse.Namespace) -> None:
     """Simulate, play, listen; then table and picture of every day."""
+    # The report's libraries are an extra: a missing one is told before minutes of work, not after.
+    import selavpr_ros.evaluation.run_report  # noqa: F401
     from selavpr_ros.cli.replay import trajectory_gain
     from selavpr_ros.recordings.bag import Bag
     from selavpr_ros.recordings.pose_track import PoseTrack

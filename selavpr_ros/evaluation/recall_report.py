@@ -144,10 +144,13 @@ class RecallReport(Report):
 
     def _draw(self) -> None:
         """Draw the methods added since; this reads images again, so data are written before."""
-        for evaluation in self.evaluations[len(self._hits):]:
-            self._worst.append(_worst_section(evaluation))
-            self._hits.append(png_of(draw_hits_and_misses(evaluation)))
+        added = self.evaluations[len(self._hits):]
+        if added:
             self._curves = png_of(draw_precision_recall(self.evaluations))
+        for evaluation in added:
+            worst, hits = _worst_section(evaluation), png_of(draw_hits_and_misses(evaluation))
+            self._worst.append(worst)
+            self._hits.append(hits)
 
     @property
     def summary(self) -> str:

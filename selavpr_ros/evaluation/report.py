@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,20 +9,9 @@ from typing import Any, TypeVar
 
 from selavpr_ros.evaluation.html import PAGE, Section, render
 from selavpr_ros.evaluation.metrics import METRICS
+from selavpr_ros.evaluation.result_folder import write_csv, write_json
 
 Item = TypeVar('Item')
-
-
-def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write a tree of numbers and words."""
-    text = json.dumps(tree, indent=1, ensure_ascii=False)
-    path.write_text(text + '\n', encoding='utf-8')
-
-
-def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
-    """Write a table; the first row is its head."""
-    with path.open('w', newline='', encoding='utf-8') as file:
-        csv.writer(file).writerows(rows)
 
 
 def spread(items: Sequence[Item], count: int) -> list[Item]:
@@ -36,7 +23,7 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
 class Report(ABC):
     """One result: data for programs and spreadsheets, pictures, and a page to read.
 
-    Its `str` is what a terminal shows. Nothing is computed or drawn twice.
+    Its `str` is what a terminal shows. Nothing is drawn twice.
     """
 
     @abstractmethod

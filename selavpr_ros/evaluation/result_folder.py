@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import logging
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,3 +76,15 @@ def write_settings(path: Path, settings: Settings, facts: dict[str, Any]) -> Non
     body = yaml.safe_dump({'/**': {'ros__parameters': values}}, sort_keys=False,
                           allow_unicode=True)
     path.write_text('\n'.join(lines) + '\n' + body, encoding='utf-8')
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a tree of numbers and words."""
+    text = json.dumps(tree, indent=1, ensure_ascii=False)
+    path.write_text(text + '\n', encoding='utf-8')
+
+
+def write_csv(path: Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table; the first row is its head."""
+    with path.open('w', newline='', encoding='utf-8') as file:
+        csv.writer(file).writerows(rows)

@@ -31,7 +31,11 @@ BUILT_IN = tuple(system for system in _ALL if system.is_built_in)
 
 
 def build(system: System) -> VprModel:
-    """Build a network in full size with its random initial values, for tests and timings."""
+    """Build a network in full size with its random initial values, for tests and timings.
+
+    Args:
+        system: one of `SYSTEMS`; a built-in one is loaded by its name.
+    """
     model = family_named(system.family).network(**system.sizes)
     model.name, model.image_size = system.name, system.image_size
     return model.eval().requires_grad_(False)

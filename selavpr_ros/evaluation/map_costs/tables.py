@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from selavpr_ros.evaluation.map_costs.results import TARGETS, CodecRecall, MapCosts, SizeCosts
 from selavpr_ros.evaluation.map_costs.sizes import CACHE_BYTES
-from selavpr_ros.evaluation.report import write_json
+from selavpr_ros.evaluation.result_folder import write_json
 from selavpr_ros.maps.keyframe_index import AUTO
 from selavpr_ros.maps.local_codec import BINARY, FLOAT16
 from selavpr_ros.text import Row, markdown_table
