@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from selavpr_ros import settings
-from selavpr_ros.errors import MapError, SettingError
+from selavpr_ros.errors import SettingError
 
 CODECS = settings.CODECS
 NONE, FLOAT16, INT8, BINARY = CODECS
@@ -120,11 +120,11 @@ def from_bytes(codec: str, count: int, dim: int, content: bytes) -> EncodedFeatu
     """The features that `EncodedFeatures.data.tobytes()` wrote.
 
     Raises:
-        MapError: the bytes are not those of `count` features of `dim` numbers.
+        ValueError: the bytes are not those of `count` features of `dim` numbers.
     """
     width = _rotation(dim).shape[1] // 8 if codec == BINARY else dim
     dtype = np.dtype(_DTYPES[codec])
     if len(content) != count * width * dtype.itemsize:
-        raise MapError(f'{len(content)} bytes are not {count} local features of {dim} numbers '
-                       f'({codec}): the map is damaged')
+        raise ValueError(f'{len(content)} bytes are not {count} local features of {dim} numbers '
+                         f'({codec})')
     return EncodedFeatures(codec, dim, np.frombuffer(content, dtype).reshape(count, width))

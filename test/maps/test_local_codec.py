@@ -7,7 +7,7 @@ import pytest
 import torch
 from maps import assert_same_local, make_local, unit_rows
 
-from selavpr_ros.errors import MapError, SettingError
+from selavpr_ros.errors import SettingError
 from selavpr_ros.maps.local_codec import (
     BINARY,
     CODECS,
@@ -144,6 +144,6 @@ def test_bytes_of_another_size_are_refused(codec):
     content = encoded.data.tobytes()
     for count, dim, given in ((6, 16, content[:-1]), (6, 16, content + b'x'), (7, 16, content),
                               (6, 100, content), (6, 16, b''), (0, 16, content)):
-        with pytest.raises(MapError, match=f'{len(given)} bytes are not {count} local features '
-                                           rf'of {dim} numbers \({codec}\): the map is damaged'):
+        with pytest.raises(ValueError, match=f'{len(given)} bytes are not {count} local features '
+                                             rf'of {dim} numbers \({codec}\)'):
             from_bytes(codec, count, dim, given)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from selavpr_ros.errors import MapError
 from selavpr_ros.maps.keyframe import (
     Hint,
     Keyframe,
@@ -82,7 +83,12 @@ def local_row(key: str, local: EncodedFeatures) -> dict[str, Any]:
 
 def local_of(row: Mapping[str, Any], codec: str) -> EncodedFeatures:
     """The local features of a row; MapError if they are damaged."""
-    return from_bytes(codec, row['count'], row['dim'], base64.b64decode(''.join(row['data'])))
+    try:
+        content = base64.b64decode(''.join(row['data']))
+        return from_bytes(codec, row['count'], row['dim'], content)
+    except ValueError as error:
+        raise MapError(f"the shared map's local features of keyframe {row['key']} are damaged "
+                       f'({error})') from error
 
 
 def session_row(session: Session) -> dict[str, Any]:
