@@ -107,6 +107,7 @@ class PlaceRecognizer:
 
     Attributes:
         settings: may be replaced at any time, also by another thread; used from the next image on.
+        in_force: the settings of the image in work, or of the last one.
         keyframe_map: the map in use; `adopt` replaces it.
     """
 
@@ -124,7 +125,7 @@ class PlaceRecognizer:
 
     def adopt(self, keyframe_map: KeyframeMap, label: str = '') -> None:
         """Go on with another map, in a new session with a label for people."""
-        self.keyframe_map, self._in_force = keyframe_map, self.settings
+        self.keyframe_map, self.in_force = keyframe_map, self.settings
         # The decision remembers keyframes of its map, so that another map needs a new one.
         self._decision = ClosureDecision(
             keyframe_map.find, self._verify,
@@ -168,21 +169,21 @@ class PlaceRecognizer:
     @property
     def codec(self) -> str:
         """How local features are kept: as in the map's store, else by `map.local_codec`."""
-        return self.keyframe_map.codec or self._in_force.map.local_codec
+        return self.keyframe_map.codec or self.in_force.map.local_codec
 
     @property
     def why_not_reranked(self) -> str:
         """Why candidates stay in the order of similarity; empty if they are re-ranked."""
         if not self.model.max_local_features:
             return f'{self.model.family} has no local features'
-        if not self._in_force.verify.enabled:
+        if not self.in_force.verify.enabled:
             return 'verify.enabled is off'
         return 'map.local_codec is none' if self.codec == NONE else ''
 
     @property
     def why_not_verified(self) -> str:
         """Why mutual matches do not have to fit one movement; empty if they do."""
-        if self.why_not_reranked or self._in_force.verify.geometry == 'none':
+        if self.why_not_reranked or self.in_force.verify.geometry == 'none':
             return self.why_not_reranked or 'verify.geometry is none'
         if self.model.local_positions() is None:
             return f'the local features of {self.model.family} do not lie on a grid'
@@ -219,7 +220,7 @@ class PlaceRecognizer:
             StampError: the stamp is not after the last one.
             DescriptorError: the model made no descriptor of it. The map stays as it was.
         """
-        self._in_force, laps = self.settings, _Laps()
+        self.in_force, laps = self.settings, _Laps()
         tensor = preprocess(image, self.model.image_size, self.model.resize)
         if self._session.follow_clock(stamp_ns):
             self.start_session(self._session.label, after_time_jump=True)
@@ -227,7 +228,7 @@ class PlaceRecognizer:
         query = self._describe(tensor, (image.shape[0], image.shape[1]), stamp_ns, pose, context)
         laps.lap()
         searched = self._session.count_old_enough(
-            query, self.keyframe_map, self._in_force.index)
+            query, self.keyframe_map, self.in_force.index)
         retrievals = self._retrieve(query, searched)
         laps.lap()
         matches = self._rerank(query, retrievals)
@@ -265,7 +266,7 @@ class PlaceRecognizer:
             context, size)
 
     def _retrieve(self, query: Query, old_enough: int) -> list[Retrieval]:
-        context, settings = query.context, self._in_force.index
+        context, settings = query.context, self.in_force.index
         sessions = 'inter' if context.only_other_sessions else settings.session_filter
         scope = Scope(self.session, old_enough, sessions, context.hint)
         return retrieve(self.keyframe_map, query.global_descriptor, settings.top_k, scope)
@@ -284,14 +285,14 @@ class PlaceRecognizer:
         if self.why_not_verified or positions is None:
             return match
         return replace(match, geometry=verify(
-            match.pairs.pairs, positions, query.size, self._in_force.verify.geometry,
+            match.pairs.pairs, positions, query.size, self.in_force.verify.geometry,
             context.camera, context.depth_m))
 
     def _judge(
         self, query: Query, matches: list[Match], searched: int
     ) -> tuple[bool, Verdict]:
         """Whether the query is a new view, and what was decided on it."""
-        session, settings = self._session, self._in_force
+        session, settings = self._session, self.in_force
         moved_m = session.moved_since_view(query)
         session.learn_similarity(query)
         is_new_view = self._novelty.is_view(
@@ -309,7 +310,7 @@ class PlaceRecognizer:
         if closure is None or closure.match.keyframe.id.session == self.session:
             return None
         return self._relocalizer.update(
-            closure, query.pose, self._in_force.relocalization, self._decision.hypotheses)
+            closure, query.pose, self.in_force.relocalization, self._decision.hypotheses)
 
     # ---- keyframes -----------------------------------------------------------------------------
 
@@ -317,13 +318,13 @@ class PlaceRecognizer:
         """The query as a keyframe, if it becomes one."""
         if self.keyframe_map.why_closed and self.keyframe_map.unsaved:
             self.keyframe_map.flush()  # a disk that was full may have room again
-        if not self._novelty.is_apart(query, self._in_force.keyframe):
+        if not self._novelty.is_apart(query, self.in_force.keyframe):
             return None
         recognised = next(
             (c.match for c in verdict.candidates if c.decision in RECOGNISED), None)
         is_known = recognised and self._novelty.is_duplicate(
-            recognised, self._in_force.keyframe.max_overlap)
-        is_kept = (self._in_force.map.mode == 'mapping' and not self.keyframe_map.why_closed
+            recognised, self.in_force.keyframe.max_overlap)
+        is_kept = (self.in_force.map.mode == 'mapping' and not self.keyframe_map.why_closed
                    and not is_known and self._make_room())
         self._session.set_apart(query, is_kept)
         if not is_kept:
@@ -338,7 +339,7 @@ class PlaceRecognizer:
 
     def _make_room(self) -> bool:
         """Evict keyframes of a full map by `map.eviction`; tell whether there is room."""
-        settings, keyframe_map = self._in_force.map, self.keyframe_map
+        settings, keyframe_map = self.in_force.map, self.keyframe_map
         if len(keyframe_map) >= settings.max_keyframes and settings.eviction != REJECT_NEW:
             keyframe_map.evict(settings.eviction, self.session)
         return len(keyframe_map) < settings.max_keyframes
@@ -348,7 +349,7 @@ class PlaceRecognizer:
         self.keyframe_map.unrelated = self.unrelated.to_json()
         if keyframe:
             local = query.local_features
-            thumbnail = make_thumbnail(image) if self._in_force.map.thumbnails else b''
+            thumbnail = make_thumbnail(image) if self.in_force.map.thumbnails else b''
             self.keyframe_map.add(NewKeyframe(
                 keyframe, self._session.describe(query, self.model.model_id),
                 None if local is None else encode(local, self.codec), thumbnail,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 Row = tuple[str, ...]
@@ -14,6 +15,11 @@ def size(nbytes: float) -> str:
         if nbytes >= factor:
             return f'{nbytes / factor:.1f} {unit}'
     return f'{nbytes:.0f} bytes'
+
+
+def date(stamp_ns: int) -> str:
+    """A stamp in nanoseconds since 1970 as date and time in UTC, to the second."""
+    return f'{datetime.fromtimestamp(stamp_ns // 1_000_000_000, timezone.utc):%Y-%m-%d %H:%M:%S}'
 
 
 def line(cells: Sequence[str], widths: Sequence[int], texts: int | None = None) -> str:

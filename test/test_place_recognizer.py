@@ -557,6 +557,7 @@ def test_settings_change_between_two_images_and_never_inside_one(model, monkeypa
     monkeypatch.setattr(model, 'forward', change_meanwhile)
     now = recognizer.recognize(_place(20), 9 * SECOND)
     assert (len(now.candidates) > 1, now.keyframe is not None) == (True, True)
+    assert recognizer.in_force.map.mode == 'mapping'
     then = recognizer.recognize(_place(21), 10 * SECOND)
     assert (len(then.candidates), then.keyframe) == (1, None)
 

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from selavpr_ros.text import flatten, line, markdown_table, size, table
+from selavpr_ros.text import date, flatten, line, markdown_table, size, table
 
 
 @pytest.mark.parametrize(('nbytes', 'text'), [
     (0, '0 bytes'), (999, '999 bytes'), (1000, '1.0 kB'), (1.26e6, '1.3 MB'), (2e9, '2.0 GB')])
 def test_sizes_have_the_unit_that_fits(nbytes, text):
     assert size(nbytes) == text
+
+
+def test_a_date_is_in_utc():
+    assert date(1_796_061_257_055_640_010) == '2026-11-30 17:54:17'
 
 
 def test_a_table_puts_whole_numbers_to_the_right():

@@ -19,12 +19,12 @@ import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selavpr_ros.text import size, table
+from selavpr_ros.text import date, size, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,10 +79,6 @@ def _facts(store: KeyframeStore) -> dict[str, Any]:
 # ---- text --------------------------------------------------------------------------------------
 
 
-def _date(stamp_ns: int) -> str:
-    return f'{datetime.fromtimestamp(stamp_ns // SECOND_NS, timezone.utc):%Y-%m-%d %H:%M:%S}'
-
-
 def _duration(nanoseconds: int) -> str:
     return str(timedelta(seconds=round(nanoseconds / SECOND_NS)))
 
@@ -103,7 +99,7 @@ def _entries(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield 'model', facts['model_id']
     yield 'codec', f'{facts["codec"]} (of local features)'
     if 'created_ns' in facts:
-        yield 'created', f'{_date(facts["created_ns"])} UTC by {facts["creator"]}'
+        yield 'created', f'{date(facts["created_ns"])} UTC by {facts["creator"]}'
     yield 'uuid', facts['uuid']
     yield 'keyframes', str(count)
     for name, content in facts.get('contents', {}).items():
@@ -114,7 +110,7 @@ def _entries(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _session_row(facts: dict[str, Any]) -> tuple[str, ...]:
     return (str(facts['session_id']), str(facts['robot_id']), facts['label'] or '-',
-            _date(facts['started_ns']), _duration(facts['last_ns'] - facts['started_ns']),
+            date(facts['started_ns']), _duration(facts['last_ns'] - facts['started_ns']),
             facts['frame'], str(facts['keyframes']), str(facts['with_pose']),
             str(facts['with_map_pose']), _short_origin(facts['origin']))
 
@@ -161,7 +157,7 @@ def _head(store: KeyframeStore, colours: Mapping[SessionId, str]) -> Iterator[tu
     shown = [summary for summary in summaries if summary.session.id in colours]
     for summary in shown[:LISTED]:
         session = summary.session
-        yield (f'session {session.id}  {session.label}  {_date(session.started_ns)} UTC, '
+        yield (f'session {session.id}  {session.label}  {date(session.started_ns)} UTC, '
                f'{summary.keyframes} keyframes', colours[session.id])
     if len(shown) > LISTED:
         yield f'... and {len(shown) - LISTED} more sessions', 'black'

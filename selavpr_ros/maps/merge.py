@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from itertools import chain, combinations, islice
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from selavpr_ros.maps.keyframe import KeyframeId, NewKeyframe, Session, SessionI
 from selavpr_ros.maps.local_codec import BINARY, FLOAT16, INT8, NONE, EncodedFeatures, encode
 from selavpr_ros.maps.opening import new_store, open_store
 from selavpr_ros.maps.store import KeyframeStore
+from selavpr_ros.text import date
 
 # Features can be encoded again only in a codec farther to the right.
 RICHEST_FIRST = (FLOAT16, INT8, BINARY, NONE)
@@ -84,10 +84,6 @@ def _stamps_by_robot(store: KeyframeStore) -> dict[int, np.ndarray]:
     return {robot_id: np.array(of_robot) for robot_id, of_robot in stamps.items()}
 
 
-def _date(stamp_ns: int) -> str:
-    return f'{datetime.fromtimestamp(stamp_ns // 1_000_000_000, timezone.utc):%Y-%m-%d %H:%M:%S}'
-
-
 def _require_no_copies(maps: Sequence[KeyframeStore]) -> None:
     """Raise MapError if two maps hold the same keyframe, whose copies would always match."""
     stamps = [(store.name, _stamps_by_robot(store)) for store in maps]
@@ -99,7 +95,7 @@ def _require_no_copies(maps: Sequence[KeyframeStore]) -> None:
             robot_id, found = next((r, both) for r, both in sorted(shared.items()) if len(both))
             raise MapError(
                 f'{name} and {other_name} both hold {count} keyframes, e.g. that of robot '
-                f'{robot_id} at {found[0]} ns ({_date(int(found[0]))}): if one map is a copy or '
+                f'{robot_id} at {found[0]} ns ({date(int(found[0]))}): if one map is a copy or '
                 'a continuation of the other, leave the smaller one out; else remove from one of '
                 'them what both hold')
 

@@ -308,7 +308,7 @@ class VprNode(LifecycleNode):
 
     def _origin(self, header: Header, query: Query) -> Origin:
         assert self._configured
-        settings, context = self._configured.recognizer.settings, query.context
+        settings, context = self._configured.recognizer.in_force, query.context
         return Origin(
             header, query.session, settings.map.mode, context.pose_frame, settings.frames.map,
             context.pose_covariance, settings.frames.camera)

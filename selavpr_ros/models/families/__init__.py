@@ -83,8 +83,8 @@ class Family:
     Attributes:
         network: class of the networks. One that takes `num_heads` is a transformer: its `sizes`
             have a `width`, and its `backbone` has an attribute `num_heads`.
-        marker: part of a key that the files of other families do not have; '' for a family
-            without weights, which is loaded by its name.
+        marker: part of a key of its files, so that the likely families are tried first; '' for a
+            family without weights, which is loaded by its name.
         names: pairs of pattern and replacement, applied in this order, that turn this package's
             names into the published ones; published names pass unchanged.
         sizes: function that reads the network's arguments, all but the number of heads, from the
