@@ -20,7 +20,7 @@ from selavpr_ros.decision.unrelated import Unrelated, usual_level
 from selavpr_ros.errors import DescriptorError
 from selavpr_ros.images.preprocess import make_thumbnail, preprocess
 from selavpr_ros.maps.keyframe import Keyframe, NewKeyframe, SessionId
-from selavpr_ros.maps.keyframe_map import REJECT_NEW, KeyframeMap, Retrieval
+from selavpr_ros.maps.keyframe_map import KeyframeMap, Retrieval
 from selavpr_ros.maps.local_codec import NONE, encode
 from selavpr_ros.maps.retrieval import Scope, retrieve
 from selavpr_ros.matching.evidence import Match, rerank
@@ -136,14 +136,7 @@ class PlaceRecognizer:
         self.start_session(label)
 
     def start_session(self, label: str = '', *, after_time_jump: bool = False) -> int:
-        """Begin a new recording with its own odometry frame.
-
-        Args:
-            label, after_time_jump: see `RunningSession`.
-
-        Returns:
-            The new session's number; a robot's sessions count from 1.
-        """
+        """Begin a session, see `RunningSession`; returns its number, from 1 on."""
         robot_id = self.settings.robot_id
         number = 1 + max(self.session.session_id, self.keyframe_map.last_session_id(robot_id))
         self._session = RunningSession(
@@ -324,8 +317,9 @@ class PlaceRecognizer:
             (c.match for c in verdict.candidates if c.decision in RECOGNISED), None)
         is_known = recognised and self._novelty.is_duplicate(
             recognised, self.in_force.keyframe.max_overlap)
-        is_kept = (self.in_force.map.mode == 'mapping' and not self.keyframe_map.why_closed
-                   and not is_known and self._make_room())
+        settings = self.in_force.map
+        is_kept = (settings.mode == 'mapping' and not self.keyframe_map.why_closed
+                   and not is_known and self.keyframe_map.make_room(settings, self.session))
         self._session.set_apart(query, is_kept)
         if not is_kept:
             return None
@@ -336,13 +330,6 @@ class PlaceRecognizer:
         if is_new_view:
             self._decision.kept(keyframe.id)
         return keyframe
-
-    def _make_room(self) -> bool:
-        """Evict keyframes of a full map by `map.eviction`; tell whether there is room."""
-        settings, keyframe_map = self.in_force.map, self.keyframe_map
-        if len(keyframe_map) >= settings.max_keyframes and settings.eviction != REJECT_NEW:
-            keyframe_map.evict(settings.eviction, self.session)
-        return len(keyframe_map) < settings.max_keyframes
 
     def _keep(self, keyframe: Keyframe | None, query: Query, image: np.ndarray) -> None:
         """Write what the map learns of a query."""

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import laps
 import pytest
+from bags import write_image_bag
 
 import selavpr_ros
 from selavpr_ros.cli.main import EXTRAS
@@ -101,6 +103,32 @@ def test_a_robot_needs_no_extra(module):
     assert f'selavpr_ros.{module}' in loaded
     assert {*EXTRAS, 'pytorch_metric_learning', 'tensorboard', 'gtsam', 'pymilvus',
             'selavpr_ros.simulation', 'selavpr_ros.training'}.isdisjoint(loaded)
+
+
+BLOCKED = """
+import sys
+sys.modules.update(dict.fromkeys({names}))  # importing one of them fails
+from selavpr_ros.cli.main import main
+sys.exit(main({arguments}))
+"""
+
+
+def test_the_verbs_for_maps_need_no_extra(tmp_path):
+    monday = str(write_image_bag(tmp_path / 'monday.bag', laps.images()[:3]))
+    tuesday = str(write_image_bag(tmp_path / 'tuesday.bag', laps.images()[3:6]))
+    first, second, both = (str(tmp_path / f'{name}.vprmap') for name in ('a', 'b', 'both'))
+    extras = requirements()
+    names = {name.replace('-', '_') for extra in ('evaluation', 'train', 'backend', 'milvus')
+             for name in extras[extra] - extras['']}
+    assert {'matplotlib', 'gtsam', 'pymilvus', 'tensorboard'} <= names
+    for arguments in (
+        ['models'], ['build-map', monday, '-o', first, '--weights', 'hog'],
+        ['build-map', tuesday, '-o', second, '--weights', 'hog', '--robot-id', '1'],
+        ['merge-maps', first, second, '-o', both], ['map-info', both],
+    ):
+        told = run(sys.executable, '-c', BLOCKED.format(names=names, arguments=arguments))
+    assert 'monday' in told
+    assert 'tuesday' in told
 
 
 @pytest.fixture

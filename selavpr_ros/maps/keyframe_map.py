@@ -25,6 +25,7 @@ from selavpr_ros.maps.keyframe_table import KeyframeTable
 from selavpr_ros.maps.local_codec import EncodedFeatures
 from selavpr_ros.maps.patient_store import PatientStore
 from selavpr_ros.maps.store import OwnStore
+from selavpr_ros.settings import MapSettings
 
 # The search graph of a large map is written after this many keyframes, and at the end: a start
 # after a crash has at most that many keyframes to add to it.
@@ -291,6 +292,12 @@ class KeyframeMap:
             return 0
         self._drop(gone)
         return len(gone)
+
+    def make_room(self, settings: MapSettings, session: SessionId) -> bool:
+        """Evict keyframes of a full map, see `evict`; returns whether there is room now."""
+        if len(self) >= settings.max_keyframes and settings.eviction != REJECT_NEW:
+            self.evict(settings.eviction, session)
+        return len(self) < settings.max_keyframes
 
     def _rows_to_evict(self, policy: str, session: SessionId) -> list[int]:
         if policy == OLDEST_SESSION:

@@ -22,6 +22,7 @@ from selavpr_ros.maps.keyframe_map import UNRELATED_KEPT_EVERY, KeyframeMap
 from selavpr_ros.maps.local_cache import LocalCache
 from selavpr_ros.maps.local_codec import encode
 from selavpr_ros.pose import Pose
+from selavpr_ros.settings import MapSettings
 
 SECOND = 1_000_000_000
 
@@ -157,6 +158,16 @@ def test_the_oldest_session_goes_first(filled):
     assert [str(k.id) for k in filled] == ['2:1']
     assert filled.evict('oldest_session', SessionId(2)) == 0
     assert filled.session_start(SessionId(2)) == 0
+
+
+def test_room_is_made_only_in_a_full_map(filled):
+    for limit, eviction, has_room, left in (
+        (101, 'oldest_session', True, 100), (100, 'reject_new', False, 100),
+        (100, 'oldest_session', True, 0),
+    ):
+        settings = MapSettings(max_keyframes=limit, eviction=eviction)
+        assert filled.make_room(settings, SessionId(2)) is has_room
+        assert len(filled) == left
 
 
 def test_where_it_is_densest_keyframes_go_first():
