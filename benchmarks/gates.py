@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from remembering import Remembering
 from tqdm import tqdm
 from worlds import SCENARIOS
 
 from selavpr_ros.decision.gates import GATES
-from selavpr_ros.models import VprModel, load_model
-from selavpr_ros.models.base import Descriptors
+from selavpr_ros.models import load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.bag import Bag
@@ -47,28 +46,6 @@ class Recording:
     name: str
     frames: Sequence[Frame]
     truth: PoseTruth
-
-
-class Remembering(torch.nn.Module):
-    """A model that describes no image twice: all gates see the same descriptors."""
-
-    def __init__(self, model: VprModel) -> None:
-        super().__init__()
-        self._model = model
-        self._known: dict[int, Descriptors] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__('_model'), name)
-
-    def forward(self, images: torch.Tensor) -> Descriptors:
-        """Descriptors of images, as the model gives them."""
-        key = hash(images.numpy().tobytes())
-        if key not in self._known:
-            self._known[key] = self._model(images)
-        return self._known[key]
 
 
 def read_bag(path: Path, settings: Settings) -> Recording:

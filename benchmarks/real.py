@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from remembering import Remembering
 from tqdm import tqdm
 
 from selavpr_ros.errors import VprError
@@ -34,8 +34,7 @@ from selavpr_ros.evaluation.precision import precision_recall
 from selavpr_ros.evaluation.reliability import reliability
 from selavpr_ros.evaluation.run_plots import Curve, draw_curves
 from selavpr_ros.images.compressed import read_image
-from selavpr_ros.models import VprModel, load_model
-from selavpr_ros.models.base import Descriptors
+from selavpr_ros.models import load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.image_folders import list_images
@@ -186,33 +185,6 @@ def recordings(data: Path) -> Iterator[Recording]:
 
 
 # ---- models -------------------------------------------------------------------------------------
-
-
-class Remembering(torch.nn.Module):
-    """A model that describes no image twice: most recordings show the same ones again."""
-
-    def __init__(self, model: VprModel) -> None:
-        super().__init__()
-        self._model = model
-        self._known: dict[int, Descriptors] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__('_model'), name)
-
-    def forward(self, images: torch.Tensor) -> Descriptors:
-        """Descriptors of images, as the model gives them; local features in float16 precision."""
-        key = hash(images.numpy().tobytes())
-        if key not in self._known:
-            found = self._model(images)
-            local = found.local_features
-            self._known[key] = Descriptors(
-                found.global_descriptor, None if local is None else local.half())
-        found = self._known[key]
-        local = found.local_features
-        return Descriptors(found.global_descriptor, None if local is None else local.float())
 
 
 def load(weights: str) -> Any:
