@@ -160,8 +160,9 @@ def _describe_origin(model: VprModel, metadata: dict[str, Any]) -> Iterator[tupl
 
 def _describe_file(path: Path) -> Iterator[tuple[str, str]]:
     from selavpr_ros.models.checkpoints import sha256
+    from selavpr_ros.models.file_kinds import is_safetensors
 
-    kind = 'safetensors' if path.suffix == '.safetensors' else 'container of torch.save'
+    kind = 'safetensors' if is_safetensors(path) else 'container of torch.save'
     yield 'file', f'{path}, {size(path.stat().st_size)}, {kind}'
     yield 'SHA-256', sha256(path)
 

@@ -9,6 +9,9 @@ the same code, with the same settings, as in the live node.
       a topic and a model of your choice; without --topic, several image topics are listed
   vpr replay office.bag --params vpr.yaml --set index.top_k=5 --set query.max_rate=1.0
       the node's own parameter file, and changes to it
+  vpr replay today.bag --params robots.yaml --node /robot1/vpr --set map.mode=localization
+      one of several nodes in a file; in localization, map.path is the map that it looks in, and
+      is not written to
   vpr replay office.bag --ground-truth truth.tum --positive-radius 3
       true poses (a TUM file, or a topic) show which loop closures are true
 
@@ -24,6 +27,7 @@ import argparse
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +36,8 @@ from selavpr_ros.cli import add_output, positive
 
 if TYPE_CHECKING:
     from selavpr_ros.evaluation.run_report import RunReport
+    from selavpr_ros.maps.keyframe_map import KeyframeMap
+    from selavpr_ros.models import VprModel
     from selavpr_ros.place_recognizer import PlaceRecognizer
     from selavpr_ros.recordings.bag import Bag, Topic
     from selavpr_ros.recordings.ground_truth import GroundTruth, PoseTruth
@@ -89,6 +95,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     settings.add_argument('--device', metavar='D', help='auto, cpu, cuda, cuda:1')
     settings.add_argument('--params', type=Path, metavar='FILE.yaml',
                           help="the node's parameter file")
+    settings.add_argument('--node', default='', metavar='NAME',
+                          help='node whose parameters are read from --params, e.g. /robot1/vpr '
+                          '(default: the only place recognition node in the file)')
     settings.add_argument('--set', action='append', default=[], metavar='NAME=VALUE',
                           dest='assignments', help='any setting, e.g. index.top_k=5')
 
@@ -97,12 +106,59 @@ def settings_from(
     args: argparse.Namespace, overrides: Mapping[str, Any] | None = None
 ) -> Settings:
     """The settings that the options name; `overrides`, by dotted name, win over all of them."""
+    from selavpr_ros.errors import SettingError
     from selavpr_ros.recordings.params import collect_settings
 
+    if args.node and not args.params:
+        raise SettingError('--node names a node in a parameter file: give the file as --params')
     shortcuts = {
         'model.weights': args.weights, 'model.device': args.device, **(overrides or {})}
     given = {name: value for name, value in shortcuts.items() if value is not None}
-    return collect_settings(args.params, args.assignments, given)
+    return collect_settings(args.params, args.assignments, given, args.node)
+
+
+def _looks_in_map(settings: Settings) -> bool:
+    """Whether no keyframes are kept, so that the places have to be in a map that is there."""
+    return settings.map.mode == 'localization' or settings.map.read_only
+
+
+def _open_map(settings: Settings, model: VprModel) -> KeyframeMap:
+    """The map that `map.path` names, to look in; nothing is written to it.
+
+    Raises:
+        SettingError: no map file is named.
+        MapError: it cannot be opened, or has no keyframe.
+    """
+    from selavpr_ros.errors import MapError, SettingError
+    from selavpr_ros.maps.fleet.milvus_connection import is_address, without_secrets
+    from selavpr_ros.maps.opening import open_map
+    from selavpr_ros.settings import replace_setting
+
+    path = settings.map.path
+    if not path:
+        raise SettingError('no keyframes are kept with map.mode localization or map.read_only, so '
+                           'there has to be a map to look in: set map.path, or map.mode mapping')
+    if is_address(path):
+        raise SettingError(f'map.path {without_secrets(path)} is shared by robots, and vpr replay '
+                           'looks only in map files: make one with vpr merge-maps')
+    keyframe_map = open_map(
+        replace_setting(settings, 'map.read_only', True), model.model_id, model.global_dim)
+    if not len(keyframe_map):
+        keyframe_map.close()
+        raise MapError(f'{path}: it has no keyframe that could be recognised')
+    return keyframe_map
+
+
+def _load(settings: Settings, opened: ExitStack) -> PlaceRecognizer:
+    """The recogniser, on the map that the settings name if it only looks in it."""
+    from selavpr_ros.models import load_from_settings
+    from selavpr_ros.place_recognizer import PlaceRecognizer
+
+    model = load_from_settings(settings.model)
+    if not _looks_in_map(settings):
+        return PlaceRecognizer(model, settings)
+    return PlaceRecognizer(
+        model, settings, opened.enter_context(closing(_open_map(settings, model))))
 
 
 def _output_folder(args: argparse.Namespace, bag: Bag) -> Path:
@@ -153,7 +209,7 @@ def _facts(
     """What the results were made from and with."""
     from selavpr_ros.evaluation.result_folder import versions
 
-    file = _truth_file(args)
+    file, settings = _truth_file(args), recognizer.settings
     return {
         'bag': bag.path.resolve().name,
         'topic': sources.images.name,
@@ -161,6 +217,7 @@ def _facts(
         'camera_info': sources.camera_info and sources.camera_info.name,
         'depth': sources.depth and sources.depth.name,
         'ground_truth': file.name if file else sources.truth and sources.truth.name,
+        'map': Path(settings.map.path).name if _looks_in_map(settings) else None,
         'model_id': recognizer.model.model_id,
         'reranked': not recognizer.why_not_reranked,
         'versions': versions(),
@@ -216,9 +273,15 @@ def _process(
 
 def _remarks(recognizer: PlaceRecognizer) -> Iterator[tuple[str, str]]:
     """Remarks that qualify the figures: name and text."""
-    reason = recognizer.why_not_reranked
+    reason, settings = recognizer.why_not_reranked, recognizer.settings
     if reason:
         yield 're-ranking', f'none: {reason}'
+    if _looks_in_map(settings):
+        yield 'map', (f'{settings.map.path} with {len(recognizer.keyframe_map)} keyframes, which '
+                      'stays as it is')
+    elif settings.map.path:
+        yield 'map', (f'an empty one, not {settings.map.path}: vpr replay writes to no map; '
+                      'map.mode localization looks in it, vpr build-map adds to it')
 
 
 def trajectory_gain(
@@ -267,15 +330,13 @@ def run(args: argparse.Namespace) -> None:
     """Replay the bag, write the folder, print the table."""
     from selavpr_ros.evaluation.result_folder import log_to, write_settings
     from selavpr_ros.evaluation.run_report import RunReport
-    from selavpr_ros.models import load_from_settings
-    from selavpr_ros.place_recognizer import PlaceRecognizer
     from selavpr_ros.recordings.bag import Bag
 
     settings = settings_from(args)
-    with Bag(args.bag) as bag:
+    with Bag(args.bag) as bag, ExitStack() as opened:
         sources = _sources(args, bag, settings)
         truth = _read_truth(args, bag, sources.truth)
-        recognizer = PlaceRecognizer(load_from_settings(settings.model), settings)
+        recognizer = _load(settings, opened)
         facts = _facts(args, bag, sources, recognizer)
         folder = _output_folder(args, bag)
         with log_to(folder / 'log.txt'):

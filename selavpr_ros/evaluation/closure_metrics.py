@@ -118,7 +118,8 @@ def _is_revisit(
 
 def _revisits(run: Run, truth: GroundTruth) -> list[QueryRecord] | None:
     """The queries that could have been answered, or None if that is not known."""
-    if any(query.searched is None for query in run.queries):
+    shown = len(run.keyframes)  # not those of a map that was there before
+    if any(query.searched is None or query.searched > shown for query in run.queries):
         return None
     return [query for query in run.queries if _is_revisit(query, run.keyframes, truth)]
 

@@ -11,7 +11,7 @@ from typing import Any
 from selavpr_ros.errors import FolderError
 from selavpr_ros.evaluation.metrics import METRICS, RECALL_AT, told
 from selavpr_ros.recordings.ground_truth import SamePlace
-from selavpr_ros.recordings.params import read_params
+from selavpr_ros.recordings.param_file import read_params
 from selavpr_ros.text import Row, flatten, size
 
 HEAD = ('run', 'method', 'order', *(f'recall@{n}' for n in RECALL_AT), 'average precision',

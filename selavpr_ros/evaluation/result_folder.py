@@ -16,6 +16,7 @@ import yaml
 
 import selavpr_ros
 from selavpr_ros.errors import FolderError
+from selavpr_ros.recordings.param_file import plain_value
 from selavpr_ros.settings import Settings
 
 LOG_FORMAT = '%(asctime)s %(levelname)s %(name)s: %(message)s'
@@ -65,6 +66,17 @@ def versions() -> dict[str, str]:
     }
 
 
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around texts that ROS would take for something else, such as y and 1e3."""
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        style = None if plain_value(text) == text else "'"
+        return self.represent_scalar('tag:yaml.org,2002:str', text, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+
 def write_settings(path: Path, settings: Settings, facts: dict[str, Any]) -> None:
     """Write the settings as a parameter file for the node, with the facts as comments."""
     values = {
@@ -73,8 +85,8 @@ def write_settings(path: Path, settings: Settings, facts: dict[str, Any]) -> Non
     }
     comment = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True)
     lines = [f'# {line}' for line in comment.splitlines()]
-    body = yaml.safe_dump({'/**': {'ros__parameters': values}}, sort_keys=False,
-                          allow_unicode=True)
+    body = yaml.dump({'/**': {'ros__parameters': values}}, Dumper=_Dumper, sort_keys=False,
+                     allow_unicode=True)
     path.write_text('\n'.join(lines) + '\n' + body, encoding='utf-8')
 
 

@@ -8,25 +8,17 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 
 from selavpr_ros.errors import CheckpointError
-
-StateDict = dict[str, torch.Tensor]
-
-# What the published containers hold beside tensors: recall arrays and scalars written by numpy 1
-# or 2. Nothing else is ever unpickled.
-_RECONSTRUCT = np.zeros(1).__reduce__()[0]
-_SCALAR = np.float64(0).__reduce__()[0]
-ALLOWED_GLOBALS: list[Any] = [
-    *((_RECONSTRUCT, f'numpy.{core}.multiarray._reconstruct') for core in ('core', '_core')),
-    *((_SCALAR, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')),
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64')),
-]
+from selavpr_ros.models.containers import StateDict as StateDict  # re-exported
+from selavpr_ros.models.containers import read_container
+from selavpr_ros.models.file_kinds import (
+    CUT_OFF,
+    SAVE_TENSORS,
+    is_safetensors,
+    why_no_weights,
+)
 
 # Key of this package's own metadata, a JSON object, in a safetensors file; then the entries that
 # are read back, with their types.
@@ -35,11 +27,9 @@ METADATA_KINDS: dict[str, type] = {
     'num_heads': int, 'image_size': list, 'resize': str, 'local_stride': int,
     'source_name': str, 'source_sha256': str}
 
-# Where published containers keep the weights, beside optimizers and recalls.
-CONTAINER_KEYS = ('model_state_dict', 'state_dict')
-
 # What torch and safetensors say of a truncated file.
-CUT_OFF = 'EOFError|Invalid argument|central directory|header too small|file not fully covered'
+BROKEN = ('EOFError|unexpected EOF|Invalid argument|central directory|header too small|'
+          'invalid header length|file not fully covered')
 
 
 def side(state: StateDict, key: str, axis: int, default: int = 1) -> int:
@@ -83,29 +73,17 @@ def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, Any]]:
         return {key: file.get_tensor(key) for key in file.keys()}, _metadata(file)  # noqa: SIM118
 
 
-def _read_container(path: Path) -> StateDict:
-    with torch.serialization.safe_globals(ALLOWED_GLOBALS):
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    if isinstance(content, dict):
-        content = next((content[key] for key in CONTAINER_KEYS if key in content), content)
-    if not isinstance(content, dict) or not content or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor)
-        for key, value in content.items()
-    ):
-        raise CheckpointError(f'{path}: no dictionary of tensors in it')
-    return content
-
-
 def _explain(error: Exception) -> str:
     """The reason on one line; torch's own message takes many."""
     refused = re.search(r'GLOBAL (\S+) (was not an allowed|whose module)', str(error))
     if refused:
         return f'it wants to run {refused[1]}, and nothing but tensors and numbers is loaded'
-    if re.search(CUT_OFF, repr(error)):
-        return 'it is empty or cut off: get it again'
+    if re.search(BROKEN, repr(error)):
+        return CUT_OFF
     if not isinstance(error, (OSError, RuntimeError, ValueError, SafetensorError)):
         # pickle's messages are unreadable, and torch's advise loading the file unsafely.
-        return 'not a file of torch.save, or it holds more than tensors and numbers'
+        return ('not a file of torch.save, or cut off, or it holds more than tensors and numbers: '
+                f'{SAVE_TENSORS}')
     return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
@@ -113,21 +91,23 @@ def read_checkpoint(path: Path) -> tuple[StateDict, dict[str, Any]]:
     """Read tensors, and the metadata that only this package's own files have.
 
     Args:
-        path: a published container (`torch.save`, read with `weights_only=True`) or one of this
-            package's `.safetensors` files.
+        path: a container (`torch.save`, see `read_container`) or a file of safetensors, whatever
+            its name.
 
     Raises:
-        CheckpointError: no such file, not a checkpoint, or one that wants to run code.
+        CheckpointError: no such file, not a checkpoint, or one that wants to run code; the
+            message tells what it is.
     """
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(
             f'{path}: no such file; give the path of a checkpoint, or a name that `vpr models` '
             'lists'
         )
     try:
-        if path.suffix == '.safetensors':
-            return _read_safetensors(path)
-        return _read_container(path), {}
+        reason = why_no_weights(path)
+        if reason:
+            raise CheckpointError(f'{path}: cannot be read as a checkpoint ({reason})')
+        return _read_safetensors(path) if is_safetensors(path) else (read_container(path), {})
     except CheckpointError:
         raise
     except Exception as error:  # torch and pickle raise errors of all kinds on a broken file
@@ -137,7 +117,7 @@ def read_checkpoint(path: Path) -> tuple[StateDict, dict[str, Any]]:
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """The metadata alone of a file that `read_checkpoint` can read; empty for published files."""
-    if path.suffix != '.safetensors':
+    if not is_safetensors(path):
         return {}
     with safe_open(path, 'pt') as file:
         return _metadata(file)

@@ -145,7 +145,10 @@ def _check_sum(settings: ModelSettings) -> None:
     from selavpr_ros.models.checkpoints import sha256
 
     model = _without_weights(settings.weights)
-    found = sha256(find_weights(settings.weights)) if model is None else model.fingerprint
+    try:
+        found = sha256(find_weights(settings.weights)) if model is None else model.fingerprint
+    except OSError:
+        return  # there is no such file, or it is a folder: whoever loads it says so
     if wanted != found:
         raise CheckpointError(f"the SHA-256 of '{settings.weights}' is {found}, but "
                               f'model.weights_sha256 asks for {wanted}')

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -15,9 +17,14 @@ from selavpr_ros.models.base import VprModel
 from selavpr_ros.models.checkpoints import StateDict
 from selavpr_ros.models.families import Family, Sizes, all_families
 
+# What wrappers put into keys (DataParallel, compile, FSDP, checkpointing of activations).
+WRAPPED = re.compile(r'(^|\.)(?:(?:module|_orig_mod|_fsdp_wrapped_module|'
+                     r'_checkpoint_wrapped_module)\.)+')
 SHOWN = 3  # keys that an error names
 # In DINOv2's files, but without any effect at inference.
 UNUSED = 'mask_token'
+# What programs that average weights count with, beside them.
+COUNTS = {'n_averaged', 'num_updates', 'decay', 'initted', 'step'}
 
 
 @dataclass(frozen=True)
@@ -83,9 +90,27 @@ def _with_heads(family: Family, sizes: Sizes, num_heads: int | None) -> tuple[Si
         'right num_heads')
 
 
+def _common_prefix(keys: list[str]) -> str:
+    """The longest start that all keys have, up to a dot: 'model.' of model.norm and model.head."""
+    start = os.path.commonprefix(keys)
+    return start[:start.rfind('.') + 1]
+
+
+def _bare_names(file: StateDict) -> dict[str, str]:
+    """Keys of a file -> the same without what wrappers and larger programs put before them.
+
+    Tensors without any effect are left out.
+    """
+    names = {key: WRAPPED.sub(r'\1', key) for key in file
+             if not key.endswith(UNUSED) and key not in COUNTS}
+    prefix = _common_prefix(list(names.values()))
+    return {key: name.removeprefix(prefix) for key, name in names.items()}
+
+
 def _fit(family: Family, file: StateDict, num_heads: int | None) -> Fit | None:
     """Try a family; None if no such network can be built at all."""
-    original = {family.published(key): key for key in file if not key.endswith(UNUSED)}
+    names = {key: family.published(name) for key, name in _bare_names(file).items()}
+    original = {name: key for key, name in names.items()}
     state = {name: file[key] for name, key in original.items()}
     sizes, wrong_heads = _with_heads(family, family.sizes(state), num_heads)
     try:
@@ -99,13 +124,25 @@ def _fit(family: Family, file: StateDict, num_heads: int | None) -> Fit | None:
     return Fit(
         family, model, state,
         missing=[name for name in wanted if name not in state],
-        unexpected=[key for name, key in original.items() if name not in wanted],
+        unexpected=[key for key, name in names.items()
+                    if name not in wanted or original[name] != key],
         reshaped=[
             f'{original[name]} {_kind(state[name])} instead of {_kind(tensor)}'
             for name, tensor in wanted.items()
             if name in common and not _fits(state[name], tensor)],
         likeness=len(common) / len(wanted.keys() | state.keys()),
         wrong_heads=wrong_heads)
+
+
+def _check_numbers(model: VprModel, path: Path) -> None:
+    """Raise CheckpointError if a weight is NaN or infinite: so would be every descriptor."""
+    broken = [name for name, tensor in model.state_dict().items()
+              if tensor.numel() and not tensor.is_meta
+              and not all(end.isfinite() for end in tensor.float().aminmax())]
+    if broken:
+        raise CheckpointError(
+            f'{path}: NaN or infinity in {_first(broken)}: the training diverged, or the file is '
+            'damaged: get it again, or take an earlier checkpoint')
 
 
 def _complaint(path: Path, file: StateDict, fits: list[Fit]) -> str:
@@ -122,13 +159,14 @@ def build_model(file: StateDict, path: Path, num_heads: int | None = None) -> Vp
     """Recognise a system by its keys and shapes, and build it with these weights.
 
     Args:
-        file: tensors by published names, with or without `module.`, or by this package's names.
+        file: tensors by published names or by this package's names, with or without a prefix
+            before all of them (`module.`, `model.`, ...).
         path: of the file, for error messages.
         num_heads: of the transformer, if it is one; width / 64 if None.
 
     Raises:
-        CheckpointError: the file fits no family; the message names the nearest one and what
-            differs.
+        CheckpointError: the file fits no family, and the message names the nearest one and what
+            differs; or a weight is no finite number.
         SettingError: the number of heads does not divide the width.
     """
     candidates = [family for family in all_families() if family.has_weights]
@@ -141,6 +179,7 @@ def build_model(file: StateDict, path: Path, num_heads: int | None = None) -> Vp
             names = {key: fit.family.published(key) for key in fit.model.state_dict()}
             fit.model.load_state_dict(
                 {key: fit.state[name] for key, name in names.items()}, assign=True)
+            _check_numbers(fit.model, path)
             return fit.model
         fits += [fit] if fit else []
     raise CheckpointError(_complaint(path, file, fits))

@@ -2,67 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from selavpr_ros.errors import SettingError
-from selavpr_ros.settings import AUTOSTART, FOREIGN, Settings, make_settings
-
-SECTION = 'ros__parameters'
-NODE_NAME = 'vpr'
-WILDCARDS = ('*', '**')
-NO_SETTINGS = (AUTOSTART.name, *FOREIGN)
-
-
-def _sections(tree: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
-    """All `ros__parameters` sections, each with the last part of its node's name."""
-    if not isinstance(tree, Mapping):
-        return
-    for key, branch in tree.items():
-        if key == SECTION:
-            yield path[-1] if path else '', branch
-        else:
-            yield from _sections(branch, (*path, *str(key).strip('/').split('/')))
-
-
-def _dotted(tree: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        name = f'{prefix}{key}'
-        if isinstance(value, Mapping):
-            yield from _dotted(value, f'{name}.')
-        else:
-            yield name, value
-
-
-def read_params(path: Path) -> dict[str, Any]:
-    """Read the node's parameters by dotted name from a ROS parameter file.
-
-    Sections for all nodes (`/**`) and for a node named vpr are read, and values of the latter win.
-    Sections of other nodes are ignored.
-
-    Raises:
-        SettingError: the file cannot be read or parsed, or has no section for the node.
-    """
-    try:
-        tree = yaml.safe_load(path.read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = ' '.join(str(error).split())
-        raise SettingError(f'{path} cannot be read as parameters: {reason}') from error
-    sections = [(name, section or {}) for name, section in _sections(tree)]
-    ours = [section for name, section in sections if name in WILDCARDS]
-    ours += [section for name, section in sections if name == NODE_NAME]
-    if not ours:
-        raise SettingError(f"{path} has no parameters for the node: a section '/**:' or "
-                           f"'{NODE_NAME}:' with '{SECTION}:' below it is needed")
-    values = dict(pair for section in ours for pair in _dotted(section))
-    return {name: v for name, v in values.items() if name.split('.')[0] not in NO_SETTINGS}
+from selavpr_ros.recordings.param_file import Params, read_given, read_value
+from selavpr_ros.settings import Settings, make_settings
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Turn 'index.top_k=5' into a name and a value, which is read as yaml.
+    """Turn 'index.top_k=5' into a name and a value, which is read as in a parameter file.
 
     Raises:
         SettingError: there is no '=', or the value is not valid YAML.
@@ -71,18 +23,34 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not equals:
         raise SettingError(f"'{text}' is not of the form name=value, e.g. index.top_k=5")
     try:
-        return name.strip(), yaml.safe_load(value)
+        return name.strip(), read_value(value)
     except yaml.YAMLError as error:
         raise SettingError(f"the value in '{text}' cannot be read as yaml") from error
 
 
+def _checked(path: Path, params: Params) -> dict[str, Any]:
+    """The values, each of which is a setting's; an error tells the line."""
+    for name, given in params.items():
+        try:
+            make_settings({name: given.value})
+        except SettingError as error:
+            raise SettingError(f'{path}, line {given.line}: {error}') from error
+    return {name: given.value for name, given in params.items()}
+
+
 def collect_settings(
-    params: Path | None, assignments: Iterable[str], overrides: Mapping[str, Any]
+    params: Path | None, assignments: Iterable[str], overrides: Mapping[str, Any], node: str = ''
 ) -> Settings:
     """Settings from a parameter file, then assignments, then overrides; the rest are defaults.
+
+    Args:
+        params: the file, or None.
+        assignments: 'name=value'.
+        overrides: values by dotted name.
+        node: see `read_given`.
 
     Raises:
         SettingError: the file cannot be read, or a setting is unknown or out of range.
     """
-    values = read_params(params) if params else {}
+    values = _checked(params, read_given(params, node)) if params else {}
     return make_settings({**values, **dict(map(parse_assignment, assignments)), **overrides})

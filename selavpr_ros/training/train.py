@@ -128,11 +128,15 @@ class Trainer:
         """Go on from the checkpoint, if there is one.
 
         Raises:
-            CheckpointError: it was made by another recipe.
+            CheckpointError: it was made by another recipe, or cannot be read.
         """
         if not self.checkpoint.is_file():
             return
-        state = torch.load(self.checkpoint, map_location='cpu', weights_only=True)
+        try:
+            state = torch.load(self.checkpoint, map_location='cpu', weights_only=True)
+        except Exception as error:  # torch and pickle raise errors of all kinds on a broken file
+            raise CheckpointError(f'{self.checkpoint} is damaged: delete it to begin anew, or '
+                                  'choose another --output') from error
         if {**asdict(Recipe()), **state['recipe']} != asdict(self.recipe):
             raise CheckpointError(
                 f'{self.checkpoint} belongs to another recipe: choose another --output')

@@ -191,7 +191,7 @@ def test_show_of_something_else_does_not_advise_to_load_it_unsafely(tmp_path, ca
     path.write_text('hello')
     assert main(['models', 'show', str(path)]) == 1
     error = capsys.readouterr().err
-    assert 'cannot be read as a checkpoint (not a file of torch.save' in error
+    assert "cannot be read as a checkpoint (it is a text that begins with 'hello'" in error
     assert 'weights_only' not in error
 
 

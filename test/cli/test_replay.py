@@ -24,8 +24,11 @@ from bags import (
 
 import selavpr_ros.cli.replay
 from selavpr_ros.cli.main import main
+from selavpr_ros.maps.opening import open_map
+from selavpr_ros.models import load_model
 from selavpr_ros.recordings.bag import Bag
 from selavpr_ros.recordings.ground_truth import PoseTruth, SamePlace
+from selavpr_ros.settings import make_settings
 
 FILES = [
     'candidates.csv', 'keyframes.csv', 'log.txt', 'metrics.json', 'precision_recall.png',
@@ -260,3 +263,96 @@ def test_a_bag_that_is_damaged_in_the_middle_keeps_what_was_done(tmp_path, repla
     assert 'a.bag is damaged after ' in capsys.readouterr().err
     with (folder / 'queries.csv').open(newline='') as rows:
         assert 0 < len(list(csv.DictReader(rows))) < 24
+
+
+# ---- a map to look in ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def known(bag, params, tmp_path):
+    """A map of the bag's two laps."""
+    path = tmp_path / 'known.vprmap'
+    assert main(['build-map', str(bag), '-o', str(path), '--params', str(params)]) == 0
+    return path
+
+
+@pytest.fixture
+def next_day(tmp_path):
+    """The first lap again, a day later."""
+    day_ns = 86_400 * laps.SECOND_NS
+    first = laps.START_NS + laps.LAP_NS
+    return write_image_bag(
+        tmp_path / 'next_day.bag',
+        [(ns + day_ns, image) for ns, image in laps.images() if ns < first],
+        odometry=[(ns + day_ns, pose) for ns, pose in laps.true_poses() if ns < first],
+        truth=[(ns + day_ns, pose) for ns, pose in laps.true_poses() if ns < first])
+
+
+@pytest.mark.parametrize('how', ['map.mode=localization', 'map.read_only=true'])
+def test_a_run_that_keeps_nothing_looks_in_the_map_of_the_settings(
+        next_day, known, replay, capsys, how):
+    before = known.read_bytes()
+    code, folder = replay(next_day, '--set', f'map.path={known}', '--set', how)
+    assert code == 0
+    metrics = _metrics(folder)
+    assert metrics['closures'] > 6
+    assert metrics['keyframes'] == 0
+    assert metrics['run']['map'] == 'known.vprmap'
+    assert metrics['truth']['revisits'] is None  # the true poses of that day are not in this bag
+    assert f'{known} with 24 keyframes, which stays as it is' in capsys.readouterr().out
+    assert known.read_bytes() == before
+
+
+def test_a_map_that_would_be_added_to_is_not_touched_and_told(next_day, known, replay, capsys):
+    before = known.read_bytes()
+    code, folder = replay(next_day, '--set', f'map.path={known}')
+    assert code == 0
+    assert _metrics(folder)['run']['map'] is None
+    assert f'an empty one, not {known}: vpr replay writes to no map' in capsys.readouterr().out
+    assert known.read_bytes() == before
+
+
+@pytest.mark.parametrize(('path', 'reason'), [
+    ('', 'there has to be a map to look in: set map.path, or map.mode mapping'),
+    ('gone.vprmap', 'gone.vprmap: there is no such map'),
+    ('milvus://me:secret@fleet:19530', 'looks only in map files: make one with vpr merge-maps'),
+])
+def test_without_a_map_to_look_in_there_is_no_run(bag, replay, capsys, path, reason):
+    code, folder = replay(
+        bag, '--set', f'map.path={path}', '--set', 'map.mode=localization')
+    assert code == 1
+    error = capsys.readouterr().err
+    assert reason in error
+    assert 'secret' not in error
+    assert not folder.exists()
+
+
+def test_a_map_without_keyframes_is_no_map_to_look_in(bag, replay, tmp_path, capsys):
+    model = load_model('hog', image_size=(96, 128))
+    path = tmp_path / 'empty.vprmap'
+    open_map(make_settings({'map.path': str(path)}), model.model_id).close()
+    code, _ = replay(bag, '--set', f'map.path={path}', '--set', 'map.mode=localization')
+    assert code == 1
+    assert 'empty.vprmap: it has no keyframe' in capsys.readouterr().err
+
+
+# ---- parameter files ----------------------------------------------------------------------------
+
+
+def test_two_robots_in_one_file_need_a_name(bag, tmp_path, capsys):
+    path = tmp_path / 'robots.yaml'
+    path.write_text(yaml.safe_dump({
+        '/**': {'ros__parameters': laps.SETTINGS},
+        '/r1/vpr': {'ros__parameters': {'robot_id': 1}},
+        '/r2/vpr': {'ros__parameters': {'robot_id': 2}}}))
+    run = ['replay', str(bag), '--params', str(path), '-o', str(tmp_path / 'out')]
+    assert main(run) == 1
+    assert '/r1/vpr and /r2/vpr: pass --node' in capsys.readouterr().err
+    assert main([*run, '--node', '/r2/vpr']) == 0
+    settings = yaml.safe_load((tmp_path / 'out/settings.yaml').read_text())
+    assert settings['/**']['ros__parameters']['robot_id'] == 2
+
+
+def test_a_node_without_a_file_is_refused(bag, capsys):
+    assert main(['replay', str(bag), '--node', '/r1/vpr']) == 1
+    assert 'give the file as --params' in capsys.readouterr().err

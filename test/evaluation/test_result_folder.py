@@ -7,7 +7,7 @@ import yaml
 
 from selavpr_ros.errors import FolderError
 from selavpr_ros.evaluation.result_folder import log_to, make_folder, versions, write_settings
-from selavpr_ros.recordings.params import read_params
+from selavpr_ros.recordings.param_file import read_params
 from selavpr_ros.settings import Settings, make_settings
 
 
@@ -19,6 +19,13 @@ def test_settings_can_be_used_again(tmp_path):
     assert path.read_text(encoding='utf-8').startswith('# bag: Büro.bag\n# versions:\n')
     parameters = yaml.safe_load(path.read_text(encoding='utf-8'))['/**']['ros__parameters']
     assert set(parameters) == set(Settings().flat())
+
+
+@pytest.mark.parametrize('text', ['y', 'No', '1e3', '010', '08', '.5', 'inf', 'null', '5', "it's"])
+def test_a_text_that_looks_like_something_else_stays_a_text(tmp_path, text):
+    settings = make_settings({'map.path': text})
+    write_settings(tmp_path / 'settings.yaml', settings, {})
+    assert make_settings(read_params(tmp_path / 'settings.yaml')) == settings
 
 
 def test_versions_name_what_computes():

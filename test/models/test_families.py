@@ -64,6 +64,37 @@ def test_published_layouts(tmp_path, family, layout):
     _assert_same(load_model(tmp_path / 'file.pth', num_heads=HEADS), model)
 
 
+PREFIXES = ('model.', 'net.', '_orig_mod.', 'module._orig_mod.model.', 'encoder.q.')
+
+
+@every_family
+@pytest.mark.parametrize('prefix', PREFIXES)
+def test_a_prefix_before_every_key_is_left_out(tmp_path, family, prefix):
+    model = make(family)
+    torch.save({'state_dict': _file(model, prefix)}, tmp_path / 'file.pth')
+    _assert_same(load_model(tmp_path / 'file.pth', num_heads=HEADS), model)
+
+
+@pytest.mark.parametrize('prefix', ['backbone.', 'module.backbone.', 'backbone.model.'])
+def test_a_backbone_alone_is_dinov2(prefix):
+    model = make('dinov2_gem')
+    _assert_same(build_model(_file(model, prefix), Path('file.pth'), HEADS), model)
+
+
+@pytest.mark.parametrize('wrapper', ['module', '_orig_mod', '_fsdp_wrapped_module'])
+def test_what_wrappers_put_into_keys_is_left_out(wrapper):
+    model = make('selavpr')
+    state = {key.replace('backbone.', f'backbone.{wrapper}.'): tensor
+             for key, tensor in _file(model).items()}
+    _assert_same(build_model(state, Path('file.pth'), HEADS), model)
+
+
+def test_the_count_of_an_averaged_model_is_left_out():
+    model = make('selavpr')
+    state = {'n_averaged': torch.tensor(4), **_file(model, 'module.')}
+    _assert_same(build_model(state, Path('file.pth'), HEADS), model)
+
+
 @every_family
 @pytest.mark.parametrize('names', [_file, VprModel.state_dict], ids=['published', 'own'])
 def test_safetensors(tmp_path, family, names):
@@ -157,6 +188,23 @@ def test_a_missing_key(family):
 def test_a_key_too_many_is_named_as_in_the_file(family):
     state = {**_file(make(family), 'module.'), 'module.head.weight': torch.ones(2)}
     assert _refusal(state) == f'it is nearest to {family}, but not known there: module.head.weight'
+
+
+def test_keys_that_are_there_with_and_without_a_prefix_are_two():
+    state = _file(make('selavpr'))
+    state['module.aggregation.1.p'] = torch.ones(1)
+    assert _refusal(state).startswith('it is nearest to selavpr, but not known there: ')
+
+
+@every_family
+@pytest.mark.parametrize('number', [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_a_weight_that_is_no_number(family, number, dtype):
+    state = {key: tensor.to(dtype) for key, tensor in _file(make(family)).items()}
+    state[_last_norm(state)].view(-1)[3] = number
+    with pytest.raises(CheckpointError, match=r'^file\.pth: NaN or infinity in \S*norm\.weight: '
+                                              'the training diverged, or the file is damaged'):
+        build_model(state, Path('file.pth'), HEADS)
 
 
 @every_family

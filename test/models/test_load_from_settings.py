@@ -41,6 +41,13 @@ def test_the_sum_of_a_file_is_checked_before_it_is_read(tmp_path):
         load_from_settings(ModelSettings(device='cpu', weights=str(path), weights_sha256=right))
 
 
+def test_without_a_file_there_is_no_sum(tmp_path):
+    for path, reason in ((tmp_path, 'it is a folder'), (tmp_path / 'a.pth', 'no such file')):
+        with pytest.raises(CheckpointError, match=reason):
+            load_from_settings(
+                ModelSettings(device='cpu', weights=str(path), weights_sha256='0' * 64))
+
+
 def test_a_size_that_the_system_cannot_take(tmp_path):
     path = write(tmp_path / 'fol.pth', make('fol', width=128, num_heads=2))
     settings = ModelSettings(device='cpu', weights=str(path), input_size=(224, 224))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from selavpr_ros.errors import SettingError
-from selavpr_ros.recordings.params import collect_settings, parse_assignment, read_params
+from selavpr_ros.recordings.params import collect_settings, parse_assignment
 
 
 @pytest.fixture
@@ -16,54 +16,15 @@ def write(tmp_path):
     return write
 
 
-@pytest.mark.parametrize('text', [
-    '/**: {ros__parameters: {index: {top_k: 7}, model: {weights: hog}}}',
-    'vpr: {ros__parameters: {index.top_k: 7, model.weights: hog}}',
-    '/vpr: {ros__parameters: {index: {top_k: 7}, model.weights: hog}}',
-    '/robot1/vpr: {ros__parameters: {index.top_k: 7, model.weights: hog}}',
-    'robot1: {vpr: {ros__parameters: {index.top_k: 7, model.weights: hog}}}',
-])
-def test_every_form_of_a_parameter_file(write, text):
-    assert read_params(write(text)) == {'index.top_k': 7, 'model.weights': 'hog'}
-
-
-def test_the_section_of_the_node_goes_before_the_one_for_all(write):
-    values = read_params(write('vpr: {ros__parameters: {index.top_k: 3}}\n'
-                               '/**: {ros__parameters: {index.top_k: 5, robot_id: 2}}\n'))
-    assert values == {'index.top_k': 3, 'robot_id': 2}
-
-
-def test_other_nodes_and_parameters_of_ros_are_left_alone(write):
-    values = read_params(write(
-        'camera: {ros__parameters: {exposure: 5}}\n'
-        'vpr: {ros__parameters: {use_sim_time: true, qos_overrides: {/image: {depth: 3}}, '
-        'autostart: true, robot_id: 2}}\n'))
-    assert values == {'robot_id': 2}
-
-
-def test_an_empty_section(write):
-    assert read_params(write('/**:\n  ros__parameters:\n')) == {}
-
-
-@pytest.mark.parametrize('text', ['', '- a\n', 'camera: {ros__parameters: {exposure: 5}}'])
-def test_a_file_without_a_section_for_the_node(write, text):
-    with pytest.raises(SettingError, match=r"has no parameters for the node: a section '/\*\*:'"):
-        read_params(write(text))
-
-
-def test_a_file_that_cannot_be_read(write, tmp_path):
-    with pytest.raises(SettingError, match='gone.yaml cannot be read as parameters: '):
-        read_params(tmp_path / 'gone.yaml')
-    with pytest.raises(SettingError, match='params.yaml cannot be read as parameters: .*line 1'):
-        read_params(write('a: ]'))
-
-
 @pytest.mark.parametrize(('text', 'pair'), [
     ('index.top_k=5', ('index.top_k', 5)),
     ('gates.min_motion=0.25', ('gates.min_motion', 0.25)),
     ('model.weights=a=b.pth', ('model.weights', 'a=b.pth')),
     ('model.input_size=[224, 320]', ('model.input_size', [224, 320])),
     ('verify.enabled=false', ('verify.enabled', False)),
+    ('gates.max_drift=1e-1', ('gates.max_drift', 0.1)),
+    ('map.path=', ('map.path', '')),
+    ("map.path='5'", ('map.path', '5')),
 ])
 def test_assignments(text, pair):
     assert parse_assignment(text) == pair
@@ -85,3 +46,22 @@ def test_overrides_go_before_assignments_before_the_file(write):
 def test_an_unknown_name_is_named():
     with pytest.raises(SettingError, match="no setting 'index.topk'"):
         collect_settings(None, ['index.topk=5'], {})
+
+
+@pytest.mark.parametrize(('text', 'line', 'reason'), [
+    ('vpr:\n  ros__parameters:\n    robot_id: 1\n    index:\n      topk: 5\n', 5,
+     "there is no setting 'index.topk'"),
+    ('vpr:\n  ros__parameters:\n    index.top_k: 5.5\n', 3,
+     r'index.top_k = 5.5 should be like 20 .a whole number.'),
+    ('vpr:\n  ros__parameters:\n    index.top_k: 500\n', 3, r'index.top_k = 500 is not in'),
+    ('vpr:\n  ros__parameters:\n    index.top_k: []\n', 3, r'index.top_k = \[\] should be like'),
+])
+def test_a_wrong_setting_in_a_file_tells_the_line(write, text, line, reason):
+    with pytest.raises(SettingError, match=rf'params.yaml, line {line}: {reason}'):
+        collect_settings(write(text), [], {})
+
+
+def test_of_two_robots_in_a_file_the_named_one_is_read(write):
+    path = write('/r1/vpr: {ros__parameters: {robot_id: 1}}\n'
+                 '/r2/vpr: {ros__parameters: {robot_id: 2}}\n')
+    assert collect_settings(path, [], {}, '/r2/vpr').robot_id == 2

@@ -107,6 +107,15 @@ def test_another_recipe_does_not_go_on_with_a_checkpoint(data, tmp_path):
         train(tiny_recipe(rounds=1, batches=2, learning_rate=0.5), data, tmp_path, 'cpu')
 
 
+def test_a_checkpoint_that_is_damaged_says_what_to_do(data, tmp_path):
+    recipe = tiny_recipe(rounds=1, batches=2)
+    train(recipe, data, tmp_path, 'cpu')
+    path = tmp_path / 'checkpoint.pt'
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match='is damaged: delete it to begin anew'):
+        train(recipe, data, tmp_path, 'cpu')
+
+
 def test_the_best_weights_are_returned_and_patience_ends_the_training(data, tmp_path, monkeypatch):
     scores = iter([0.2, 0.9, 0.5, 0.4, 0.3])
     seen = []

@@ -141,19 +141,24 @@ def read_pca(path: Path) -> Pca:
             `pca` is a `sklearn.decomposition.PCA` without whitening.
 
     Raises:
-        CheckpointError: no such file, or other arrays in it.
+        CheckpointError: no such file, or other arrays in it, or NaN in them.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
             mean = torch.from_numpy(arrays['mean'].astype(np.float32))
             components = torch.from_numpy(arrays['components'].astype(np.float32))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+            BadZipFile) as error:
+        # numpy advises to load what it does not know unsafely.
+        reason = 'it holds no arrays' if isinstance(error, ValueError) else error
         raise CheckpointError(
-            f'{path}: no PCA ({error}); write it with '
+            f'{path}: no PCA ({reason}); write it with '
             'numpy.savez(path, mean=pca.mean_, components=pca.components_)') from error
     if components.dim() != 2 or mean.shape != components.shape[1:]:
         raise CheckpointError(f'{path}: components {list(components.shape)} and mean '
                               f'{list(mean.shape)} do not belong together')
+    if not (mean.isfinite().all() and components.isfinite().all()):
+        raise CheckpointError(f'{path}: NaN or infinity in the PCA: fit it again')
     return Pca(mean, components)
 
 

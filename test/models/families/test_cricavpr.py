@@ -151,6 +151,7 @@ BAD = {
     'objects': ({'mean': np.array([None]), 'components': np.eye(2)}, 'no PCA.* write it with'),
     'lengths': ({'mean': np.ones(3), 'components': np.ones((2, 4))},
                 r'components \[2, 4\] and mean \[3\] do not belong together'),
+    'NaN': ({'mean': np.full(DIM, np.nan), 'components': np.eye(5, DIM)}, 'NaN or infinity'),
     'axes': ({'mean': np.ones(3), 'components': np.ones(3)}, r'components \[3\] and mean \[3\]'),
 }
 
@@ -177,12 +178,14 @@ def _truncated(path):
     path.write_bytes(path.read_bytes()[:-200])
 
 
-@pytest.mark.parametrize('make_file', [lambda path: None, _text, _one_array, _truncated])
+@pytest.mark.parametrize('make_file', [
+    lambda path: None, lambda path: path.touch(), _text, _one_array, _truncated])
 def test_files_that_are_no_projection_are_refused(checkpoint, tmp_path, make_file):
     path = tmp_path / 'pca.npz'
     make_file(path)
-    with pytest.raises(CheckpointError, match=r'pca\.npz: no PCA \(.+\); write it with'):
+    with pytest.raises(CheckpointError, match=r'pca\.npz: no PCA \(.+\); write it with') as caught:
         load_model(checkpoint, num_heads=HEADS, pca=path)
+    assert 'unsafely' not in str(caught.value)  # as numpy advises
 
 
 def test_projection_of_another_length_is_refused(checkpoint, tmp_path):
