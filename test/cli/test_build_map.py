@@ -304,7 +304,7 @@ def test_damage_in_the_middle_of_a_bag(tmp_path, build, capsys):
     damage_middle(bag / 'a.bag.db3')
     code, path = build(bag)
     assert code == 1
-    assert 'a.bag is damaged after ' in capsys.readouterr().err
+    assert 'a.bag.db3 is damaged after ' in capsys.readouterr().err
     assert 0 < sessions(path)[0][3] < 24
 
 

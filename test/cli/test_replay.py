@@ -257,6 +257,6 @@ def test_a_bag_that_is_damaged_in_the_middle_keeps_what_was_done(tmp_path, repla
     damage_middle(path / 'a.bag.db3')
     code, folder = replay(path)
     assert code == 1
-    assert 'a.bag is damaged after ' in capsys.readouterr().err
+    assert 'a.bag.db3 is damaged after ' in capsys.readouterr().err
     with (folder / 'queries.csv').open(newline='') as rows:
         assert 0 < len(list(csv.DictReader(rows))) < 24
