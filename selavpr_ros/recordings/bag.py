@@ -113,10 +113,6 @@ class Bag:
         """The bag's name without its folder and its suffix."""
         return self.path.resolve().stem
 
-    @property
-    def start_ns(self) -> int:
-        """The time at which the first message was recorded."""
-        return min(part.start_ns for part in self._parts)
     def topics(self) -> list[Topic]:
         """All topics, by name, with as many messages as metadata.yaml or the files list."""
         counts = self._listed | self._counts

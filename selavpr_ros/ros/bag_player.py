@@ -152,10 +152,11 @@ def play(
         bag_clock = None
         try:
             _wait_for_listeners(publishers.values(), timeout_s)
-            bag_clock = _BagClock(node, bag.start_ns, rate, publish=clock)
             total = sum(topic.count for topic in recorded)
             played = 0
             for message in bag.raw(publishers):
+                if bag_clock is None:  # whatever else was recorded before
+                    bag_clock = _BagClock(node, message.received_ns, rate, publish=clock)
                 bag_clock.advance(message.received_ns)
                 if pace:
                     pace(message.topic, message.received_ns)
