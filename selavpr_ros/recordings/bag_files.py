@@ -150,8 +150,8 @@ def find_files(path: Path, note: Note) -> tuple[list[Path], Counts]:
     contents = _read_metadata(path, note)
     files = _listed_files(path, contents.files, note) if contents else _unlisted_files(path)
     if not files:
-        raise BagError(f'{path} holds no messages: {" and ".join(contents.files)}, which '
-                       f'{METADATA} names, is missing') if contents else _no_files(path)
+        raise BagError(f'{path} holds none of the files that {METADATA} names: '
+                       f'{", ".join(contents.files)}') if contents else _no_files(path)
     return files, contents.counts if contents else Counter()
 
 

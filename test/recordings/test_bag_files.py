@@ -95,8 +95,8 @@ def test_a_file_that_is_missing(split, stamps):
     assert 'rec_1.db3 is missing, though metadata.yaml names it' in faults
     assert f'lists 24 messages of {IMAGE_TOPIC}, of which 12 are missing' in faults
     (split / 'rec_0.db3').unlink()
-    with pytest.raises(BagError, match=r'rec holds no messages: rec_0.db3 and rec_1.db3, which '
-                       r'metadata.yaml names, is missing'):
+    with pytest.raises(BagError, match=r'rec holds none of the files that metadata.yaml names: '
+                       r'rec_0.db3, rec_1.db3'):
         read(split)
 
 
