@@ -41,7 +41,10 @@ setup(
         'opencv-python-headless>=4.5',
         'pillow>=9.0',
         'pyyaml',
-        'rosbags>=0.11',
+        # rosbags brings the next two along; files that a crash left are unpacked with them.
+        'rosbags>=0.11.7',
+        'backports.zstd; python_version < "3.14"',
+        'lz4',
         'safetensors>=0.4',
         'timm>=1.0.9',
         'torch>=2.6',

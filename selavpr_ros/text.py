@@ -17,6 +17,11 @@ def size(nbytes: float) -> str:
     return f'{nbytes:.0f} bytes'
 
 
+def counts(numbers: Mapping[str, int]) -> str:
+    """Numbers by name as a list, e.g. '2 bad image, 1 unreadable message'."""
+    return ', '.join(f'{number} {name}' for name, number in numbers.items())
+
+
 def date(stamp_ns: int) -> str:
     """A stamp in nanoseconds since 1970 as date and time in UTC, to the second."""
     return f'{datetime.fromtimestamp(stamp_ns // 1_000_000_000, timezone.utc):%Y-%m-%d %H:%M:%S}'

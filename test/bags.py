@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import yaml
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -19,6 +21,7 @@ TYPES: dict[str, Any] = STORE.types
 IMAGE_TOPIC = '/camera/image_raw'
 COMPRESSED_TOPIC = '/camera/image_raw/compressed'
 StampedPose = tuple[int, Pose]
+INFORMATION = 'rosbag2_bagfile_information'
 
 
 def header(stamp_ns: int, frame_id: str = 'camera') -> Any:
@@ -106,3 +109,30 @@ def damage_middle(file: Path) -> None:
     data = file.read_bytes()
     middle = len(data) // 2
     file.write_bytes(data[:middle] + bytes(60_000) + data[middle + 60_000:])
+
+
+def cut_short(file: Path, kept: float) -> None:
+    """A file that ends where a crash or a full disk ended it."""
+    data = file.read_bytes()
+    file.write_bytes(data[:int(kept * len(data))])
+
+
+def write_split_bag(
+    path: Path, parts: Iterable[Iterable[tuple[int, np.ndarray]]], storage: str = 'sqlite3'
+) -> Path:
+    """Write images into several files, as `ros2 bag record --max-bag-duration` names them."""
+    path.mkdir()
+    infos = []
+    for number, images in enumerate(parts):
+        part = write_image_bag(path / f'part_{number}', images, storage=storage)
+        infos.append(yaml.safe_load((part / 'metadata.yaml').read_text())[INFORMATION])
+        (file,) = part.glob('*.[dm]*[3p]')
+        file.rename(path / f'{path.name}_{number}{file.suffix}')
+        shutil.rmtree(part)
+    whole = infos[0]
+    whole['relative_file_paths'] = sorted(
+        file.name for file in path.iterdir())
+    for topics in zip(*(info['topics_with_message_count'] for info in infos), strict=True):
+        topics[0]['message_count'] = sum(topic['message_count'] for topic in topics)
+    (path / 'metadata.yaml').write_text(yaml.safe_dump({INFORMATION: whole}))
+    return path

@@ -23,7 +23,7 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +35,7 @@ from selavpr_ros.cli.replay import (
     settings_from,
     topics_from,
 )
-from selavpr_ros.text import size
+from selavpr_ros.text import counts, size
 
 if TYPE_CHECKING:
     from selavpr_ros.maps.keyframe import KeyframeId
@@ -84,7 +84,7 @@ def _require_new(recording: Recording, recognizer: PlaceRecognizer) -> None:
     (bag, sources), settings = recording, recognizer.settings
     known = {k.stamp_ns for k in recognizer.keyframe_map if k.id.robot_id == settings.robot_id}
     newest_ns = max(known, default=-1)
-    for stamp_ns, _ in bag.images(sources.images.name):
+    for stamp_ns, _ in bag.stamped(sources.images.name):
         if stamp_ns > newest_ns:
             return
         if stamp_ns in known:
@@ -118,11 +118,13 @@ class _Work:
     Attributes:
         keyframes: ids of the keyframes that were kept.
         skipped: number of messages that could not be used, by reason.
+        notes: what else is missing or wrong in the bags, a sentence each.
         start_s: time of the start, by time.perf_counter().
     """
 
     keyframes: list[KeyframeId] = field(default_factory=list)
     skipped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
     start_s: float = field(default_factory=time.perf_counter)
 
     def lines(self, keyframe_map: KeyframeMap, settings: Settings) -> Iterator[str]:
@@ -134,10 +136,10 @@ class _Work:
         yield f'keyframes  {len(new)} new, {len(all_ids)} in the map'
         yield f'sessions   {_count_sessions(new)} new, {_count_sessions(all_ids)} in the map'
         if self.skipped:
-            counts = ', '.join(f'{n} {why}' for why, n in self.skipped.most_common())
-            yield f'left out   {counts}'
+            yield f'left out   {counts(dict(self.skipped.most_common()))}'
+        yield from (f'note       {note}' for note in self.notes)
         path = own_path(settings)
-        told = f'{path}, {size(path.stat().st_size)}'
+        told = f'{path}, {size(path.stat().st_size)}' if path.exists() else 'none, as it is empty'
         if is_address(settings.map.path):
             told = f'{without_secrets(settings.map.path)}, by way of {told}'
         yield f'map        {told}'
@@ -145,17 +147,23 @@ class _Work:
 
 
 def _add(recording: Recording, recognizer: PlaceRecognizer, work: _Work) -> None:
-    """Replay a bag into the map."""
+    """Replay a bag into the map.
+
+    Raises:
+        BagError: no image of it could be used, or it is damaged.
+    """
     from tqdm import tqdm
 
+    from selavpr_ros.errors import BagError
     from selavpr_ros.recordings.records import Run
 
     bag, sources = recording
     bag.skipped.clear()  # its messages are read, and counted, again
-    record = Run()
+    record, used = Run(), False
     with tqdm(desc=bag.name, total=sources.images.count, unit='image') as bar:
         try:
             for _ in queries_of(bag, sources, recognizer, record):
+                used = True
                 record.queries.clear()  # those of hours would fill the memory
                 bar.set_postfix(keyframes=len(record.keyframes), refresh=False)
                 bar.update(record.images - bar.n)
@@ -163,7 +171,11 @@ def _add(recording: Recording, recognizer: PlaceRecognizer, work: _Work) -> None
         finally:
             bar.update(record.images - bar.n)
             work.keyframes += [keyframe.id for keyframe in record.keyframes]
-            work.skipped += record.skipped + bag.skipped
+            work.skipped += record.skipped
+            work.notes += record.notes
+    if not used:
+        topic = sources.images
+        raise BagError(f'{bag.path}: {record.describe_loss(topic.name, topic.count)}')
 
 
 # ---- all bags ----------------------------------------------------------------------------------
@@ -172,18 +184,36 @@ def _add(recording: Recording, recognizer: PlaceRecognizer, work: _Work) -> None
 def _add_all(
     recordings: Sequence[Recording], recognizer: PlaceRecognizer, label: str | None, work: _Work
 ) -> BaseException | None:
-    """Replay the bags; return the error that ended it early, to print the result first."""
-    from selavpr_ros.errors import VprError
+    """Replay the bags; return what went wrong, to print the result first.
 
+    A bag that cannot be used keeps no other one out of the map.
+    """
+    from selavpr_ros.errors import BagError, VprError
+
+    unused: list[str] = []
     try:
         for recording in recordings:
             _require_new(recording, recognizer)  # it may be one of the bags before
             recognizer.adopt(
                 recognizer.keyframe_map, recording[0].name if label is None else label)
-            _add(recording, recognizer, work)
+            try:
+                _add(recording, recognizer, work)
+            except BagError as error:
+                unused.append(str(error))
     except (KeyboardInterrupt, VprError) as error:
         return error
-    return None
+    return BagError('; '.join(unused)) if unused else None
+
+
+@contextmanager
+def _no_empty_map(path: Path, work: _Work) -> Iterator[None]:
+    """Remove a new map file in which nothing was kept."""
+    was_there = path.exists()
+    try:
+        yield
+    finally:
+        if not was_there and not work.keyframes:
+            path.unlink(missing_ok=True)
 
 
 def _deliver(keyframe_map: KeyframeMap) -> BaseException | None:
@@ -206,21 +236,21 @@ def _deliver(keyframe_map: KeyframeMap) -> BaseException | None:
 
 def run(args: argparse.Namespace) -> None:
     """Open everything, replay, print what the map has now."""
-    from selavpr_ros.maps.opening import open_map
+    from selavpr_ros.maps.opening import open_map, own_path
     from selavpr_ros.models import load_from_settings, warm_up
     from selavpr_ros.place_recognizer import PlaceRecognizer
     from selavpr_ros.recordings.bag import Bag
 
-    settings = _settings(args)
+    settings, work = _settings(args), _Work()
     with ExitStack() as opened:
         bags = [opened.enter_context(Bag(path)) for path in args.bags]
         recordings = [(bag, topics_from(args, bag, settings)) for bag in bags]
         model = load_from_settings(settings.model)
+        opened.enter_context(_no_empty_map(own_path(settings), work))
         with closing(open_map(settings, model.model_id, model.global_dim)) as keyframe_map:
             recognizer = PlaceRecognizer(model, settings, keyframe_map)
             for recording in recordings:
                 _require_new(recording, recognizer)
-            work = _Work()
             warm_up(model, settings.model.warmup_iters)
             stopped_by = _add_all(recordings, recognizer, args.label, work) or _deliver(
                 keyframe_map)

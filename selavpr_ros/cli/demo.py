@@ -118,7 +118,7 @@ def _pair_images(
     images: dict[int, np.ndarray] = {}
     for path, topic in bags:
         with Bag(path) as bag:
-            images |= {ns: decode(message) for ns, message in bag.images(topic) if ns in wanted}
+            images |= {ns: decode(message) for ns, message in bag.stamped(topic) if ns in wanted}
     return [(q, images[q.stamp_ns], images[q.closure.match_stamp_ns]) for q in chosen if q.closure]
 
 
@@ -145,6 +145,27 @@ def _truth(poses: Sequence[Any]) -> PoseTruth | None:
     from selavpr_ros.recordings.ground_truth import PoseTruth
 
     return PoseTruth(poses) if poses else None
+
+
+def _require_use(live: LiveRun, path: Path, sources: Sources, log: Path) -> None:
+    """Raise NodeError if the node made nothing of the images."""
+    from selavpr_ros.errors import NodeError
+
+    if not live.records.queries:
+        error, topic = live.status.last_error, sources.images
+        raise NodeError(f'{path}: the node used none of the {topic.count} images of {topic.name}'
+                        f'{f" ({error})" if error else ""}: see {log}')
+
+
+def _require_truth(live: LiveRun, truth: PoseTruth | None, sources: Sources) -> None:
+    """Raise GroundTruthError if there are true poses, but none of any image."""
+    from selavpr_ros.errors import GroundTruthError
+
+    stamps_ns = [query.stamp_ns for query in live.records.queries]
+    unknown = truth.why_unknown(
+        stamps_ns, sources.truth.name) if truth and sources.truth else ''
+    if unknown:
+        raise GroundTruthError(f'nothing was judged: {unknown}')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -174,10 +195,14 @@ def run(args: argparse.Namespace) -> None:
                 odometry += bag.poses(sources.odometry.name) if sources.odometry else []
             bags.append((path, sources.images.name))
             live = _play(args, path, sources, folder, keyframe_map)
+            if keyframe_map and not any(each.keyframes for each in (*runs, live.records)):
+                keyframe_map.unlink(missing_ok=True)
+            _require_use(live, path, sources, folder / 'node.log')
             runs.append(live.records)
             told = _report(folder, bags, live, _truth(poses), trajectory_gain(
                 runs, _truth(poses), PoseTrack(odometry)))
             print(*([] if is_one else [f'\nday {day}']), told, sep='\n')
+            _require_truth(live, _truth(poses), sources)
 
 
 def _report(

@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 from selavpr_ros.cli import add_output, positive
 
 if TYPE_CHECKING:
+    from selavpr_ros.errors import VprError
     from selavpr_ros.evaluation.run_report import RunReport
     from selavpr_ros.maps.keyframe_map import KeyframeMap
     from selavpr_ros.models import VprModel
@@ -191,6 +192,7 @@ def _sources(args: argparse.Namespace, bag: Bag, settings: Settings) -> Sources:
 
 
 def _read_truth(args: argparse.Namespace, bag: Bag, topic: Topic | None) -> PoseTruth | None:
+    from selavpr_ros.errors import GroundTruthError
     from selavpr_ros.recordings.ground_truth import PoseTruth, read_tum
 
     file = _truth_file(args)
@@ -200,6 +202,9 @@ def _read_truth(args: argparse.Namespace, bag: Bag, topic: Topic | None) -> Pose
         poses = bag.poses(topic.name)
     else:
         return None
+    if not poses:
+        raise GroundTruthError(f'{topic} of {bag.path} holds no true pose: name another topic or '
+                               'file with --ground-truth, or none')
     return PoseTruth(poses, args.positive_radius, math.radians(args.positive_heading))
 
 
@@ -246,14 +251,30 @@ def _run_all(queries: Iterable[QueryRecord], run: Run, images: int) -> BaseExcep
 def queries_of(
     bag: Bag, sources: Sources, recognizer: PlaceRecognizer, record: Run
 ) -> Iterator[QueryRecord]:
-    """Replay the images of a bag with all that the node would receive; see `replay`."""
+    """Replay the images of a bag with all that the node would receive; see `replay`.
+
+    In the end `record` notes what is wrong with the bag, and why no image had a pose.
+    """
+    from selavpr_ros.recordings.clocks import Span
     from selavpr_ros.recordings.context import RecordedContext
     from selavpr_ros.recordings.pose_track import PoseTrack
     from selavpr_ros.recordings.replay import replay
 
     odometry = PoseTrack(bag.poses(sources.odometry.name) if sources.odometry else ())
     context = RecordedContext(bag, sources, recognizer.settings)
-    return replay(bag.images(sources.images.name), recognizer, record, odometry, context.at)
+    stamps_ns, has_pose = [], False
+    try:
+        for query in replay(
+                bag.images(sources.images.name), recognizer, record, odometry, context.at):
+            stamps_ns.append(query.stamp_ns)
+            has_pose = has_pose or query.pose is not None
+            yield query
+    finally:
+        record.skipped += bag.skipped
+        record.notes += bag.faults
+        span = Span.of(stamps_ns)
+        if sources.odometry and span and not has_pose:
+            record.notes.append(f'{bag.path}: {odometry.why_none(span, sources.odometry.name)}')
 
 
 def _process(
@@ -266,9 +287,19 @@ def _process(
     warm_up(recognizer.model, recognizer.settings.model.warmup_iters)
     record = Run()
     queries = queries_of(bag, sources, recognizer, record)
-    stopped_by = _run_all(queries, record, sources.images.count)
-    record.skipped += bag.skipped
-    return record, stopped_by
+    return record, _run_all(queries, record, sources.images.count)
+
+
+def _failure(report: RunReport, bag: Bag, sources: Sources) -> VprError | None:
+    """What the run was for and did not come to, or None."""
+    from selavpr_ros.errors import BagError, GroundTruthError
+
+    run, topic = report.run, sources.images
+    if not run.queries:
+        return BagError(f'{bag.path}: {run.describe_loss(topic.name, topic.count)}')
+    unknown = report.truth and report.truth.why_unknown(
+        [query.stamp_ns for query in run.queries], report.facts['ground_truth'])
+    return GroundTruthError(f'nothing was judged: {unknown}') if unknown else None
 
 
 def _remarks(recognizer: PlaceRecognizer) -> Iterator[tuple[str, str]]:
@@ -313,7 +344,7 @@ def _photos(bag: Bag, sources: Sources, report: RunReport) -> dict[int, str]:
     stamps_ns = {ns for shown in report.examples.values() for example in shown
                  for ns in example.stamps_ns}
     settings = report.settings or Settings()
-    return read_photos(bag.images(sources.images.name), stamps_ns, settings.image)
+    return read_photos(bag.stamped(sources.images.name), stamps_ns, settings.image)
 
 
 def _write(report: RunReport, folder: Path, bag: Bag, sources: Sources) -> None:
@@ -344,6 +375,7 @@ def run(args: argparse.Namespace) -> None:
             write_settings(folder / 'settings.yaml', settings, facts)
             record, stopped_by = _process(bag, sources, recognizer)
             report = RunReport(record, truth, facts, settings, list(_remarks(recognizer)))
+            stopped_by = stopped_by or _failure(report, bag, sources)
             _write(report, folder, bag, sources)
             logger.info('ended by %s\n%s',
                         repr(stopped_by) if stopped_by else 'the end of the bag', report)

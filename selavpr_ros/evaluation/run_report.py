@@ -35,11 +35,7 @@ from selavpr_ros.evaluation.run_tables import run_tables
 from selavpr_ros.recordings.ground_truth import GroundTruth
 from selavpr_ros.recordings.records import Run
 from selavpr_ros.settings import Settings
-from selavpr_ros.text import table
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ', '.join(f'{count} {name}' for name, count in counts.items())
+from selavpr_ros.text import counts, table
 
 
 def _truth_lines(truth: TruthMetrics) -> Iterator[tuple[str, str]]:
@@ -61,7 +57,7 @@ def _truth_lines(truth: TruthMetrics) -> Iterator[tuple[str, str]]:
 
 def metric_lines(metrics: Metrics) -> Iterator[tuple[str, str]]:
     """Names and values of the figures that a user wants to know first."""
-    skipped = f' ({_counts(metrics.skipped)})' if metrics.skipped else ''
+    skipped = f' ({counts(metrics.skipped)})' if metrics.skipped else ''
     yield 'model', metrics.model_id
     yield 'images', f'{metrics.images}{skipped}'
     known = metrics.queries_with_pose
@@ -73,7 +69,7 @@ def metric_lines(metrics: Metrics) -> Iterator[tuple[str, str]]:
         yield from _truth_lines(metrics.truth)
     missed = {name: n for name, n in metrics.outcomes.items() if name != 'ACCEPTED'}
     if missed:
-        yield 'no loop closure', _counts(missed)
+        yield 'no loop closure', counts(missed)
     total = metrics.latency_ms.get('total')
     if total:
         yield 'latency', f'p50 {total.p50:.0f} ms, p95 {total.p95:.0f} ms per query'
@@ -126,9 +122,10 @@ class RunReport(Report):
     def _lines(self) -> Iterator[tuple[str, str]]:
         yield from metric_lines(self.numbers)
         yield from self.remarks
+        yield from (('note', note) for note in self.run.notes)
 
     def metrics(self) -> dict[str, Any]:
-        return {'run': self.facts, **asdict(self.numbers)}
+        return {'run': self.facts, **asdict(self.numbers), 'notes': self.run.notes}
 
     def tables(self) -> dict[str, list[Sequence[object]]]:
         return run_tables(self.run, self.truth)

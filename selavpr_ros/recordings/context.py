@@ -33,8 +33,8 @@ class RecordedContext:
     """
 
     def __init__(self, bag: Bag, sources: Sources, settings: Settings) -> None:
-        odometry = next(bag.stamped(sources.odometry.name), None) if sources.odometry else None
-        told = odometry[1].header.frame_id if odometry else ''
+        odometry = bag.first(sources.odometry.name) if sources.odometry else None
+        told = odometry.header.frame_id if odometry else ''
         self._frame = told or NO_CONTEXT.pose_frame
         self._camera = _read_camera(bag, sources, settings)
         self._coming: Iterator[tuple[int, Any]] = (
@@ -61,9 +61,9 @@ def _read_camera(bag: Bag, sources: Sources, settings: Settings) -> Camera | Non
     if (sources.camera_info is None or settings.image.rotate_deg
             or settings.verify.geometry == 'none'):
         return None
-    first = next(bag.stamped(sources.camera_info.name), None)
+    first = bag.first(sources.camera_info.name)
     try:
-        return camera_from_info(first[1]) if first else None
+        return camera_from_info(first) if first else None
     except ImageError as error:
         logger.warning('%s is not used: %s', sources.camera_info.name, error)
         return None

@@ -13,10 +13,12 @@ import numpy as np
 
 from selavpr_ros.errors import GroundTruthError, PoseError
 from selavpr_ros.pose import SAME_PLACE_M, SAME_PLACE_RAD, Pose
+from selavpr_ros.recordings.clocks import Span
 from selavpr_ros.recordings.pose_track import PoseTrack, StampedPose
 
 # True poses are often computed afterwards, only one per image.
 MAX_GAP_S = 1.0
+TUM_FORMAT = 'stamp_s x y z qx qy qz qw'
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,15 @@ class GroundTruth(ABC):
         """The true pose of the robot, or None where it is not known."""
         return None
 
+    def why_unknown(self, stamps_ns: Sequence[int], what: str) -> str:
+        """Say why no image of these stamps can be judged; empty if one can, or without stamps.
+
+        Args:
+            stamps_ns: stamps of the images.
+            what: name of the truth, e.g. that of its file.
+        """
+        return ''
+
 
 class PoseTruth(GroundTruth):
     """The same place: positions within a radius, and orientations within an angle.
@@ -100,6 +111,12 @@ class PoseTruth(GroundTruth):
         near = (distances <= self.radius_m) & (2.0 * np.arccos(cosines) <= self.heading_rad)
         known = ~np.isnan(distances)
         return [bool(n) if k else None for n, k in zip(near, known, strict=True)]
+
+    def why_unknown(self, stamps_ns: Sequence[int], what: str) -> str:
+        images = Span.of(stamps_ns)
+        if images is None or any(self.pose_at(ns) for ns in stamps_ns):
+            return ''
+        return self._track.why_none(images, what)
 
     def _row(self, stamp_ns: int) -> np.ndarray:
         """(7,) position and quaternion, cached; NaN where unknown."""
@@ -133,10 +150,10 @@ def _tum_pose(line: str) -> StampedPose:
 
 
 def read_tum(path: Path) -> list[StampedPose]:
-    """Read a trajectory in TUM's format: lines `stamp_s x y z qx qy qz qw`, # for comments.
+    """Read a trajectory in TUM's format: lines as `TUM_FORMAT`, # for comments.
 
     Raises:
-        GroundTruthError: the file cannot be read, or a line is not of that form.
+        GroundTruthError: the file cannot be read or holds no pose, or a line is not of that form.
     """
     try:
         lines = path.read_text(encoding='utf-8').splitlines()
@@ -150,6 +167,8 @@ def read_tum(path: Path) -> list[StampedPose]:
             poses.append(_tum_pose(line))
         except (ValueError, ArithmeticError, PoseError) as error:
             raise GroundTruthError(
-                f'{path}, line {number}: {error}; TUM\'s format is "stamp_s x y z qx qy qz qw"'
+                f'{path}, line {number}: {error}; TUM\'s format is "{TUM_FORMAT}"'
             ) from error
+    if not poses:
+        raise GroundTruthError(f'{path} holds no pose; TUM\'s format is "{TUM_FORMAT}"')
     return poses

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from selavpr_ros.pose import TIME_JUMP_NS, Pose, PoseBuffer
+from selavpr_ros.recordings.clocks import Span, describe_gap
 
 StampedPose = tuple[int, Pose]
 EVER_S = 1e9
@@ -35,7 +36,9 @@ class PoseTrack:
     """
 
     def __init__(self, poses: Iterable[StampedPose] = (), max_gap_s: float = 0.5) -> None:
-        stretches = _split_at_jumps(list(poses))
+        poses = list(poses)
+        self._span, self._max_gap_s = Span.of(ns for ns, _ in poses), max_gap_s
+        stretches = _split_at_jumps(poses)
         if len(stretches) > 1:
             logger.warning('pose stamps jump back %d times', len(stretches) - 1)
         self._buffers = [self._buffer(stretch, max_gap_s) for stretch in reversed(stretches)]
@@ -51,3 +54,7 @@ class PoseTrack:
         """The interpolated pose, or None outside the recording and inside its gaps."""
         poses = (buffer.interpolate(stamp_ns) for buffer in self._buffers)
         return next((pose for pose in poses if pose is not None), None)
+
+    def why_none(self, images: Span, what: str) -> str:
+        """Say why no image of this span has a pose; `what` is the name of these poses."""
+        return describe_gap(images, self._span, what, self._max_gap_s)

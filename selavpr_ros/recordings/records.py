@@ -19,6 +19,7 @@ from selavpr_ros.decision.gates import Candidate, Decision
 from selavpr_ros.maps.keyframe import KeyframeId
 from selavpr_ros.place_recognizer import Recognition
 from selavpr_ros.pose import Pose
+from selavpr_ros.text import counts
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,8 @@ class Run:
         queries, keyframes: records in the order of time.
         images: number of images that came in; most are not queries, because of `query.max_rate`.
         skipped: number of images and other messages that could not be used, by reason.
+        first_error: what was wrong with the first image that could not be used.
+        notes: what else is missing or wrong in what was read, a sentence each.
         map_nbytes: bytes of the keyframe map.
         knows_poses: whether the poses of all queries are known; the node publishes only those of
             its keyframes.
@@ -128,6 +131,8 @@ class Run:
     keyframes: list[KeyframeRecord] = field(default_factory=list)
     images: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    first_error: str = ''
+    notes: list[str] = field(default_factory=list)
     map_nbytes: int = 0
     knows_poses: bool = True
 
@@ -145,6 +150,13 @@ class Run:
             self.replace_candidates(
                 earlier.query.stamp_ns, map(record, earlier.candidates))
         return added
+
+    def describe_loss(self, topic: str, listed: int) -> str:
+        """Say what became of a topic's images, if none was used; a bag lists so many of them."""
+        lost = f': {counts(self.skipped)}' if self.skipped else ''
+        first = f'; the first one: {self.first_error}' if self.first_error else ''
+        return (f'no image was used: {self.images} of the {listed} images of {topic} '
+                f'came{lost}{first}')
 
     def candidates_of(self, stamp_ns: int) -> tuple[CandidateRecord, ...]:
         """The candidates of a query; empty if it is unknown."""

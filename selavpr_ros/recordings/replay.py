@@ -60,6 +60,7 @@ def replay(
                 read_image(message), stamp_ns, pose, context_at(stamp_ns))
         except (ImageError, StampError, DescriptorError) as error:
             run.skipped[SKIPPED_KINDS[type(error)]] += 1
+            run.first_error = run.first_error or str(error)
             logger.warning('image at %d ns skipped: %s', stamp_ns, error)
             continue
         run.map_nbytes = recognizer.keyframe_map.nbytes

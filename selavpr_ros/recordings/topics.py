@@ -63,14 +63,16 @@ def choose_image_topic(bag: Bag, asked: str | None = None) -> Topic:
 
 
 def choose_truth_topic(bag: Bag, asked: str | None = None) -> Topic | None:
-    """Choose the named topic with true poses, or /ground_truth/odom if there is one.
+    """Choose the named topic with true poses, or /ground_truth/odom if it has messages.
 
     Raises:
         BagError: there is no such topic; the text lists those with poses.
     """
     if asked == NONE:
         return None
-    return _require_poses(bag, asked) if asked else _find(bag.pose_topics(), TRUTH_TOPIC)
+    if asked:
+        return _require_poses(bag, asked)
+    return _find([topic for topic in bag.pose_topics() if topic.count], TRUTH_TOPIC)
 
 
 def choose_odometry_topic(

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosbags.interfaces import QosDurability
-from rosbags.rosbag2 import Reader
 from rosgraph_msgs.msg import Clock
 
 from selavpr_ros.errors import BagError
+from selavpr_ros.recordings.bag import Bag, Topic
 from selavpr_ros.ros.conversions import ns_to_stamp
 
 PUBLISHER_DEPTH = 50
@@ -46,41 +45,27 @@ def _message_class(name: str) -> Any:
                        'that has them, or choose other topics') from error
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Reader]:
-    if not path.exists():
-        raise BagError(f'{path} does not exist')
-    try:
-        reader = Reader(path)
-        reader.open()
-    except Exception as error:  # a parser may raise anything on foreign bytes
-        raise BagError(f'{path} cannot be read as a rosbag2: {error}') from error
-    try:
-        yield reader
-    finally:
-        reader.close()
-
-
-def _connections(reader: Reader, topics: Collection[str] | None) -> list[Any]:
-    if topics is None:
-        return list(reader.connections)
-    missing = set(topics) - {connection.topic for connection in reader.connections}
+def _topics(bag: Bag, asked: Collection[str] | None) -> list[Topic]:
+    topics = bag.topics()
+    if asked is None:
+        return topics
+    missing = set(asked) - {topic.name for topic in topics}
     if missing:
-        there = ', '.join(sorted(c.topic for c in reader.connections))
-        raise BagError(
-            f'no topic {", ".join(sorted(missing))} in {reader.path}; there are {there}')
-    return [connection for connection in reader.connections if connection.topic in topics]
+        there = ', '.join(topic.name for topic in topics)
+        raise BagError(f'no topic {", ".join(sorted(missing))} in {bag.path}; there are {there}')
+    return [topic for topic in topics if topic.name in asked]
 
 
-def _publisher(node: Node, connection: Any, remap: Mapping[str, str]) -> Any:
+def _publisher(node: Node, bag: Bag, recorded: Topic, remap: Mapping[str, str]) -> Any:
     # Latched topics (/tf_static, maps) have to reach late subscribers, too.
     latched = any(profile.durability is QosDurability.TRANSIENT_LOCAL
+                  for connection in bag.connections() if connection.topic == recorded.name
                   for profile in connection.ext.offered_qos_profiles)
     qos = QoSProfile(
         depth=PUBLISHER_DEPTH, reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE)
-    topic = remap.get(connection.topic, connection.topic)
-    return node.create_publisher(_message_class(connection.msgtype), topic, qos)
+    topic = remap.get(recorded.name, recorded.name)
+    return node.create_publisher(_message_class(recorded.type), topic, qos)
 
 
 def _wait_for_listeners(publishers: Collection[Any], timeout_s: float) -> None:
@@ -161,20 +146,21 @@ def play(
         BagError: the bag cannot be read, lacks a topic, holds messages of a type that is not
             installed, or has no subscriber.
     """
-    with _opened(Path(path)) as reader:
-        connections = _connections(reader, topics)
-        publishers = {c.id: _publisher(node, c, remap or {}) for c in connections}
+    with Bag(path) as bag:
+        recorded = _topics(bag, topics)
+        publishers = {topic.name: _publisher(node, bag, topic, remap or {}) for topic in recorded}
         bag_clock = None
         try:
             _wait_for_listeners(publishers.values(), timeout_s)
-            bag_clock = _BagClock(node, reader.start_time, rate, publish=clock)
-            total = sum(connection.msgcount for connection in connections)
+            total = sum(topic.count for topic in recorded)
             played = 0
-            for connection, recorded_ns, data in reader.messages(connections):
-                bag_clock.advance(recorded_ns)
+            for message in bag.raw(publishers):
+                if bag_clock is None:  # whatever else was recorded before
+                    bag_clock = _BagClock(node, message.received_ns, rate, publish=clock)
+                bag_clock.advance(message.received_ns)
                 if pace:
-                    pace(connection.topic, recorded_ns)
-                publishers[connection.id].publish(bytes(data))
+                    pace(message.topic, message.received_ns)
+                publishers[message.topic].publish(bytes(message.data))
                 played += 1
                 if on_progress:
                     on_progress(played, total)

@@ -19,6 +19,7 @@ from selavpr_ros.images.compressed import read_image
 from selavpr_ros.images.decoding import decode
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.bag import Bag, Topic
+from selavpr_ros.recordings.clocks import Span
 from selavpr_ros.recordings.image_folders import (
     POSES,
     SUFFIXES,
@@ -199,13 +200,28 @@ def _pose_topic(bag: Bag, asked: str | None) -> Topic | None:
     return truth or choose_odometry_topic(bag, asked)
 
 
+def _why_none_is_due(
+    images: Topic, poses: Topic | None, track: PoseTrack, stamps_ns: list[int]
+) -> str:
+    span = Span.of(stamps_ns)
+    if span is None or poses is None:
+        return f'none of the {images.count} images of {images.name} came'
+    return f"{track.why_none(span, poses.name)}; pose_topic 'none' does without poses"
+
+
 def _due_images(bag: Bag, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images, (H, W, 3) uint8 RGB, and their poses (3,), wherever the robot has moved on."""
+    """Images, (H, W, 3) uint8 RGB, and their poses (3,), wherever the robot has moved on.
+
+    Raises:
+        SettingError: there is none.
+    """
     topic, told = choose_image_topic(bag, source.image_topic), _pose_topic(bag, source.pose_topic)
     track = PoseTrack(bag.poses(told.name) if told else ())
     last: tuple[int, Pose | None] | None = None
+    stamps_ns, first_error = [], ''
     for stamp_ns, message in tqdm(
-            bag.images(topic.name), total=topic.count, desc=f'reading {bag.name}'):
+            bag.stamped(topic.name), total=topic.count, desc=f'reading {bag.name}'):
+        stamps_ns.append(stamp_ns)
         pose = track.at(stamp_ns)
         if (told and pose is None) or not _is_due(stamp_ns, pose, last):
             continue
@@ -213,8 +229,12 @@ def _due_images(bag: Bag, source: Source) -> Iterator[tuple[np.ndarray, np.ndarr
             yield decode(message), _planar(pose)
         except ImageError as error:
             logger.warning('image at %d ns skipped: %s', stamp_ns, error)
+            first_error = first_error or f'image at {stamp_ns} ns: {error}'
             continue
         last = stamp_ns, pose
+    if not last:
+        why = first_error or _why_none_is_due(topic, told, track, stamps_ns)
+        raise SettingError(f'{bag.path}: no image can be used: {why}')
 
 
 def _bag_walk(path: Path, source: Source) -> Walk:
@@ -229,10 +249,6 @@ def _bag_walk(path: Path, source: Source) -> Walk:
         for image, pose in _due_images(bag, source):
             images.append(partial(_restore, _store(image)))
             poses.append(pose)
-    if not images:
-        raise SettingError(f'{path}: no image can be used: none has a pose within half a second '
-                           "of odometry on both sides, or none can be decoded; pose_topic 'none' "
-                           'does without poses')
     return Walk(images, 'walk', source.group or str(path), np.array(poses))
 
 

@@ -17,6 +17,7 @@ from bags import (
     COMPRESSED_TOPIC,
     IMAGE_TOPIC,
     compressed_message,
+    cut_short,
     damage_middle,
     image_message,
     odometry_message,
@@ -304,7 +305,7 @@ def test_damage_in_the_middle_of_a_bag(tmp_path, build, capsys):
     damage_middle(bag / 'a.bag.db3')
     code, path = build(bag)
     assert code == 1
-    assert 'a.bag is damaged after ' in capsys.readouterr().err
+    assert 'a.bag.db3 is damaged after ' in capsys.readouterr().err
     assert 0 < sessions(path)[0][3] < 24
 
 
@@ -316,6 +317,44 @@ def test_what_is_left_out_is_counted(tmp_path, build, capsys):
     output = capsys.readouterr().out
     assert 'keyframes  4 new' in output
     assert 'left out   1 bad image, 1 unreadable message' in output
+
+
+def undecodable(path: Path) -> Path:
+    sent = [(ns, image_message(ns, image)) for ns, image in later(laps.images()[:6])]
+    for _, message in sent:
+        message.encoding = 'strange'
+    return write_bag(path, {IMAGE_TOPIC: sent})
+
+
+def test_a_bag_of_which_nothing_is_used_leaves_no_map(tmp_path, build, capsys):
+    code, path = build(undecodable(tmp_path / 'a.bag'))
+    assert code == 1
+    output, error = capsys.readouterr()
+    assert 'map        none, as it is empty' in output
+    assert 'a.bag: no image was used: 6 of the 6 images of /camera/image_raw came' in error
+    assert [file.name for file in path.parent.iterdir() if 'office' in file.name] == []
+
+
+def test_a_bag_of_which_nothing_is_used_keeps_no_other_one_out(monday, tmp_path, build, capsys):
+    code, path = build(undecodable(tmp_path / 'a.bag'), monday)
+    assert code == 1
+    assert 'a.bag: no image was used' in capsys.readouterr().err
+    assert [s[1:] for s in sessions(path)] == [('monday', 'odom', 24, 24)]
+    content = sessions(path)
+    assert build(undecodable(tmp_path / 'b.bag'))[0] == 1
+    assert sessions(path) == content  # a map that was there before stays
+
+
+def test_what_is_missing_in_a_bag_is_told(tmp_path, build, capsys):
+    odometry = [(ns - laps.START_NS, pose) for ns, pose in laps.true_poses()]
+    bag = write_image_bag(tmp_path / 'a.bag', laps.images(), odometry=odometry, storage='mcap')
+    cut_short(bag / 'a.bag.mcap', 0.5)
+    code, path = build(bag)
+    assert code == 0
+    assert 8 < sessions(path)[0][3] < 13
+    output = capsys.readouterr().out
+    assert 'ends too early' in output
+    assert 'a.bag: no image has a pose of /odom: the images are from' in output
 
 
 def test_a_disk_that_takes_no_more(monday, build, capsys):

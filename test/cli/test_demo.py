@@ -6,7 +6,9 @@ import csv
 import importlib.util
 
 import cv2
+import laps
 import pytest
+from bags import IMAGE_TOPIC, image_message, write_bag, write_image_bag
 
 from selavpr_ros.cli.main import main
 
@@ -34,6 +36,30 @@ def test_demo_closes_the_loop_and_leaves_a_picture(tmp_path, capsys):
 def test_a_bag_that_is_not_there_is_named(tmp_path, capsys):
     assert main(['demo', '--bag', str(tmp_path / 'none.bag'), '-o', str(tmp_path / 'out')]) == 1
     assert 'none.bag' in capsys.readouterr().err
+
+
+def test_images_of_which_none_can_be_decoded(tmp_path, capsys):
+    sent = [(ns, image_message(ns, image)) for ns, image in laps.images()[:6]]
+    for _, message in sent:
+        message.encoding = 'strange'
+    path = write_bag(tmp_path / 'a.bag', {IMAGE_TOPIC: sent})
+    assert main(['demo', '--bag', str(path), str(path), '--weights', 'hog', '--rate', '4',
+                 '-o', str(tmp_path / 'out')]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert 'a.bag: the node used none of the 6 images of /camera/image_raw' in error
+    log = tmp_path / 'out/day_1/node.log'
+    assert error.endswith(f'see {log}')
+    assert "unknown encoding 'strange'" in log.read_text()
+    assert not (tmp_path / 'out/town.vprmap').exists()
+
+
+def test_truth_on_another_clock(tmp_path, capsys):
+    truth = [(ns - laps.START_NS, pose) for ns, pose in laps.true_poses()]
+    path = write_image_bag(tmp_path / 'a.bag', laps.images()[:8], truth=truth)
+    assert main(['demo', '--bag', str(path), '--weights', 'hog', '--rate', '4',
+                 '-o', str(tmp_path / 'out')]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert 'nothing was judged: no image has a pose of /ground_truth/odom' in error
 
 
 def test_a_node_that_cannot_start_says_why(tmp_path, capsys):

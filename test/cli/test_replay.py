@@ -5,6 +5,8 @@ import csv
 import json
 import logging
 import math
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import laps
@@ -15,6 +17,7 @@ from bags import (
     COMPRESSED_TOPIC,
     IMAGE_TOPIC,
     compressed_message,
+    cut_short,
     damage_middle,
     image_message,
     odometry_message,
@@ -172,6 +175,93 @@ def test_bad_images_are_reported_and_do_not_end_the_run(tmp_path, replay, capsys
     assert 'step is 1 bytes' in log
 
 
+# ---- nothing was used, nothing was judged ------------------------------------------------------
+
+
+def test_images_of_which_none_can_be_decoded(tmp_path, replay, capsys):
+    sent = [(ns, image_message(ns, image)) for ns, image in laps.images()[:6]]
+    for _, message in sent:
+        message.encoding = 'strange'
+    code, folder = replay(write_bag(tmp_path / 'a.bag', {IMAGE_TOPIC: sent}))
+    assert code == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert 'a.bag: no image was used: 6 of the 6 images of /camera/image_raw came' in error
+    assert "6 bad image; the first one: unknown encoding 'strange'" in error
+    assert 'no image was used' in (folder / 'log.txt').read_text()
+
+
+def test_images_that_are_listed_and_do_not_come(tmp_path, replay, capsys):
+    path = write_image_bag(tmp_path / 'a.bag', laps.images())
+    with closing(sqlite3.connect(path / 'a.bag.db3')) as database, database:
+        database.execute('DELETE FROM messages')
+    assert replay(path)[0] == 1
+    assert ('no image was used: 0 of the 24 images of /camera/image_raw came: 24 missing message'
+            in capsys.readouterr().err)
+
+
+def test_a_bag_that_ends_too_early_is_used_and_told(tmp_path, replay, capsys):
+    path = write_image_bag(tmp_path / 'a.bag', laps.images(), storage='mcap')
+    cut_short(path / 'a.bag.mcap', 0.5)
+    code, folder = replay(path)
+    assert code == 0
+    output = capsys.readouterr().out
+    assert '`mcap recover a.bag.mcap -o whole.mcap`' in output
+    assert any('ends too early' in note for note in _metrics(folder)['notes'])
+    assert 8 < _metrics(folder)['queries'] < 13
+
+
+def _write_tum(path: Path, poses: list, factor: int = 1, after_s: int = 0) -> Path:
+    """A truth file whose stamps are in another unit, or of another clock."""
+    path.write_text('\n'.join(
+        f'{(ns / 1e9 + after_s) * factor:.9f} ' + ' '.join(
+            map(str, [*pose.translation_m, *pose.rotation])) for ns, pose in poses))
+    return path
+
+
+@pytest.mark.parametrize(('clock', 'words'), [
+    ({'factor': 10**9}, 'in nanoseconds'), ({'factor': 1000}, 'in milliseconds'),
+    ({'after_s': -1_700_000_000}, 'count from a start'), ({'after_s': 7200}, 'local time'),
+    ({'after_s': 86_400}, 'of two recordings'),
+])
+def test_truth_on_another_clock(bag, replay, tmp_path, capsys, clock, words):
+    tum = _write_tum(tmp_path / 'truth.tum', laps.true_poses(), **clock)
+    code, folder = replay(bag, '--ground-truth', str(tum))
+    assert code == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert 'nothing was judged: no image has a pose of truth.tum: the images are from' in error
+    assert '1700000000.000 to 1700000023.000 s' in error
+    assert words in error
+    assert _metrics(folder)['queries'] == 24  # what was found without the truth is kept
+
+
+def test_truth_without_poses(bag, replay, tmp_path, capsys):
+    (tmp_path / 'truth.tum').write_text('# nothing\n')
+    code, folder = replay(bag, '--ground-truth', str(tmp_path / 'truth.tum'))
+    assert code == 1
+    assert 'truth.tum holds no pose' in capsys.readouterr().err
+    assert not folder.exists()
+
+
+def test_odometry_on_another_clock(tmp_path, replay, capsys):
+    late = [(ns - laps.START_NS, pose) for ns, pose in laps.true_poses()]
+    code, folder = replay(write_image_bag(tmp_path / 'a.bag', laps.images(), odometry=late))
+    assert code == 0
+    output = capsys.readouterr().out
+    assert 'queries          24, none with a pose' in output
+    assert 'a.bag: no image has a pose of /odom: the images are from 1700000000.000' in output
+    assert 'the poses count from a start, not from 1970' in output
+    assert 'no image has a pose of /odom' in (folder / 'log.txt').read_text()
+
+
+def test_a_driver_that_sets_no_stamps(tmp_path, replay, capsys):
+    sent = [(ns, image_message(0, image)) for ns, image in laps.images()]
+    poses = [(ns, odometry_message(ns, pose)) for ns, pose in laps.true_poses()]
+    code, folder = replay(write_bag(tmp_path / 'a.bag', {IMAGE_TOPIC: sent, '/odom': poses}))
+    assert code == 0
+    assert 'the driver sets no stamps; the times of recording' in capsys.readouterr().out
+    assert _metrics(folder)['queries_with_pose'] == 24
+
+
 def test_a_bag_whose_image_topic_is_empty(tmp_path, replay, capsys):
     pose = laps.true_poses()[0]
     path = write_bag(tmp_path / 'a.bag', {'/odom': [(pose[0], odometry_message(*pose))]})
@@ -260,7 +350,7 @@ def test_a_bag_that_is_damaged_in_the_middle_keeps_what_was_done(tmp_path, repla
     damage_middle(path / 'a.bag.db3')
     code, folder = replay(path)
     assert code == 1
-    assert 'a.bag is damaged after ' in capsys.readouterr().err
+    assert 'a.bag.db3 is damaged after ' in capsys.readouterr().err
     with (folder / 'queries.csv').open(newline='') as rows:
         assert 0 < len(list(csv.DictReader(rows))) < 24
 

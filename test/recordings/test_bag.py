@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,15 @@ import pytest
 from bags import (
     COMPRESSED_TOPIC,
     IMAGE_TOPIC,
+    cut_short,
+    damage_middle,
     image_message,
     odometry_message,
     pose_message,
     pose_stamped_message,
     write_bag,
     write_image_bag,
+    write_split_bag,
 )
 
 from selavpr_ros.errors import BagError
@@ -131,7 +135,7 @@ def _open(path: Path) -> None:
 def test_a_path_that_is_no_bag(tmp_path):
     with pytest.raises(BagError, match='nothing.bag does not exist'):
         _open(tmp_path / 'nothing.bag')
-    with pytest.raises(BagError, match=r'is no rosbag2: it holds neither metadata.yaml nor'):
+    with pytest.raises(BagError, match=r'is no rosbag2: it holds no file \*.db3 or \*.mcap'):
         _open(tmp_path)
     (tmp_path / 'ros1.bag').write_bytes(b'#ROSBAG V2.0\n')
     with pytest.raises(BagError, match=r'bag of ROS 1: convert it with rosbags-convert'):
@@ -141,23 +145,62 @@ def test_a_path_that_is_no_bag(tmp_path):
         _open(tmp_path / 'photo.jpg')
 
 
-@pytest.mark.parametrize('metadata', ['', 'a: [', 'rosbag2_bagfile_information: {version: 99}'])
-def test_broken_metadata(tmp_path, metadata):
-    (tmp_path / 'metadata.yaml').write_text(metadata)
-    with pytest.raises(BagError, match='cannot be read as a rosbag2: .'):
-        _open(tmp_path)
+def test_a_driver_that_sets_no_stamps(tmp_path, images):
+    """The times of recording take their place, for images and poses alike."""
+    streams = {
+        IMAGE_TOPIC: [(ns, image_message(0, image)) for ns, image in images[:3]],
+        '/odom': [(ns, odometry_message(0, Pose.planar(i, 0, 0)))
+                  for i, (ns, _) in enumerate(images[:3])]}
+    with Bag(write_bag(tmp_path / 'a', streams)) as bag:
+        assert [ns for ns, _ in bag.images(IMAGE_TOPIC)] == [ns for ns, _ in images[:3]]
+        assert [ns for ns, _ in bag.poses('/odom')] == [ns for ns, _ in images[:3]]
+        assert bag.faults == [
+            f'{topic}: the header stamps are 0, the driver sets no stamps; the times of recording '
+            'are taken for them' for topic in streams]
+
+
+def test_a_simulation_may_begin_at_0(tmp_path, images):
+    sent = [(ns, image_message(i * 10**9, image)) for i, (ns, image) in enumerate(images[:3])]
+    with Bag(write_bag(tmp_path / 'a', {IMAGE_TOPIC: sent})) as bag:
+        assert [ns for ns, _ in bag.images(IMAGE_TOPIC)] == [0, 10**9, 2 * 10**9]
+        assert bag.faults == []
 
 
 @pytest.mark.parametrize('storage', STORAGES)
-@pytest.mark.parametrize('kept', [0, 5, 100, 0.5, 0.9])
-def test_a_truncated_file_is_a_sentence(tmp_path, images, storage, kept):
-    path = write_image_bag(tmp_path / 'a', images, storage=storage)
-    (file,) = (file for file in path.iterdir() if file.suffix != '.yaml')
-    data = file.read_bytes()
-    file.write_bytes(data[: kept if isinstance(kept, int) else int(kept * len(data))])
-    with pytest.raises(BagError, match=r'cannot be read as a rosbag2|is damaged after \d+'), \
-            Bag(path) as bag:
-        list(bag.images(IMAGE_TOPIC))
+def test_two_topics_are_read_at_once(tmp_path, images, true_poses, storage):
+    """Also by a reader that goes through the file and has one place in it."""
+    path = write_image_bag(tmp_path / 'a', images, odometry=true_poses, storage=storage)
+    file = path / f'a.{"mcap" if storage == "mcap" else "db3"}'
+    cut_short(file, 0.95)
+    with Bag(file) as bag:
+        both = list(zip(bag.stamped(IMAGE_TOPIC), bag.stamped('/odom'), strict=False))
+        assert len(both) >= 20
+        assert [ns for (ns, _), _ in both] == [ns for ns, _ in images[:len(both)]]
+        assert [ns for _, (ns, _) in both] == [ns for ns, _ in true_poses[:len(both)]]
+
+
+def test_messages_that_the_bag_lists_and_does_not_have(tmp_path, images):
+    path = write_image_bag(tmp_path / 'a', images)
+    with closing(sqlite3.connect(path / 'a.db3')) as database, database:
+        database.execute('DELETE FROM messages WHERE id > 10')
+    with Bag(path) as bag:
+        assert bag.image_topics()[0].count == 24
+        assert len(list(bag.images(IMAGE_TOPIC))) == 10
+        assert bag.faults == [
+            f'{path} lists 24 messages of {IMAGE_TOPIC}, of which 14 are missing']
+        assert bag.skipped == {'missing message': 14}
+
+
+def test_damage_in_one_file_keeps_the_others(tmp_path, images, true_poses):
+    path = write_split_bag(tmp_path / 'a', [images[:12], images[12:]])
+    damage_middle(path / 'a_0.db3')
+    with Bag(path) as bag:
+        read: list[int] = []
+        with pytest.raises(BagError, match=r'a_0.db3 is damaged after \d+ messages of .*; '
+                           r'`sqlite3 a_0.db3 .recover | sqlite3 whole.db3` repairs'):
+            read.extend(ns for ns, _ in bag.images(IMAGE_TOPIC))
+    assert read[-12:] == [ns for ns, _ in images[12:]]
+    assert 12 < len(read) < 24
 
 
 def test_the_pose_message_helper_keeps_the_order_of_ros():

@@ -100,3 +100,22 @@ def test_no_file(tmp_path):
 ])
 def test_what_counts_as_the_same_place_is_told(same_place, told):
     assert str(same_place) == told
+
+
+@pytest.mark.parametrize('text', ['', '\n', '# stamp tx ty tz qx qy qz qw\n'])
+def test_a_file_without_a_pose(tmp_path, text):
+    path = tmp_path / 'truth.tum'
+    path.write_text(text)
+    with pytest.raises(GroundTruthError, match='truth.tum holds no pose; TUM'):
+        read_tum(path)
+
+
+def test_why_no_image_can_be_judged():
+    truth = _truth((0, 0, 0), (3, 0, 0))
+    assert truth.why_unknown([SECOND // 2, 90 * SECOND], 'a.tum') == ''
+    assert truth.why_unknown([], 'a.tum') == ''
+    assert truth.why_unknown([90 * SECOND, 95 * SECOND], 'a.tum').startswith(
+        'no image has a pose of a.tum: the images are from 90.000 to 95.000 s, the poses from '
+        '0.000 to 1.000 s; ')
+    assert PoseTruth([]).why_unknown([0], 'a.tum') == 'a.tum holds no pose'
+    assert PairTruth([(1, 2)]).why_unknown([9], 'loops.csv') == ''

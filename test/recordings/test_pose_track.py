@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from selavpr_ros.pose import Pose
+from selavpr_ros.recordings.clocks import Span
 from selavpr_ros.recordings.pose_track import PoseTrack
 
 SECOND = 1_000_000_000
@@ -49,3 +50,11 @@ def test_a_long_recording_is_kept_whole():
     track = _track(*((i, i) for i in range(30_000)))
     assert _x(track, 0.5) == 0.5
     assert _x(track, 29_998.5) == 29_998.5
+
+
+def test_why_no_image_has_a_pose():
+    images = Span(90 * SECOND, 95 * SECOND)
+    assert '0.000 to 1.000 s' in _track((1, 0), (0, 1)).why_none(images, '/odom')
+    # Far from the last one, poses are forgotten; they are told all the same.
+    assert '0.000 to 9999999999.000 s' in _track((0, 0), (9999999999, 1)).why_none(images, '/odom')
+    assert PoseTrack().why_none(images, '/odom') == '/odom holds no pose'

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import rclpy
-from bags import IMAGE_TOPIC, write_image_bag
+from bags import IMAGE_TOPIC, cut_short, write_image_bag
 from live import SECOND, Spinner, place, stamp_of, wait_until
 from rclpy.qos import QoSProfile
 from rosbags.rosbag2 import StoragePlugin, Writer
@@ -73,8 +73,18 @@ def test_errors_name_the_topics(bag, ear, topics, words):
 def test_what_is_no_bag(ear, tmp_path):
     with pytest.raises(BagError, match='does not exist'):
         play(tmp_path / 'nothing', ear.node)
-    with pytest.raises(BagError, match='cannot be read as a rosbag2'):
+    with pytest.raises(BagError, match='is no rosbag2'):
         play(tmp_path, ear.node)
+
+
+def test_a_bag_that_ends_too_early_is_played_up_to_there(ear, tmp_path):
+    images = [(SECOND + number * SECOND // 10, place(number)) for number in range(10)]
+    bag = write_image_bag(tmp_path / 'a', images, storage='mcap')
+    (bag / 'metadata.yaml').unlink()
+    cut_short(bag / 'a.mcap', 0.7)
+    count = play(bag, ear.node, rate=0.0, remap={IMAGE_TOPIC: '/image'})
+    assert 4 <= count <= 7
+    wait_until(lambda: len(ear.images) == count, 'all images')
 
 
 def test_a_type_that_is_not_installed_is_named(ear, tmp_path):

@@ -263,6 +263,26 @@ def test_a_bag_without_any_pose_for_its_images_says_what_to_do(tmp_path):
         read_bag(path)
 
 
+def test_a_bag_of_which_no_image_can_be_decoded(tmp_path):
+    bad = dataclasses.replace(bags.image_message(0, laps.picture(0)), height=999)
+    path = bags.write_bag(tmp_path / 'bad', {bags.IMAGE_TOPIC: [(0, bad)]})
+    with pytest.raises(SettingError, match='bad: no image can be used: image at 0 ns: .*999'):
+        read_bag(path)
+
+
+def test_a_bag_whose_odometry_has_another_clock_names_both_times(tmp_path):
+    odometry = [(n * SECOND_NS + 7 * 10**17, Pose.planar(n, 0.0, 0.0)) for n in range(3)]
+    path = drive(tmp_path / 'apart', [0, 1], odometry=odometry)
+    with pytest.raises(SettingError, match='the images are from 0.000 to .*, the poses from 7000'):
+        read_bag(path)
+
+
+def test_a_bag_that_ends_too_early_is_used_up_to_there(tmp_path):
+    path = drive(tmp_path / 'cut', range(20))
+    bags.cut_short(path / 'cut.db3', 0.8)
+    assert 10 < len(read_bag(path).images) < 20
+
+
 def test_a_bag_that_is_not_there_is_named(tmp_path):
     with pytest.raises(BagError, match='nothing does not exist'):
         read_bag(tmp_path / 'nothing')
