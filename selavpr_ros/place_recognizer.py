@@ -292,7 +292,7 @@ class PlaceRecognizer:
             query, settings.gates.min_motion, settings.keyframe.min_rotation)
         session.last_query = query
         if is_new_view:
-            session.last_view = query
+            session.set_view(query)
         # Views are remembered without local features, which would take most of the memory.
         return is_new_view, self._decision.judge(
             replace(query, local_features=None), matches, is_new_view, settings.gates,

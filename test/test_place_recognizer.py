@@ -177,6 +177,27 @@ def test_keyframes_by_what_views_have_in_common_without_odometry(model, verify):
     assert [r.keyframe is not None for r in results] == [True, False, True, False, True]
 
 
+@pytest.mark.parametrize('unknown', [{0}, {3}, {0, 1, 2}, {5, 9}])
+def test_a_query_without_a_pose_never_stands_in_the_way_of_the_next_one_that_has_one(
+        model, unknown):
+    """In a scene so dim that all images look alike: only poses tell that the robot moves."""
+    recognizer = _recognizer(model, **{'keyframe.max_overlap': 0.3,
+                                       'index.exclude_recent_keyframes': 20})
+    results = [
+        recognizer.recognize(
+            _place(0), (i + 1) * SECOND, None if i in unknown else Pose.planar(2.0 * i, 0, 0))
+        for i in range(12)]
+    kept = {i for i, result in enumerate(results) if result.keyframe}
+    assert kept == {*range(12)} - unknown | ({0} & unknown)
+
+
+def test_a_robot_that_stands_without_odometry_at_times_makes_no_keyframes(model):
+    recognizer = _recognizer(model, **{'keyframe.max_overlap': 0.3})
+    for i in range(12):
+        recognizer.recognize(_place(0), (i + 1) * SECOND, Pose.planar(0, 0, 0) if i % 2 else None)
+    assert len(recognizer.keyframe_map) == 2  # the first one has no pose
+
+
 class Told(VprModel):
     """A network that gives the descriptors it was told, one after the other."""
 

@@ -54,6 +54,7 @@ class RunningSession:
         last_query: the newest query, or None.
         last_view: the newest query that showed something new.
         last_apart: the newest query that was as far from the one before as keyframes have to be.
+        placed_view, placed_apart: the newest ones of these that have a pose, or None.
         lowest_similarity: lowest similarity of any query to `last_view` or `last_apart`.
     """
 
@@ -65,6 +66,8 @@ class RunningSession:
         self.last_query: Query | None = None
         self.last_view: Query | None = None
         self.last_apart: Query | None = None
+        self.placed_view: Query | None = None
+        self.placed_apart: Query | None = None
         self.lowest_similarity = UNRELATED_SIMILARITY
         # Whether each of the last queries that were apart like keyframes became one.
         self._were_kept: deque[bool] = deque()
@@ -122,9 +125,15 @@ class RunningSession:
         moved_m = last.pose.distance_to(query.pose)
         return moved_m if _is_possible(moved_m, query.stamp_ns - last.stamp_ns) else math.nan
 
+    def set_view(self, query: Query) -> None:
+        """Note a query that showed something new."""
+        self.last_view = query
+        self.placed_view = query if query.pose else self.placed_view
+
     def set_apart(self, query: Query, is_kept: bool) -> None:
         """Note a query that is as far from the one before as keyframes have to be."""
         self.last_apart = query
+        self.placed_apart = query if query.pose else self.placed_apart
         self._were_kept.append(is_kept)
 
     def count_old_enough(
