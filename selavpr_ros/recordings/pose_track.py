@@ -31,10 +31,10 @@ class PoseTrack:
 
     Args:
         poses: stamp in ns and pose.
-        max_gap_s: gaps longer than this are not interpolated.
+        max_gap_s: gaps longer than this are not interpolated; 0 follows the rate of the poses.
     """
 
-    def __init__(self, poses: Iterable[StampedPose] = (), max_gap_s: float = 0.5) -> None:
+    def __init__(self, poses: Iterable[StampedPose] = (), max_gap_s: float = 0.0) -> None:
         stretches = _split_at_jumps(list(poses))
         if len(stretches) > 1:
             logger.warning('pose stamps jump back %d times', len(stretches) - 1)

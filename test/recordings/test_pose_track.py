@@ -49,3 +49,9 @@ def test_a_long_recording_is_kept_whole():
     track = _track(*((i, i) for i in range(30_000)))
     assert _x(track, 0.5) == 0.5
     assert _x(track, 29_998.5) == 29_998.5
+
+
+def test_slow_odometry_is_interpolated():
+    track = _track(*((i, i) for i in range(10)), max_gap_s=0.0)
+    assert _x(track, 5.5) == 5.5
+    assert _x(_track(*((i, i) for i in range(10)), max_gap_s=0.5), 5.5) is None
