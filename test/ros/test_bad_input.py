@@ -163,6 +163,24 @@ def test_odometry_by_another_clock_is_told_with_both_times(listener, start_node)
         'Input', 'the images are from 1000000001.000 to 1000000005.000 s, the odometry from 5.000')
 
 
+def test_slow_odometry_that_starts_again_is_told_and_begins_a_session(listener, start_node):
+    """One message a second; from the fifth on it counts from zero again."""
+    start_node(**{**SETTINGS, 'pose_source': 'odom', 'pose_timeout': 5.0})
+    listener.insist(
+        lambda: listener.send_odometry(0, 160.0),
+        lambda: any(value.startswith('odometry received: ') and not value.endswith(': 0')
+                    for value in listener.values('Input')), 'odometry to get through')
+    for second, x_m in enumerate((160.0, 160.5, 161.0, 161.5, 0.0, 0.5, 1.0), start=1):
+        listener.send_odometry(second * SECOND, x_m)
+    for count, stamp_s in enumerate((2.5, 3.5, 5.5, 6.5), start=1):
+        listener.send('/image', raw_message(place(count), round(stamp_s * SECOND)))
+        listener.wait_for_candidates(count)
+    told = listener.wait_for_diagnostic('Input', 'odometry jump: count: 2')
+    assert 'the odometry jumped by 161 m in 2.0 s, which no robot can' in told.message
+    listener.wait_for_diagnostic('Input', 'images without pose: 0')
+    listener.wait_for_diagnostic('Time', 'session: 2')
+
+
 def test_two_nodes_of_one_name_are_told(listener, start_node):
     start_node(**SETTINGS)
     second = start_node(**SETTINGS)
