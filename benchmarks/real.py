@@ -154,11 +154,11 @@ def tower(data: Path, odometry: bool) -> Recording:
         rows = list(csv.DictReader(file))
     floors = {label: number for number, label in enumerate(
         dict.fromkeys(row['label'] for row in rows))}
-    on_floor: dict[str, int] = {}
+    along_m = 0.0
     for number, row in enumerate(rows):
-        along = on_floor[row['label']] = on_floor.get(row['label'], 0) + 1
-        pose = Pose(np.array([float(along), 0.0, STOREY_M * floors[row['label']]]),
-                    np.array([0.0, 0.0, 0.0, 1.0]))
+        floor = floors[row['label']]
+        along_m += -1.0 if floor % 2 else 1.0  # each floor back: no robot leaps
+        pose = Pose(np.array([along_m, 0.0, STOREY_M * floor]), np.array([0.0, 0.0, 0.0, 1.0]))
         frames.append(Frame(data / 'ie_tower' / row['image_path'], float(number), row['label'],
                             pose if odometry else None))
     name = '25 floors of a tower' + (', odometry with height' if odometry else '')

@@ -13,6 +13,14 @@ class ImageError(VprError):
     """An image message cannot be turned into an RGB image."""
 
 
+class CalibrationError(VprError):
+    """A camera_info cannot be used."""
+
+
+class UncalibratedError(CalibrationError):
+    """A camera_info tells nothing of the images; most uses need no calibration."""
+
+
 class DescriptorError(VprError):
     """The model made no descriptor of an image."""
 

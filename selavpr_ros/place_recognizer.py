@@ -15,9 +15,10 @@ from selavpr_ros.decision.gates import Candidate, Decision
 from selavpr_ros.decision.novelty import Novelty
 from selavpr_ros.decision.places import Whereabouts
 from selavpr_ros.decision.relocalization import Relocalization, Relocalizer
-from selavpr_ros.decision.session import RunningSession
+from selavpr_ros.decision.session import OdometryJump, RunningSession
 from selavpr_ros.decision.unrelated import Unrelated, usual_level
-from selavpr_ros.errors import DescriptorError
+from selavpr_ros.errors import CalibrationError, DescriptorError
+from selavpr_ros.images.camera import Camera
 from selavpr_ros.images.preprocess import make_thumbnail, preprocess
 from selavpr_ros.maps.keyframe import Keyframe, NewKeyframe, SessionId
 from selavpr_ros.maps.keyframe_map import KeyframeMap, Retrieval
@@ -53,6 +54,8 @@ class Recognition:
         stage_ms: milliseconds of each of STAGES; without the last one when it is published.
         relocalization: where the robot is in another session's map; None without an accepted
             candidate there.
+        odometry_jump: why the query's pose is not known, or, if confirmed, why a session began
+            with the query; None if the odometry did not jump.
     """
 
     query: Query
@@ -64,6 +67,7 @@ class Recognition:
     reranked: bool
     stage_ms: tuple[float, ...]
     relocalization: Relocalization | None = None
+    odometry_jump: OdometryJump | None = None
 
     @property
     def loop_closures(self) -> list[LoopClosure]:
@@ -109,6 +113,7 @@ class PlaceRecognizer:
         settings: may be replaced at any time, also by another thread; used from the next image on.
         in_force: the settings of the image in work, or of the last one.
         keyframe_map: the map in use; `adopt` replaces it.
+        calibration_error: why the camera of the last image's context was not used, or None.
     """
 
     def __init__(
@@ -117,6 +122,7 @@ class PlaceRecognizer:
     ) -> None:
         self.model = model
         self.settings = settings or Settings()
+        self.calibration_error: CalibrationError | None = None
         self._relocalizer = Relocalizer()
         self.adopt(KeyframeMap(index=self.settings.index.type) if keyframe_map is None
                    else keyframe_map)
@@ -135,12 +141,12 @@ class PlaceRecognizer:
         self._session = RunningSession(SessionId(0))
         self.start_session(label)
 
-    def start_session(self, label: str = '', *, after_time_jump: bool = False) -> int:
+    def start_session(self, label: str = '', *, after_jump: bool = False) -> int:
         """Begin a session, see `RunningSession`; returns its number, from 1 on."""
         robot_id = self.settings.robot_id
         number = 1 + max(self.session.session_id, self.keyframe_map.last_session_id(robot_id))
         self._session = RunningSession(
-            SessionId(number, robot_id), label, after_time_jump=after_time_jump)
+            SessionId(number, robot_id), label, after_jump=after_jump)
         self.restart_relocalization()
         return number
 
@@ -203,7 +209,8 @@ class PlaceRecognizer:
             image: (H, W, 3) uint8 RGB.
             stamp_ns: stamp of the image; has to increase. Two in a row that are more than a
                 second back start a session.
-            pose: pose of the robot in the odometry frame, or None.
+            pose: pose of the robot in the odometry frame, or None. Where no robot can have got in
+                that time, it is left out; two such poses in a row start a session.
             context: what else came with the image.
             publish: called with the result before the keyframe is encoded and written. It must
                 not change the recogniser. If it raises, the keyframe is kept all the same.
@@ -216,7 +223,12 @@ class PlaceRecognizer:
         self.in_force, laps = self.settings, _Laps()
         tensor = preprocess(image, self.model.image_size, self.model.resize)
         if self._session.follow_clock(stamp_ns):
-            self.start_session(self._session.label, after_time_jump=True)
+            self.start_session(self._session.label, after_jump=True)
+        jump = self._session.follow_odometry(pose, stamp_ns)
+        if jump and jump.is_confirmed:
+            self.start_session(self._session.label, after_jump=True)
+        elif jump:
+            pose = None
         laps.lap()
         query = self._describe(tensor, (image.shape[0], image.shape[1]), stamp_ns, pose, context)
         laps.lap()
@@ -233,7 +245,7 @@ class PlaceRecognizer:
         laps.lap()
         found = Recognition(
             query, verdict.candidates, closure, verdict.earlier, keyframe, searched,
-            not self.why_not_reranked, laps.stage_ms, relocalization)
+            not self.why_not_reranked, laps.stage_ms, relocalization, jump)
         try:
             publish(found)
         finally:  # whatever became of the candidates, what is a keyframe by now is kept
@@ -253,10 +265,20 @@ class PlaceRecognizer:
             raise DescriptorError(
                 f'the descriptor has length {length:.2g} instead of 1: a uniform image, or '
                 'model.precision overflows (then try fp32)')
+        context = replace(context, camera=self._fitting(context.camera, size))
         return Query(
             stamp_ns, self.session, global_descriptor.cpu().numpy(),
             None if local is None else local[0], pose, self._session.travel(pose, stamp_ns),
             context, size)
+
+    def _fitting(self, camera: Camera | None, size: tuple[int, int]) -> Camera | None:
+        """The camera for images of a size, or None where it is not that of these images."""
+        self.calibration_error = None
+        try:
+            return camera and camera.scaled_to(size)
+        except CalibrationError as error:
+            self.calibration_error = error
+            return None
 
     def _retrieve(self, query: Query, old_enough: int) -> list[Retrieval]:
         context, settings = query.context, self.in_force.index
@@ -292,7 +314,7 @@ class PlaceRecognizer:
             query, settings.gates.min_motion, settings.keyframe.min_rotation)
         session.last_query = query
         if is_new_view:
-            session.last_view = query
+            session.set_view(query)
         # Views are remembered without local features, which would take most of the memory.
         return is_new_view, self._decision.judge(
             replace(query, local_features=None), matches, is_new_view, settings.gates,

@@ -6,6 +6,8 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median_low
 
 import numpy as np
 
@@ -17,6 +19,16 @@ _NORM_TOLERANCE = 0.1
 _SMALL_ANGLE_RAD = 1e-6
 # A stamp that jumps back farther than this is a recording that starts again, not a late message.
 TIME_JUMP_NS = 1_000_000_000
+# Metres a second: no robot is faster, so beyond this the odometry jumped.
+MOST_SPEED = 50.0
+# A jump of fewer metres does no harm: the distance between two views of one place may be as large.
+HARMLESS_JUMP_M = 10.0
+# Poses are usually interpolated over so many times their usual interval: two messages may be lost.
+GAP_INTERVALS = 2.5
+# The usual gap is not narrower and not wider than this, in seconds.
+LEAST_GAP_S, MOST_GAP_S = 0.5, 10.0
+# The usual interval is the median of so many.
+INTERVALS = 20
 # Two poses so near, and turned by so little, see the same place: the field's usual positives. A
 # camera that is turned farther sees mostly something else.
 SAME_PLACE_M, SAME_PLACE_RAD = 5.0, math.radians(45.0)
@@ -183,18 +195,20 @@ class PoseBuffer:
     """The odometry of the last `max_age_s` seconds, which gives the pose at an image's stamp.
 
     `max_gap_s`: two odometry poses farther apart in time are a gap, over which nothing is
-    interpolated. `max_extrapolation_s`: how long before the oldest or after the newest pose that
-    pose is still returned; 0 by default, because a guess would make the keyframes depend on which
-    message came first. Memory is bounded by `max_age_s` and by `max_poses`.
+    interpolated; 0 follows the rate of the poses: GAP_INTERVALS times their usual interval. Nor is
+    anything interpolated where the odometry jumps farther than any robot goes.
+    `max_extrapolation_s`: how long before the oldest or after the newest pose that pose is still
+    returned; 0 by default, because a guess would make the keyframes depend on which message came
+    first. Memory is bounded by `max_age_s` and by `max_poses`.
 
     Not thread-safe: where one thread adds and another asks, the owner of the buffer must hold
     one lock around both calls.
     """
 
-    def __init__(self, max_age_s: float, *, max_gap_s: float = 0.5,
+    def __init__(self, max_age_s: float, *, max_gap_s: float = 0.0,
                  max_extrapolation_s: float = 0.0, max_poses: int = 20_000) -> None:
         self._max_age_ns = _seconds_to_ns(max_age_s, 'max_age_s')
-        self._max_gap_ns = _seconds_to_ns(max_gap_s, 'max_gap_s')
+        self.max_gap_s = max_gap_s
         self._max_extrapolation_ns = _seconds_to_ns(max_extrapolation_s, 'max_extrapolation_s')
         if max_poses < 2:
             raise ValueError(f'max_poses must be 2 or more to interpolate, got {max_poses}')
@@ -204,6 +218,32 @@ class PoseBuffer:
 
     def __len__(self) -> int:
         return len(self._poses)
+
+    @property
+    def max_gap_s(self) -> float:
+        """Longest gap that is interpolated, in seconds; 0 follows the rate of the poses."""
+        return self._max_gap_ns * 1e-9
+
+    @max_gap_s.setter
+    def max_gap_s(self, seconds: float) -> None:
+        self._max_gap_ns = _seconds_to_ns(seconds, 'max_gap_s')
+
+    def interval_s(self, before: int | None = None) -> float:
+        """Usual seconds between two poses, by the newest ones before an index; 0 if not known."""
+        end = len(self._stamps_ns) if before is None else before
+        stamps_ns = self._stamps_ns[max(0, end - INTERVALS - 1):end]
+        intervals = [after - first for first, after in pairwise(stamps_ns)]
+        return median_low(intervals) * 1e-9 if len(intervals) > 1 else 0.0
+
+    def _allowed_gap_ns(self, after: int) -> float:
+        """Longest gap that is interpolated before the pose at an index."""
+        usual_s = GAP_INTERVALS * self.interval_s(after + 1)
+        return self._max_gap_ns or 1e9 * min(max(usual_s, LEAST_GAP_S), MOST_GAP_S)
+
+    @property
+    def oldest_ns(self) -> int | None:
+        """Stamp of the oldest pose, None while empty."""
+        return self._stamps_ns[0] if self._stamps_ns else None
 
     @property
     def newest_ns(self) -> int | None:
@@ -244,7 +284,8 @@ class PoseBuffer:
         """The pose at `stamp_ns`: linear in position, slerp in rotation.
 
         None if the odometry does not cover the stamp: it is past the newest pose (compare with
-        `newest_ns`: the pose may yet arrive), before the oldest one, or in a gap.
+        `newest_ns`: the pose may yet arrive), before the oldest one, in a gap, or where the
+        odometry jumps.
         """
         after = bisect_left(self._stamps_ns, stamp_ns)
         if after < len(self._stamps_ns) and self._stamps_ns[after] == stamp_ns:
@@ -252,10 +293,11 @@ class PoseBuffer:
         if after in (0, len(self._stamps_ns)):
             return self._nearest_end(stamp_ns)
         start_ns, end_ns = self._stamps_ns[after - 1], self._stamps_ns[after]
-        if end_ns - start_ns > self._max_gap_ns:
+        start, end, duration_ns = self._poses[after - 1], self._poses[after], end_ns - start_ns
+        farthest_m = MOST_SPEED * 1e-9 * duration_ns + HARMLESS_JUMP_M
+        if duration_ns > self._allowed_gap_ns(after) or start.distance_to(end) > farthest_m:
             return None
-        fraction = (stamp_ns - start_ns) / (end_ns - start_ns)
-        return _between(self._poses[after - 1], self._poses[after], fraction)
+        return _between(start, end, (stamp_ns - start_ns) / duration_ns)
 
     def _nearest_end(self, stamp_ns: int) -> Pose | None:
         if not self._poses:

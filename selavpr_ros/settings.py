@@ -419,8 +419,14 @@ class Settings(_Checked):
         'works without poses, and keyframes are chosen by how little two images have in '
         'common.', choices=('odom', 'none'))
     pose_timeout: float = setting(
-        0.1, 'Seconds that an image waits for odometry with a later stamp; then it is used '
-        'without a pose. Raise it if odometry arrives late.', low=0.0, high=5.0, live=True)
+        0.1, 'Seconds that an image waits for odometry with a later stamp, besides the usual '
+        'interval between two odometry messages; then it is used without a pose. Raise it if '
+        'odometry arrives late.', low=0.0, high=5.0, live=True)
+    pose_max_gap: float = setting(
+        0.0, 'Longest time in seconds between two odometry messages over which the pose of an '
+        'image is interpolated. 0 follows the rate of the odometry: two and a half times the '
+        'usual interval, from 0.5 to 10 s. Raise it if many odometry messages are lost.',
+        low=0.0, high=60.0, live=True)
     robot_id: int = setting(
         0, 'Number of this robot, part of every keyframe id. Robots that share or merge maps need '
         'different ones from 1 on.', low=0, high=65535)

@@ -177,6 +177,41 @@ def test_keyframes_by_what_views_have_in_common_without_odometry(model, verify):
     assert [r.keyframe is not None for r in results] == [True, False, True, False, True]
 
 
+@pytest.mark.parametrize('unknown', [{0}, {3}, {0, 1, 2}, {5, 9}])
+def test_a_query_without_a_pose_never_stands_in_the_way_of_the_next_one_that_has_one(
+        model, unknown):
+    """In a scene so dim that all images look alike: only poses tell that the robot moves."""
+    recognizer = _recognizer(model, **{'keyframe.max_overlap': 0.3,
+                                       'index.exclude_recent_keyframes': 20})
+    results = [
+        recognizer.recognize(
+            _place(0), (i + 1) * SECOND, None if i in unknown else Pose.planar(2.0 * i, 0, 0))
+        for i in range(12)]
+    kept = {i for i, result in enumerate(results) if result.keyframe}
+    assert kept == {*range(12)} - unknown | ({0} & unknown)
+
+
+def test_a_robot_that_stands_without_odometry_at_times_makes_no_keyframes(model):
+    recognizer = _recognizer(model, **{'keyframe.max_overlap': 0.3})
+    for i in range(12):
+        recognizer.recognize(_place(0), (i + 1) * SECOND, Pose.planar(0, 0, 0) if i % 2 else None)
+    assert len(recognizer.keyframe_map) == 2  # the first one has no pose
+
+
+def test_odometry_that_starts_again_begins_a_session_and_loses_no_loop_closure(model):
+    """Two laps; on the second one the odometry is 500 m off."""
+    recognizer = _recognizer(model)
+    poses = [_at(place) for place in TWO_LAPS]
+    poses[LAP:] = [Pose(pose.translation_m - [500.0, 0, 0], pose.rotation) for pose in poses[LAP:]]
+    results = [recognizer.recognize(_place(place), (i + 1) * SECOND, pose)
+               for i, (place, pose) in enumerate(zip(TWO_LAPS, poses, strict=True))]
+    assert [r.query.session.session_id for r in results] == [1] * (LAP + 1) + [2] * (LAP - 1)
+    assert [r.odometry_jump is not None for r in results[LAP - 1:LAP + 3]] == [
+        False, True, True, False]
+    assert results[LAP].query.pose is None
+    assert len(_closed(results)) >= 8
+
+
 class Told(VprModel):
     """A network that gives the descriptors it was told, one after the other."""
 
@@ -245,7 +280,7 @@ def test_a_robot_that_stands_gathers_no_evidence(model, poses):
     """One keyframe, and a place that was seen before gets no more probable by looking on."""
     recognizer = _recognizer(model, **{'keyframe.max_overlap': 0.3})
     _drive(recognizer, range(LAP), poses)
-    results = [recognizer.recognize(_place(4, noise=i + 1), (LAP + 1 + i) * SECOND,
+    results = [recognizer.recognize(_place(4, noise=i + 1), (LAP + 11 + i) * SECOND,
                                     _at(4) if poses else None) for i in range(30)]
     assert len(recognizer.keyframe_map) == LAP + 1
     assert _closed(results) == []
@@ -282,7 +317,9 @@ def test_a_jump_of_odometry_is_no_way_travelled(model):
     recognizer = _recognizer(model)
     way_m = [recognizer.recognize(_place(i), (i + 1) * SECOND, Pose.planar(x_m, 0.0, 0.0))
              .query.travelled_m for i, x_m in enumerate((0.0, 2.0, 502.0, 504.0, 4.0, 7.0))]
-    assert way_m == pytest.approx([0.0, 2.0, 2.0, 4.0, 4.0, 7.0])
+    # Two poses after each jump say that the odometry started again: a session, and a new way.
+    assert way_m == pytest.approx([0.0, 2.0, 2.0, 0.0, 0.0, 0.0])
+    assert recognizer.session.session_id == 3
 
 
 @pytest.mark.parametrize('jump_s', [-1000, 1000])
@@ -408,8 +445,8 @@ def test_what_is_not_stored_again_makes_no_older_keyframe_recent(model):
     assert _closed(again) == []
     assert all(r.candidates[0].decision is Decision.REJECT_STATIONARY for r in again)
     assert len(recognizer.keyframe_map) == stored
-    recognizer.recognize(_place(50), 60 * SECOND, _at(50))
-    after = recognizer.recognize(_place(51), 61 * SECOND, _at(51))
+    recognizer.recognize(_place(50), 160 * SECOND, _at(50))
+    after = recognizer.recognize(_place(51), 161 * SECOND, _at(51))
     assert (len(recognizer.keyframe_map), after.searched) == (stored + 2, stored)
 
 

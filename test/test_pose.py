@@ -213,6 +213,46 @@ def test_no_interpolation_over_a_hole():
     assert buffer.interpolate(700_000_001) == Pose.planar(7, 0, 0)
 
 
+def rated(interval_s, *x_m, **settings):
+    """A buffer with one pose every `interval_s` from stamp 0 on."""
+    buffer = PoseBuffer(1000.0, **settings)
+    for index, x in enumerate(x_m):
+        buffer.add(round(index * interval_s * SECOND), Pose.planar(x, 0, 0))
+    return buffer
+
+
+def test_the_gap_follows_the_rate_of_slow_odometry():
+    buffer = rated(1.0, 0, 1, 2, 3)
+    assert buffer.interval_s() == 1.0
+    assert_same_place(buffer.interpolate(2 * SECOND + SECOND // 2), Pose.planar(2.5, 0, 0))
+    buffer.add(5 * SECOND, Pose.planar(5, 0, 0))  # one message is lost
+    assert_same_place(buffer.interpolate(4 * SECOND), Pose.planar(4, 0, 0))
+    buffer.add(8 * SECOND, Pose.planar(8, 0, 0))  # two are
+    assert buffer.interpolate(7 * SECOND) is None
+
+
+def test_the_gap_of_fast_odometry_is_half_a_second():
+    buffer = rated(0.02, *range(20))
+    newest_ns = buffer.newest_ns
+    buffer.add(newest_ns + SECOND // 2, Pose.planar(20, 0, 0))
+    assert buffer.interpolate(newest_ns + SECOND // 4) is not None
+    buffer.add(newest_ns + 2 * SECOND, Pose.planar(21, 0, 0))
+    assert buffer.interpolate(newest_ns + SECOND) is None
+
+
+def test_a_gap_that_is_set_is_the_limit_at_any_rate():
+    assert rated(1.0, 0, 1, 2, 3, max_gap_s=0.5).interpolate(SECOND // 2) is None
+    assert rated(20.0, 0, 1, 2, 3, max_gap_s=30.0).interpolate(30 * SECOND) is not None
+    assert rated(20.0, 0, 1, 2, 3).interpolate(30 * SECOND) is None
+
+
+def test_no_interpolation_over_a_jump_of_the_odometry():
+    buffer = rated(0.02, 160.0, 160.1, 0.0, 0.1)
+    assert buffer.interpolate(10_000_000) is not None
+    assert buffer.interpolate(30_000_000) is None
+    assert_same_place(buffer.interpolate(50_000_000), Pose.planar(0.05, 0, 0))
+
+
 def test_time_jump_clears_and_says_so():
     buffer = buffer_of(*[Pose.planar(i, 0, 0) for i in range(15)])
     assert buffer.add(50_000_000, Pose.planar(9, 0, 0)) is True

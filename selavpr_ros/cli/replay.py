@@ -260,7 +260,8 @@ def queries_of(
     from selavpr_ros.recordings.pose_track import PoseTrack
     from selavpr_ros.recordings.replay import replay
 
-    odometry = PoseTrack(bag.poses(sources.odometry.name) if sources.odometry else ())
+    odometry = PoseTrack(bag.poses(sources.odometry.name) if sources.odometry else (),
+                         recognizer.settings.pose_max_gap)
     context = RecordedContext(bag, sources, recognizer.settings)
     stamps_ns, has_pose = [], False
     try:

@@ -44,7 +44,7 @@ class Novelty:
         """
         last = self.session.last_view
         return last is None or self._differs(
-            last, query, min_translation, min_rotation, VIEW_OVERLAP)
+            last, self.session.placed_view, query, min_translation, min_rotation, VIEW_OVERLAP)
 
     def is_apart(self, query: Query, settings: KeyframeSettings) -> bool:
         """Tell whether a query is as far from the last such query as keyframes have to be."""
@@ -53,8 +53,9 @@ class Novelty:
             return True
         if (query.stamp_ns - last.stamp_ns) * 1e-9 < settings.min_interval:
             return False
-        return self._differs(last, query, settings.min_translation, settings.min_rotation,
-                             settings.max_overlap)
+        return self._differs(
+            last, self.session.placed_apart, query, settings.min_translation,
+            settings.min_rotation, settings.max_overlap)
 
     def is_duplicate(self, recognised: Match, max_overlap: float) -> bool:
         """Tell whether a query looks so much like a keyframe that the map learns nothing."""
@@ -65,11 +66,14 @@ class Novelty:
         return overlap > max_overlap
 
     def _differs(
-        self, last: Query, query: Query, min_translation: float, min_rotation: float,
-        max_overlap: float,
+        self, last: Query, placed: Query | None, query: Query, min_translation: float,
+        min_rotation: float, max_overlap: float,
     ) -> bool:
-        if query.pose and last.pose:
-            return moved(last.pose, query.pose, min_translation, min_rotation)
+        # A query with a pose is compared by pose even if the last one has none: two views of a
+        # dim scene have so much in common that the last one would stay the last one for ever.
+        if query.pose:
+            return moved(placed.pose if placed else None, query.pose, min_translation,
+                         min_rotation)
         return self._overlap(last, query) <= max_overlap
 
     def _overlap(self, last: Query, query: Query) -> float:

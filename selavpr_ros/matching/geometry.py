@@ -77,6 +77,9 @@ def verify(
 
     Returns:
         The geometry; without inliers if there are fewer than LEAST_PAIRS pairs, or nothing fits.
+
+    Raises:
+        CalibrationError: the camera is not that of images of this size.
     """
     scale = np.array(size[::-1], float)
     query, match = positions[pairs[:, 0]] * scale, positions[pairs[:, 1]] * scale
@@ -84,11 +87,11 @@ def verify(
     if len(pairs) < LEAST_PAIRS:
         return _nothing(method, len(pairs))
     if method == PNP and camera and depth_m is not None:
-        return _by_depth(query, match, _fit(camera, size), depth_m, step_px)
+        return _by_depth(query, match, camera.scaled_to(size), depth_m, step_px)
     if method == HOMOGRAPHY:
         return _by_homography(query, match, step_px)
     if camera:
-        return _by_camera(query, match, _fit(camera, size), step_px)
+        return _by_camera(query, match, camera.scaled_to(size), step_px)
     plane, found = _both(query, match, step_px)
     return plane if found.count < plane.count else found
 
@@ -96,14 +99,6 @@ def verify(
 def _step_px(positions: np.ndarray, scale: np.ndarray) -> float:
     """Pixels between two features beside each other."""
     return float((np.abs(positions[1] - positions[0]) * scale).max())
-
-
-def _fit(camera: Camera, size: tuple[int, int]) -> Camera:
-    """The camera, scaled to the size of the image."""
-    if camera.size == size or 0 in camera.size:
-        return camera
-    factor = np.array([size[1] / camera.size[1], size[0] / camera.size[0], 1.0])
-    return Camera(factor[:, None] * camera.matrix, camera.distortion, size, camera.is_fisheye)
 
 
 def _nothing(method: str, count: int) -> Geometry:

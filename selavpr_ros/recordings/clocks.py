@@ -1,4 +1,4 @@
-"""Why no image has a pose: the two clocks, and what usually sets them apart."""
+"""Why no image has a pose: two clocks, and what usually sets them apart."""
 
 from __future__ import annotations
 
@@ -28,6 +28,10 @@ class Span:
         stamps = list(stamps_ns)
         return cls(min(stamps), max(stamps)) if stamps else None
 
+    def with_stamp(self, stamp_ns: int) -> Span:
+        """The span that holds another stamp, too."""
+        return Span(min(self.first_ns, stamp_ns), max(self.last_ns, stamp_ns))
+
     def meets(self, other: Span) -> bool:
         """Tell whether any time is in both."""
         return self.first_ns <= other.last_ns and other.first_ns <= self.last_ns
@@ -40,6 +44,11 @@ class Span:
     def length_ns(self) -> int:
         """From the first to the last."""
         return self.last_ns - self.first_ns
+
+    @property
+    def is_unset(self) -> bool:
+        """Whether all stamps are 0."""
+        return self.first_ns == self.last_ns == 0
 
     @property
     def has_dates(self) -> bool:
@@ -66,24 +75,39 @@ def _too_large_by(images: Span, poses: Span) -> int | None:
     return None
 
 
-def likely_reason(images: Span, poses: Span, max_gap_s: float) -> str:
-    """What usually is the reason if poses have nothing to say on images; see `describe_gap`."""
+def likely_reason(images: Span, poses: Span) -> str:
+    """What usually is the reason if the stamps do not meet; empty if they do."""
     factor = _too_large_by(images, poses)
     if factor:
         return f'the stamps of the poses seem to be in {UNITS[factor]}: divide them by {factor}'
     if poses.meets(images):
-        return f'where the images are, the poses are more than {max_gap_s:g} s apart'
+        return ''
     if images.has_dates and not poses.has_dates:
         return ('the poses count from a start, not from 1970: add the time of that start to '
-                'their stamps')
+                'their stamps, or let both go by one clock (use_sim_time)')
     if poses.has_dates and not images.has_dates:
         return ('the images count from a start, not from 1970: a camera or a simulation with a '
-                'clock of its own')
+                'clock of its own (use_sim_time lets all go by the simulated one)')
     apart_ns = poses.first_ns - images.first_ns
     if _is_time_zone(apart_ns):
         return (f'the clocks are {apart_ns / SECOND_NS / 3600:+.1f} h apart: one of them seems to '
                 'be in a local time')
-    return 'they are of two recordings, or of two machines whose clocks were not set alike'
+    return ('they are of two recordings, or of two computers whose clocks differ (chrony or PTP '
+            'keeps them alike)')
+
+
+def why_apart(images: Span, poses: Span, what: str) -> str:
+    """Why no stamp of the poses can belong to an image, with the likely reason; empty if it can.
+
+    Args:
+        images, poses: their stamps.
+        what: what the poses are called, e.g. 'odometry'.
+    """
+    for told, span in (('images', images), (what, poses)):
+        if span.is_unset:
+            return f'the stamps of the {told} are all 0: the driver sets no stamps'
+    reason = likely_reason(images, poses)
+    return reason and f'the images are from {images}, the {what} from {poses}; {reason}'
 
 
 def describe_gap(images: Span, poses: Span | None, what: str, max_gap_s: float) -> str:
@@ -93,9 +117,12 @@ def describe_gap(images: Span, poses: Span | None, what: str, max_gap_s: float) 
         images: stamps of the images.
         poses: stamps of the poses, or None if there are none.
         what: the poses' name, e.g. '/odom'.
-        max_gap_s: between poses that are further apart, there is none.
+        max_gap_s: between poses that are further apart, there is none; 0 goes by their rate.
     """
     if poses is None:
         return f'{what} holds no pose'
-    return (f'no image has a pose of {what}: the images are from {images}, the poses from '
-            f'{poses}; {likely_reason(images, poses, max_gap_s)}')
+    gap = f'more than {max_gap_s:g} s apart' if max_gap_s else 'too far apart, or they jump'
+    apart = why_apart(images, poses, 'poses') or (
+        f'the images are from {images}, the poses from {poses}; where the images are, the poses '
+        f'are {gap}')
+    return f'no image has a pose of {what}: {apart}'

@@ -32,10 +32,10 @@ class PoseTrack:
 
     Args:
         poses: stamp in ns and pose.
-        max_gap_s: gaps longer than this are not interpolated.
+        max_gap_s: gaps longer than this are not interpolated; 0 follows the rate of the poses.
     """
 
-    def __init__(self, poses: Iterable[StampedPose] = (), max_gap_s: float = 0.5) -> None:
+    def __init__(self, poses: Iterable[StampedPose] = (), max_gap_s: float = 0.0) -> None:
         poses = list(poses)
         self._span, self._max_gap_s = Span.of(ns for ns, _ in poses), max_gap_s
         stretches = _split_at_jumps(poses)

@@ -21,6 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 def _log(recognition: Recognition) -> None:
+    if recognition.odometry_jump:
+        logger.warning('image at %d ns: %s', recognition.query.stamp_ns,
+                       recognition.odometry_jump)
     for closure in recognition.loop_closures:
         match = closure.candidate.match
         logger.info('image at %d ns: loop closure with keyframe %s, similarity %.3f, %d matches',
@@ -50,6 +53,7 @@ def replay(
     """
     track, read_image = odometry or PoseTrack(), ImageReader(recognizer.settings.image)
     run.model_id = recognizer.model.model_id
+    told: set[str] = set()
     for stamp_ns, message in images:
         run.images += 1
         pose = track.at(stamp_ns)
@@ -63,6 +67,9 @@ def replay(
             run.first_error = run.first_error or str(error)
             logger.warning('image at %d ns skipped: %s', stamp_ns, error)
             continue
+        if recognizer.calibration_error and str(recognizer.calibration_error) not in told:
+            told.add(str(recognizer.calibration_error))
+            logger.warning('camera_info is not used: %s', recognizer.calibration_error)
         run.map_nbytes = recognizer.keyframe_map.nbytes
         query = run.add(recognition)
         _log(recognition)

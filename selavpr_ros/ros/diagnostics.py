@@ -22,6 +22,16 @@ from selavpr_ros.ros.worker import OLD_IMAGE, PLAUSIBLE_AGE_S
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 ERROR_AFTER_GAPS = 10  # a gap of this many times status.warn_image_gap is an error
+# What a subscribed topic is for; its publishers' types are compared with these.
+IMAGE, ODOMETRY, CAMERA_INFO, DEPTH = 'image', 'odometry', 'camera_info', 'depth'
+IMAGE_TYPE = 'sensor_msgs/msg/Image'
+COMPRESSED_TYPE = 'sensor_msgs/msg/CompressedImage'
+REMAP = {
+    IMAGE: "remap image to the camera's images",
+    ODOMETRY: 'remap odom to a topic of nav_msgs/msg/Odometry, or set parameter pose_source to '
+              'none',
+    CAMERA_INFO: 'remap camera_info to the sensor_msgs/msg/CameraInfo of the images',
+    DEPTH: 'remap depth to raw depth images, 16UC1 or 32FC1'}
 PRECISIONS = {torch.float32: 'fp32', torch.float16: 'fp16', torch.bfloat16: 'bf16'}
 
 
@@ -35,12 +45,17 @@ class Publisher:
 
 @dataclass(frozen=True)
 class Subscribed:
-    """A topic that the node subscribes to: its type, quality of service and publishers."""
+    """A topic that the node subscribes to: its type, quality of service and publishers.
+
+    `name` is what the topic is for, a key of REMAP; `is_needed` whether it has to be published.
+    """
 
     topic: str
     topic_type: str
     reliability: str
     publishers: Sequence[Publisher]
+    name: str = IMAGE
+    is_needed: bool = True
 
     def __str__(self) -> str:
         count = len(self.publishers)
@@ -50,16 +65,30 @@ class Subscribed:
     def mismatch(self) -> str:
         """Why messages of a publisher cannot arrive; empty if they can."""
         if not self.publishers:
-            return f'{self.topic} has no publisher'
+            return f'{self.topic} has no publisher: {REMAP[self.name]}' if self.is_needed else ''
         types = sorted({p.topic_type for p in self.publishers} - {self.topic_type})
         if types:
             return (f'{self.topic} carries {", ".join(types)}, but {self.topic_type} is '
-                    'subscribed: see parameter image_transport')
+                    f'subscribed: {self._advice(types)}')
         if self.reliability == 'reliable' and any(
                 p.reliability == 'best_effort' for p in self.publishers):
+            parameter = ('qos.image_reliability' if self.name == IMAGE
+                         else f'qos_overrides.{self.topic}.subscription.reliability')
             return (f'{self.topic} is published best effort, but subscribed reliable: set '
-                    'parameter qos.image_reliability to best_effort')
+                    f'parameter {parameter} to best_effort')
         return ''
+
+    def _advice(self, types: Sequence[str]) -> str:
+        """What to do about publishers of other types."""
+        if self.name != IMAGE or not {IMAGE_TYPE, COMPRESSED_TYPE} & set(types):
+            return REMAP[self.name]
+        if self.topic_type == COMPRESSED_TYPE:
+            return f'set parameter image_transport to raw, and remap image to {self.topic}'
+        if self.topic.endswith('/compressed'):
+            return ('set parameter image_transport to compressed, and remap image to '
+                    + self.topic.removesuffix('/compressed'))
+        return ('set parameter image_transport to compressed, and remap '
+                f'{self.topic}/compressed to {self.topic}')
 
 
 Finding = tuple[bytes, str]
@@ -99,35 +128,65 @@ def _gap(seconds: float, warn_s: float) -> list[Finding]:
 
 
 def input_status(
-    seen: Snapshot, image: Subscribed, odometry: Subscribed | None, odometry_received: int,
-    warn_image_gap: float,
+    seen: Snapshot, topics: Sequence[Subscribed], odometry_received: int, warn_image_gap: float,
+    camera: str = '',
 ) -> DiagnosticStatus:
-    """Whether images arrive, and what was wrong with those that could not be used."""
-    topics = [image, odometry] if odometry else [image]
+    """Whether images arrive, and what was wrong with those that could not be used.
+
+    Args:
+        seen: the statistics.
+        topics: the subscribed ones, that of the images first.
+        odometry_received: number of odometry messages.
+        warn_image_gap: seconds without an image.
+        camera: what is known of the camera, in words.
+    """
+    image = topics[0]
     findings = [(WARN, topic.mismatch) for topic in topics if topic.mismatch]
     findings += [(WARN, f'{kind}: {failures.last}') for kind, failures in seen.news.items()]
     findings += _gap(seen.seconds_since_image, warn_image_gap)
     if not seen.counts['received'] and not image.mismatch:
         findings.append((WARN, f'no image yet on {image.topic}'))
     values: dict[str, Any] = {}
-    for kind, topic in zip(('image', 'odometry'), topics, strict=False):
-        values[f'{kind} topic'] = topic
-        values[f'{kind} publishers'] = ', '.join(
+    for topic in topics:
+        values[f'{topic.name} topic'] = topic
+        values[f'{topic.name} publishers'] = ', '.join(
             f'{p.topic_type} {p.reliability}' for p in topic.publishers) or 'none'
     values |= {'image rate (Hz)': seen.image_rate, 'last image (s ago)': seen.seconds_since_image}
     for name in ('received', 'processed', 'not_due', 'dropped', 'without_pose'):
         values[f'images {name}'.replace('_', ' ')] = seen.counts[name]
-    if odometry:
+    if any(topic.name == ODOMETRY for topic in topics):
         values['odometry received'] = odometry_received
+    if camera:
+        values['camera_info'] = camera
     for kind, failures in seen.failures.items():
         values[f'{kind}: count'] = failures.count
         values[f'{kind}: last'] = failures.last
     return _status('Input', _worst(findings, f'{seen.counts["received"]} images'), values)
 
 
-def model_status(model: VprModel, seen: Snapshot, warn_latency_ms: float) -> DiagnosticStatus:
-    """Which model runs where, and how fast."""
+def namesakes(name: str, count: int) -> str:
+    """What is wrong where several nodes have one name; empty if it is one."""
+    if count < 2:
+        return ''
+    return (f'{count} nodes are called {name}, so that their topics, services and ids of '
+            'keyframes are mixed up: end one of them, or give it another name or namespace, and '
+            'another robot_id')
+
+
+def model_status(
+    model: VprModel, seen: Snapshot, warn_latency_ms: float, name: str = '', nodes: int = 1
+) -> DiagnosticStatus:
+    """Which model runs where, and how fast, and whether it is the only node of its name.
+
+    Args:
+        model, seen: the model and the statistics.
+        warn_latency_ms: a 95th percentile above it is a warning.
+        name: of the node.
+        nodes: how many nodes have that name.
+    """
     findings: list[Finding] = []
+    if nodes > 1:
+        findings.append((ERROR, namesakes(name, nodes)))
     if seen.latency_p95_ms > warn_latency_ms:
         findings.append((WARN, f'slow: one query in twenty takes over {seen.latency_p95_ms:.0f} '
                          f'ms; status.warn_latency_ms is {warn_latency_ms:g}'))
@@ -174,11 +233,6 @@ def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
 
 def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
     """How many queries were accepted, and how many were stopped by each gate."""
-    findings: list[Finding] = []
-    if (recognizer.settings.pose_source == 'odom' and len(recognizer.keyframe_map)
-            and not seen.counts['keyframes_with_pose']):
-        findings.append((WARN, 'no keyframe has a pose: no odometry has stamps near those '
-                         'of the images'))
     values: dict[str, Any] = {'queries': seen.counts['processed'],
                               'ACCEPTED': seen.verdicts['ACCEPTED']}
     values |= {f'{name}: {why}': seen.verdicts[name] for name, why in WHY.items()}
@@ -190,7 +244,7 @@ def matching_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticSt
     values['score of unrelated images'] = known.level
     values['score of unrelated images: deviation as a share of it'] = math.sqrt(known.within.mean)
     fine = f'{seen.counts["processed"]} queries, {seen.counts["loop_closures"]} loop closures'
-    return _status('Matching', _worst(findings, fine), values)
+    return _status('Matching', (OK, fine), values)
 
 
 def time_status(
@@ -200,6 +254,8 @@ def time_status(
     findings: list[Finding] = []
     if use_sim_time and now_ns == 0:
         findings.append((ERROR, 'use_sim_time is on, but /clock has no publisher'))
+    elif seen.image_stamp_ns == 0:
+        findings.append((WARN, 'image stamps are 0: the driver sets no stamps'))
     elif not math.isnan(seen.image_age_s) and not (
             PLAUSIBLE_AGE_S[0] <= seen.image_age_s <= PLAUSIBLE_AGE_S[1]):
         findings.append((WARN, f'image stamps are {seen.image_age_s:.1f} s behind the clock of '
@@ -213,10 +269,11 @@ def time_status(
         'times that odometry stamps ran backwards': odometry_resets, 'use_sim_time': use_sim_time})
 
 
-def unconfigured_status(last_error: str) -> DiagnosticStatus:
+def unconfigured_status(last_error: str, name: str = '', nodes: int = 1) -> DiagnosticStatus:
     """The only diagnostic of a node that is not configured: why it is not, if that is known."""
     finding = (ERROR, last_error) if last_error else (WARN, 'not configured')
-    return _status('Model', finding, {})
+    findings = [finding] + ([(ERROR, namesakes(name, nodes))] if nodes > 1 else [])
+    return _status('Model', _worst(findings, ''), {})
 
 
 # ---- ~/status ----------------------------------------------------------------------------------

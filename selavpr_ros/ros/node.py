@@ -19,10 +19,18 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from selavpr_msgs.msg import VprStatus
-from selavpr_ros.errors import ImageError, PoseError, SettingError, VprError
+from selavpr_ros.errors import (
+    CalibrationError,
+    PoseError,
+    SettingError,
+    UncalibratedError,
+    VprError,
+)
+from selavpr_ros.images.camera import is_rectified
 from selavpr_ros.images.decoding import ImageReader
 from selavpr_ros.maps.keyframe import SessionId
 from selavpr_ros.maps.opening import open_map
+from selavpr_ros.matching.geometry import PNP
 from selavpr_ros.matching.query import Query
 from selavpr_ros.models import load_from_settings, warm_up
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
@@ -57,6 +65,7 @@ class _Configured:
         self.statistics = Statistics()
         self.odometry = OdometryInbox()
         self.camera = CameraInbox()
+        self._is_rectified = is_rectified(node.resolve_topic_name('image'))
         self.located_in: SessionId | None = None
         self.publications = Publications(node, model.model_id)
         self.debug_image = DebugImage(node, self.recognizer, self.lock)
@@ -67,11 +76,26 @@ class _Configured:
         """Replace the calibration of the camera.
 
         Raises:
-            ImageError: its distortion model is not known.
+            CalibrationError: it cannot be used, although the settings ask for it or it is wrong.
         """
-        # A calibration holds for the image as it comes, not for a rotated one.
-        if not self.recognizer.settings.image.rotate_deg:
-            self.camera.put_info(message)
+        settings = self.recognizer.settings
+        if settings.image.rotate_deg:
+            self.camera.error = UncalibratedError(
+                'image.rotate_deg turns the images, and camera_info is for those that come')
+            return
+        try:
+            self.camera.put_info(message, rectified=self._is_rectified)
+        except UncalibratedError:
+            if settings.verify.geometry == PNP:
+                raise
+
+    @property
+    def camera_in_words(self) -> str:
+        """Whether the camera's calibration is used, for people."""
+        error = self.camera.error or self.recognizer.calibration_error
+        if error:
+            return f'not used: {error}'
+        return 'used' if self.camera.camera else 'none has come'
 
     def write_what_waits(self) -> None:
         """Write keyframes that a full disk left waiting, even if no image comes."""
@@ -117,10 +141,6 @@ class _Active:
         self.since_s = time.monotonic()
         self.introduced = False
 
-    def topics(self) -> tuple[Subscribed, Subscribed | None]:
-        """The topics of images and odometry, with their present publishers."""
-        return self.subscriptions.image, self.subscriptions.odometry
-
 
 class VprNode(LifecycleNode):
     """Lifecycle node `vpr`; see the table of parameters in config/vpr.yaml.
@@ -132,6 +152,7 @@ class VprNode(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         super().__init__('vpr', automatically_declare_parameters_from_overrides=True, **options)
         self.last_error = ''
+        self._told_namesakes = False
         self._state = VprStatus.UNCONFIGURED
         self._configured: _Configured | None = None
         self._active: _Active | None = None
@@ -290,7 +311,7 @@ class VprNode(LifecycleNode):
         if self._active and self._configured:
             try:
                 self._configured.set_camera(message)
-            except ImageError as error:
+            except CalibrationError as error:
                 self._active.worker.report(error_kind(error), str(error))
 
     def publish_result(self, arrival: Arrival, recognition: Recognition) -> None:
@@ -361,7 +382,8 @@ class VprNode(LifecycleNode):
             self._configured.write_what_waits()
             self._configured.publications.publish_markers(self._configured.recognizer.session)
         else:
-            array.status = [diagnostics.unconfigured_status(self.last_error)]
+            array.status = [diagnostics.unconfigured_status(
+                self.last_error, self.get_fully_qualified_name(), self._count_namesakes())]
         for diagnostic in array.status:
             diagnostic.hardware_id = self.get_fully_qualified_name()
         self._status.publish(status)
@@ -371,22 +393,36 @@ class VprNode(LifecycleNode):
         recognizer, limits = configured.recognizer, configured.recognizer.settings.status
         odometry, now_ns = configured.odometry, self.get_clock().now().nanoseconds
         statuses = [
-            diagnostics.model_status(recognizer.model, seen, limits.warn_latency_ms),
+            diagnostics.model_status(
+                recognizer.model, seen, limits.warn_latency_ms, self.get_fully_qualified_name(),
+                self._count_namesakes()),
             diagnostics.map_status(recognizer, seen),
             diagnostics.matching_status(recognizer, seen),
             diagnostics.time_status(
                 seen, recognizer.session.session_id, odometry.resets, now_ns,
                 self.get_parameter('use_sim_time').value)]
         if self._active:
-            topics = self._active.topics()
+            topics = self._active.subscriptions.topics()
             self._introduce(self._active, topics)
             statuses.insert(0, diagnostics.input_status(
-                seen, *topics, odometry.received, limits.warn_image_gap))
+                seen, topics, odometry.received, limits.warn_image_gap,
+                configured.camera_in_words))
         return statuses
 
-    def _introduce(self, active: _Active, topics: Iterable[Subscribed | None]) -> None:
+    def _count_namesakes(self) -> int:
+        """How many nodes have the name of this one, itself included."""
+        own = self.get_name(), self.get_namespace()
+        # By what they publish: the graph keeps the name of a node that is gone for a while.
+        count = sum((info.node_name, info.node_namespace) == own for info in
+                    self.get_publishers_info_by_topic(self._status.topic_name))
+        if count > 1 and not self._told_namesakes:
+            self.get_logger().error(diagnostics.namesakes(self.get_fully_qualified_name(), count))
+        self._told_namesakes = count > 1
+        return count
+
+    def _introduce(self, active: _Active, topics: Iterable[Subscribed]) -> None:
         """Log the subscribed topics once, when discovery has had time to find the publishers."""
         if not active.introduced and milliseconds_since(active.since_s) > DISCOVERY_MS:
             active.introduced = True
-            names = ' and '.join(str(topic) for topic in topics if topic)
+            names = ' and '.join(str(topic) for topic in topics if topic.is_needed)
             self.get_logger().info(f'listening to {names}')

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from selavpr_ros.decision.gates import name_outcome
-from selavpr_ros.errors import DescriptorError, ImageError, PoseError, StampError
+from selavpr_ros.errors import (
+    CalibrationError,
+    DescriptorError,
+    ImageError,
+    PoseError,
+    StampError,
+)
 from selavpr_ros.place_recognizer import Recognition
 
 WINDOW = 200  # how many of the newest samples percentiles and rates are made of
@@ -20,7 +26,7 @@ REPEAT_S = 10.0
 
 ERROR_KINDS = {
     ImageError: 'bad image', DescriptorError: 'no descriptor', StampError: 'stamp out of order',
-    PoseError: 'bad odometry pose'}
+    PoseError: 'bad odometry pose', CalibrationError: 'camera_info is not used'}
 INTERNAL_ERROR = 'internal error'
 
 
@@ -45,6 +51,7 @@ class Snapshot:
         failures: errors by kind.
         seconds_since_image: seconds since the last image was received.
         seconds_since_accept: seconds since the last loop closure.
+        image_stamp_ns: stamp of the newest image; None before the first.
         image_age_s: age of the newest image at its receipt, by the node's clock.
         image_rate: images received per second.
         latency_p50_ms, latency_p95_ms: from receipt to published candidates.
@@ -64,6 +71,7 @@ class Snapshot:
     latency_p95_ms: float
     age_p95_ms: float
     keyframe_p95_ms: float
+    image_stamp_ns: int | None = None
 
     @property
     def news(self) -> dict[str, Failures]:
@@ -103,6 +111,7 @@ class Statistics:
         self._latencies_ms: deque[float] = deque(maxlen=WINDOW)
         self._keyframes_ms: deque[float] = deque(maxlen=WINDOW)
         self._ages_ms: deque[float] = deque(maxlen=WINDOW)
+        self._image_stamp_ns: int | None = None
         self._last_accept_s = self._image_age_s = float('nan')
 
     def count(self, name: str, number: int = 1) -> None:
@@ -110,9 +119,10 @@ class Statistics:
         with self._lock:
             self._counts[name] += number
 
-    def image_received(self, age_s: float) -> None:
-        """Count an image, and note its time and its age in seconds at its receipt."""
+    def image_received(self, age_s: float, stamp_ns: int | None = None) -> None:
+        """Count an image, and note its time, its age in seconds at its receipt, and its stamp."""
         with self._lock:
+            self._image_stamp_ns = stamp_ns
             self._counts['received'] += 1
             self._image_age_s = age_s
             self._image_times_s.append(self._now_s())
@@ -158,4 +168,5 @@ class Statistics:
                 now_s - last_image_s, now_s - self._last_accept_s, self._image_age_s,
                 rate(self._image_times_s),
                 percentile(self._latencies_ms, 50), percentile(self._latencies_ms, 95),
-                percentile(self._ages_ms, 95), percentile(self._keyframes_ms, 95))
+                percentile(self._ages_ms, 95), percentile(self._keyframes_ms, 95),
+                self._image_stamp_ns)

@@ -11,7 +11,14 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from selavpr_ros.ros.diagnostics import Publisher, Subscribed
+from selavpr_ros.ros.diagnostics import (
+    CAMERA_INFO,
+    DEPTH,
+    IMAGE,
+    ODOMETRY,
+    Publisher,
+    Subscribed,
+)
 from selavpr_ros.settings import Settings
 
 ODOMETRY_DEPTH = 50
@@ -46,18 +53,19 @@ class Subscriptions:
         topic, kind = node.resolve_topic_name('image'), Image
         if settings.image_transport == 'compressed':
             topic, kind = f'{topic}/compressed', CompressedImage
-        self._image = self._subscribe(kind, topic, on_image, qos)
-        self._odometry = None
+        self._subscribed: dict[str, Any] = {}  # by what they are for
+        self._subscribed[IMAGE] = self._subscribe(kind, topic, on_image, qos)
         if settings.pose_source == 'odom':
             qos = QoSProfile(depth=ODOMETRY_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
-            self._odometry = self._subscribe(Odometry, 'odom', on_odometry, qos)
-        self._others = []
+            self._subscribed[ODOMETRY] = self._subscribe(Odometry, 'odom', on_odometry, qos)
         geometry, sensor = settings.verify.geometry, QoSProfile(
             depth=CAMERA_DEPTH, reliability=ReliabilityPolicy.BEST_EFFORT)
         if geometry != 'none':
-            self._others.append(self._subscribe(CameraInfo, 'camera_info', on_camera, sensor))
+            self._subscribed[CAMERA_INFO] = self._subscribe(
+                CameraInfo, 'camera_info', on_camera, sensor)
         if geometry == 'pnp':
-            self._others.append(self._subscribe(Image, 'depth', on_depth, sensor))
+            self._subscribed[DEPTH] = self._subscribe(Image, 'depth', on_depth, sensor)
+        self._optional = () if geometry == 'pnp' else (CAMERA_INFO,)
 
     def _subscribe(
         self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile
@@ -68,24 +76,18 @@ class Subscriptions:
 
     def destroy(self) -> None:
         """Destroy the subscriptions."""
-        for subscription in (self._image, self._odometry, *self._others):
-            if subscription:
-                self._node.destroy_subscription(subscription)
+        for subscription in self._subscribed.values():
+            self._node.destroy_subscription(subscription)
 
-    @property
-    def image(self) -> Subscribed:
-        """The image topic with its publishers."""
-        return self._look_up(self._image)
+    def topics(self) -> list[Subscribed]:
+        """The subscribed topics with their present publishers, that of the images first."""
+        return [self._look_up(name, each) for name, each in self._subscribed.items()]
 
-    @property
-    def odometry(self) -> Subscribed | None:
-        """The odometry topic with its publishers; None if it is not subscribed."""
-        return self._look_up(self._odometry) if self._odometry else None
-
-    def _look_up(self, subscription: Any) -> Subscribed:
+    def _look_up(self, name: str, subscription: Any) -> Subscribed:
         topic = subscription.topic_name
         publishers = [
             Publisher(info.topic_type, info.qos_profile.reliability.name.lower())
             for info in self._node.get_publishers_info_by_topic(topic)]
         reliability = subscription.qos_profile.reliability.name.lower()
-        return Subscribed(topic, _type_name(subscription.msg_type), reliability, publishers)
+        return Subscribed(topic, _type_name(subscription.msg_type), reliability, publishers,
+                          name, is_needed=name not in self._optional)

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from selavpr_ros.errors import VprError
+from selavpr_ros.errors import ImageError, VprError
 from selavpr_ros.matching.query import Context
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
 from selavpr_ros.pose import TIME_JUMP_NS, Pose
+from selavpr_ros.recordings.clocks import Span
 from selavpr_ros.ros.camera import CameraInbox
 from selavpr_ros.ros.mailbox import Mailbox
 from selavpr_ros.ros.odometry import OdometryInbox
@@ -25,6 +26,11 @@ from selavpr_ros.ros.statistics import INTERNAL_ERROR, Statistics, error_kind
 # played without /clock, or computers whose clocks differ. Such an age says nothing about delays.
 PLAUSIBLE_AGE_S = (-1.0, 60.0)
 OLD_IMAGE = 'old image'
+ODOMETRY_JUMP = 'odometry jump'
+NO_POSE = 'images without a pose'
+NO_DEPTH = 'depth is not used'
+# So many images in a row without a pose are no accident; the first ones may precede the odometry.
+POSELESS = 5
 # Stamps of replaced images that wait to be counted: minutes of a fast camera.
 MAX_LOST = 10_000
 # A slow model needs time for its last image; a thread that still runs would crash Python at exit.
@@ -95,6 +101,8 @@ class InferenceWorker:
         self._mailbox: Mailbox[Arrival] = Mailbox()
         self._lost_ns: deque[int] = deque(maxlen=MAX_LOST)
         self._last_ns: int | None = None
+        self._poseless: Span | None = None
+        self._poseless_in_a_row = 0
         self._known_bugs: set[str] = set()
         self._thread = threading.Thread(target=self._run, name='vpr inference', daemon=True)
 
@@ -110,7 +118,7 @@ class InferenceWorker:
 
     def offer(self, arrival: Arrival) -> None:
         """Hand over an image, unless it is too old; it replaces one that still waits."""
-        self._statistics.image_received(arrival.age_s)
+        self._statistics.image_received(arrival.age_s, arrival.stamp_ns)
         max_age_s = self._recognizer.settings.image.max_age
         if max_age_s and arrival.age_is_plausible and arrival.age_s > max_age_s:
             self.report(OLD_IMAGE, f'it came {arrival.age_s:.2f} s after its stamp, more than '
@@ -160,17 +168,28 @@ class InferenceWorker:
             recognition = self._recognizer.recognize(
                 image, stamp_ns, pose, self._narrow(context),
                 publish=lambda found: self._publish(arrival, found))
+        if recognition.odometry_jump:
+            self.report(ODOMETRY_JUMP, str(recognition.odometry_jump))
+        if error := self._recognizer.calibration_error:
+            self.report(error_kind(error), str(error))
         if recognition.keyframe:
             self._statistics.wrote_keyframe(recognition.stage_ms[-1])
         if self._show:
             self._show(arrival, recognition, image)
 
     def _context(self, stamp_ns: int) -> Context:
-        context = Context(camera=self._camera.camera, depth_m=self._camera.depth_at(stamp_ns))
+        context = Context(camera=self._camera.camera, depth_m=self._find_depth(stamp_ns))
         if not (self._odometry and self._odometry.frame_id):
             return context
         return replace(context, pose_frame=self._odometry.frame_id,
                        pose_covariance=self._odometry.covariance)
+
+    def _find_depth(self, stamp_ns: int) -> np.ndarray | None:
+        try:
+            return self._camera.depth_at(stamp_ns)
+        except ImageError as error:
+            self.report(NO_DEPTH, str(error))
+            return None
 
     def _find_pose(self, stamp_ns: int) -> Pose | None:
         last_ns, self._last_ns = self._last_ns, stamp_ns
@@ -178,10 +197,23 @@ class InferenceWorker:
             return None
         if last_ns is not None and last_ns - stamp_ns > TIME_JUMP_NS:
             self._odometry.time_jumped(last_ns, stamp_ns)
-        pose = self._odometry.wait_for(stamp_ns, self._recognizer.settings.pose_timeout)
-        if pose is None:
-            self._statistics.count('without_pose')
+        settings = self._recognizer.settings
+        pose = self._odometry.wait_for(stamp_ns, settings.pose_timeout, settings.pose_max_gap)
+        self._note_pose(stamp_ns, pose)
         return pose
+
+    def _note_pose(self, stamp_ns: int, pose: Pose | None) -> None:
+        """Count an image without a pose, and say why several in a row have none."""
+        assert self._odometry
+        if pose:
+            self._poseless, self._poseless_in_a_row = None, 0
+            return
+        self._statistics.count('without_pose')
+        before = self._poseless or Span(stamp_ns, stamp_ns)
+        self._poseless = before.with_stamp(stamp_ns)
+        self._poseless_in_a_row += 1
+        if self._poseless_in_a_row >= POSELESS:
+            self.report(NO_POSE, self._odometry.why_unknown(self._poseless))
 
     def _report_bug(self, error: Exception) -> None:
         name = type(error).__name__

@@ -68,12 +68,68 @@ def test_one_stamp_behind_is_no_clock_set_back():
             session.follow_clock(stamp_ns)
 
 
+def test_images_of_one_stamp():
+    session = RunningSession(ID)
+    session.last_query = query(10.0)
+    with pytest.raises(StampError, match='is that of the last image, too'):
+        session.follow_clock(10 * SECOND)
+    session.last_query = query(0.0)
+    with pytest.raises(StampError, match='the image stamps are 0: the driver sets no stamps'):
+        session.follow_clock(0)
+
+
 def test_the_way_is_the_sum_of_all_steps_but_those_that_no_robot_makes():
     session = RunningSession(ID)
     for second, x_m in enumerate((5.0, 6.0, 4.0, 1000.0, 1001.0)):
         session.travel(Pose.planar(x_m, 0.0, 0.0), second * SECOND)
     session.travel(None, 5 * SECOND)
     assert session.travelled_m == pytest.approx(1.0 + 2.0 + 1.0)
+
+
+def follow(session: RunningSession, *steps: tuple[float, float]) -> list[bool | None]:
+    """For each second and x in metres: whether a jump is confirmed, or None without one."""
+    told: list[bool | None] = []
+    for second, x_m in steps:
+        pose, stamp_ns = Pose.planar(x_m, 0.0, 0.0), round(second * SECOND)
+        jump = session.follow_odometry(pose, stamp_ns)
+        told.append(jump.is_confirmed if jump else None)
+        session.travel(None if told[-1] is False else pose, stamp_ns)
+    return told
+
+
+def test_odometry_that_starts_again_at_zero():
+    session = RunningSession(ID)
+    assert follow(session, (0.0, 160.0), (0.5, 161.0), (1.0, 0.0), (1.5, 1.0)) == [
+        None, None, False, True]
+
+
+def test_a_slip_of_the_odometry_is_no_new_start():
+    session = RunningSession(ID)
+    assert follow(session, (0.0, 0.0), (0.5, 1.0), (1.0, 900.0), (1.5, 3.0), (2.0, 4.0)) == [
+        None, None, False, None, None]
+    assert session.travelled_m == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize('steps', [
+    [(0.0, 0.0), (0.5, 20.0), (1.0, 42.0)],  # a car that is seen first at 40 m/s
+    [(0.0, 0.0), (1.0, 0.0), (3.0, 15.0), (5.0, 45.0), (7.0, 90.0)],  # a car that starts
+    [(0.0, 0.0), (10.0, 0.0), (20.0, 150.0)],  # with an image every ten seconds
+    [(0.0, 0.0), (0.5, 0.5), (1.0, 9.0), (1.5, 9.5)],  # corrected by a loop closure of its own
+    [(0.0, 0.0), (0.5, 0.5), (60.0, 700.0)]])  # after a minute without odometry
+def test_what_a_robot_can_do_is_no_jump(steps):
+    assert follow(RunningSession(ID), *steps) == [None] * len(steps)
+
+
+def test_odometry_that_starts_again_after_some_seconds():
+    assert follow(RunningSession(ID), (0.0, 160.0), (0.5, 161.0), (5.5, 0.0), (6.0, 0.5)) == [
+        None, None, False, True]
+
+
+def test_a_jump_is_told_with_its_numbers():
+    session = RunningSession(ID)
+    follow(session, (0.0, 160.0), (0.5, 161.0))
+    jump = session.follow_odometry(Pose.planar(0.0, 0.0, 0.0), SECOND)
+    assert str(jump).startswith('the odometry jumped by 161 m in 0.5 s, which no robot can')
 
 
 def test_motion_since_the_last_view():

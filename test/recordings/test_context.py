@@ -16,7 +16,7 @@ from bags import (
     write_bag,
 )
 
-from selavpr_ros.errors import BagError, ImageError
+from selavpr_ros.errors import BagError
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.bag import Bag
 from selavpr_ros.recordings.context import RecordedContext
@@ -28,7 +28,7 @@ PIXELS = np.zeros((4, 6, 3), np.uint8)
 INFO, DEPTH = '/camera/camera_info', '/camera/aligned_depth_to_color/image_raw'
 
 
-def info_message(focal_px: float = 300.0, model: str = 'plumb_bob'):
+def info_message(focal_px: float = 30.0, model: str = 'plumb_bob'):
     roi = TYPES['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
     matrix = np.array([focal_px, 0.0, 3.0, 0.0, focal_px, 2.0, 0.0, 0.0, 1.0])
     return TYPES['sensor_msgs/msg/CameraInfo'](
@@ -56,10 +56,10 @@ def context_of(path, changes=None, **asked):
 
 def test_the_camera_beside_the_images(tmp_path):
     path = write_bag(tmp_path / 'a.bag', {
-        IMAGE_TOPIC: images(1, 2, 3), INFO: [(SECOND, info_message(300.0))],
+        IMAGE_TOPIC: images(1, 2, 3), INFO: [(SECOND, info_message(30.0))],
         '/other/camera_info': [(SECOND, info_message(7.0))]})
     first, *_ = context_of(path)
-    assert first.camera.focal_px == 300.0
+    assert first.camera.focal_px == 30.0
     assert first.camera.size == (4, 6)
     assert first.depth_m is None
     other, *_ = context_of(path, camera_info='/other/camera_info')
@@ -102,7 +102,30 @@ def test_a_lens_that_is_not_known_is_told(tmp_path, caplog):
         IMAGE_TOPIC: images(1), INFO: [(SECOND, info_message(model='mirror'))]})
     with caplog.at_level(logging.WARNING):
         assert context_of(path)[0].camera is None
-    assert f"{INFO} is not used: camera_info has the distortion model 'mirror'" in caplog.text
+    assert f"{INFO} is not used: it has the distortion model 'mirror'" in caplog.text
+
+
+def test_messages_that_are_empty_at_first_are_passed_over(tmp_path, caplog):
+    path = write_bag(tmp_path / 'a.bag', {
+        IMAGE_TOPIC: images(1), INFO: [
+            (SECOND, info_message(0.0)), (2 * SECOND, info_message(np.nan)),
+            (3 * SECOND, info_message(5.0))]})
+    assert context_of(path)[0].camera.focal_px == 5.0
+    assert caplog.text == ''
+    path = write_bag(tmp_path / 'b.bag', {
+        IMAGE_TOPIC: images(1), INFO: [(SECOND, info_message(np.nan))]})
+    assert context_of(path)[0].camera is None
+    assert f'{INFO} is not used: K is [nan' in caplog.text
+
+
+def test_rectified_images_go_by_p(tmp_path):
+    raw = info_message(5.0)
+    raw.p[:] = [7.0, 0.0, 3.0, 0.0, 0.0, 7.0, 2.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    path = write_bag(tmp_path / 'a.bag', {
+        '/camera/image_rect': images(1), INFO: [(SECOND, raw)]})
+    with Bag(path) as bag:
+        context = RecordedContext(bag, choose_sources(bag), make_settings({}))
+    assert context.at(SECOND).camera.focal_px == 7.0
 
 
 @pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
@@ -142,11 +165,12 @@ def test_two_depth_topics_are_a_choice(tmp_path):
     assert context_of(path, depth='/left/depth')[0].depth_m[0, 0] == 2.0
 
 
-def test_depth_that_cannot_be_decoded(tmp_path):
+def test_depth_that_cannot_be_decoded_is_told_once_and_left_out(tmp_path, caplog):
     path = write_bag(tmp_path / 'a.bag', {
-        IMAGE_TOPIC: images(1), DEPTH: [(SECOND, depth_message(SECOND, 1.0, 'rgb8'))]})
-    with pytest.raises(ImageError, match="depth has the encoding 'rgb8'"):
-        context_of(path, depth=None)
+        IMAGE_TOPIC: images(1, 2), DEPTH: [
+            (s * SECOND, depth_message(s * SECOND, 1.0, 'rgb8')) for s in (1, 2)]})
+    assert [context.depth_m for context in context_of(path, depth=None)] == [None] * 3
+    assert caplog.text.count("depth is not used: depth has the encoding 'rgb8'") == 1
 
 
 def test_the_frame_of_the_odometry(tmp_path):

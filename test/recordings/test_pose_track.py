@@ -58,3 +58,9 @@ def test_why_no_image_has_a_pose():
     # Far from the last one, poses are forgotten; they are told all the same.
     assert '0.000 to 9999999999.000 s' in _track((0, 0), (9999999999, 1)).why_none(images, '/odom')
     assert PoseTrack().why_none(images, '/odom') == '/odom holds no pose'
+
+
+def test_slow_odometry_is_interpolated():
+    track = _track(*((i, i) for i in range(10)), max_gap_s=0.0)
+    assert _x(track, 5.5) == 5.5
+    assert _x(_track(*((i, i) for i in range(10)), max_gap_s=0.5), 5.5) is None

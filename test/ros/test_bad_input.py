@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import cv2
+import pytest
 from live import SECOND, compressed_message, place, raw_message, wait_until
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 SETTINGS = {
     'query.max_rate': 60.0, 'status.period': 0.1, 'pose_source': 'none',
@@ -95,6 +96,96 @@ def test_another_type_on_the_topic_is_named(listener, start_node):
     start_node(**SETTINGS)
     listener.node.create_publisher(CompressedImage, '/image', 10)
     listener.wait_for_diagnostic('Input', '/image carries sensor_msgs/msg/CompressedImage')
+
+
+def test_another_type_than_odometry_is_named_with_what_to_do(listener, start_node):
+    from geometry_msgs.msg import PoseStamped
+
+    start_node(**{**SETTINGS, 'pose_source': 'odom'})
+    listener.node.create_publisher(PoseStamped, '/odom', 10)
+    listener.node.create_publisher(Image, '/camera_info', 10)
+    listener.node.create_publisher(Image, '/image', 10)
+    told = listener.wait_for_diagnostic(
+        'Input', '/odom carries geometry_msgs/msg/PoseStamped, but nav_msgs/msg/Odometry is '
+        'subscribed: remap odom to a topic of nav_msgs/msg/Odometry')
+    assert 'image_transport' not in told.message
+
+
+K = [250.0, 0.0, 160.0, 0.0, 250.0, 120.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(('changes', 'words'), [
+    ({'k': [float('nan'), *K[1:]]}, 'camera_info is not used: last: K is [nan'),
+    ({'width': 640}, 'camera_info is not used: last: it is for images of 640x240 pixels, but the '
+                     'images have 320x240'),
+    ({'k': [0.0] * 9}, 'camera_info: not used: K is zero: the camera is not calibrated'),
+    ({'d': [0.0, 0.1, 0.0]}, 'camera_info: used')])
+def test_a_calibration_is_told_and_left_out_where_it_cannot_be_used(
+        listener, eager, changes, words):
+    eager(gates__min_inlier_share=0.2)
+    info = CameraInfo(**{'k': K, 'width': 320, 'height': 240, 'distortion_model': 'plumb_bob',
+                         'd': [0.0] * 5, **changes})
+    count = 0
+
+    def send():
+        nonlocal count
+        count += 1
+        listener.send('/camera_info', info)
+        listener.send('/image', raw_message(place(1), count * SECOND))
+        listener.wait_for_candidates(count)
+
+    listener.insist(
+        send, lambda: any(words in value for value in listener.values('Input')), words)
+    for _ in range(3):
+        send()
+    listener.wait_for_diagnostic('Model', 'cpu')  # no internal error
+    wait_until(lambda: listener.received['closures'], 'a loop closure all the same')
+
+
+def test_images_without_stamps_are_named(listener, start_node):
+    start_node(**SETTINGS)
+    for _ in range(2):
+        listener.send('/image', raw_message(place(1), 0))
+    listener.wait_for_diagnostic('Input', 'the image stamps are 0: the driver sets no stamps')
+    listener.wait_for_diagnostic('Time', 'image stamps are 0: the driver sets no stamps')
+
+
+def test_odometry_by_another_clock_is_told_with_both_times(listener, start_node):
+    start_node(**{**SETTINGS, 'pose_source': 'odom', 'pose_timeout': 0.0})
+    listener.insist(
+        lambda: listener.send_odometry(5 * SECOND, 0.0),
+        lambda: any(value.startswith('odometry received: ') and not value.endswith(': 0')
+                    for value in listener.values('Input')), 'odometry to get through')
+    for count in range(1, 6):
+        listener.send('/image', raw_message(place(1), (10**9 + count) * SECOND))
+        listener.wait_for_candidates(count)
+    listener.wait_for_diagnostic(
+        'Input', 'the images are from 1000000001.000 to 1000000005.000 s, the odometry from 5.000')
+
+
+def test_slow_odometry_that_starts_again_is_told_and_begins_a_session(listener, start_node):
+    """One message a second; from the fifth on it counts from zero again."""
+    start_node(**{**SETTINGS, 'pose_source': 'odom', 'pose_timeout': 5.0})
+    listener.insist(
+        lambda: listener.send_odometry(0, 160.0),
+        lambda: any(value.startswith('odometry received: ') and not value.endswith(': 0')
+                    for value in listener.values('Input')), 'odometry to get through')
+    for second, x_m in enumerate((160.0, 160.5, 161.0, 161.5, 0.0, 0.5, 1.0), start=1):
+        listener.send_odometry(second * SECOND, x_m)
+    for count, stamp_s in enumerate((2.5, 3.5, 5.5, 6.5), start=1):
+        listener.send('/image', raw_message(place(count), round(stamp_s * SECOND)))
+        listener.wait_for_candidates(count)
+    told = listener.wait_for_diagnostic('Input', 'odometry jump: count: 2')
+    assert 'the odometry jumped by 161 m in 2.0 s, which no robot can' in told.message
+    listener.wait_for_diagnostic('Input', 'images without pose: 0')
+    listener.wait_for_diagnostic('Time', 'session: 2')
+
+
+def test_two_nodes_of_one_name_are_told(listener, start_node):
+    start_node(**SETTINGS)
+    second = start_node(**SETTINGS)
+    listener.wait_for_diagnostic('Model', '2 nodes are called /vpr')
+    assert second.get_name() == 'vpr'
 
 
 def test_an_error_of_the_program_is_told_once_and_survived(listener, start_node):

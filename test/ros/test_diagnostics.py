@@ -8,7 +8,10 @@ from selavpr_ros.decision.gates import ORDER
 from selavpr_ros.models import load_model
 from selavpr_ros.place_recognizer import PlaceRecognizer
 from selavpr_ros.ros.diagnostics import (
+    CAMERA_INFO,
+    DEPTH,
     ERROR,
+    ODOMETRY,
     OK,
     WARN,
     Publisher,
@@ -25,7 +28,11 @@ from selavpr_ros.settings import make_settings
 
 NAN = float('nan')
 IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED = 'sensor_msgs/msg/CompressedImage'
+ODOMETRY_TYPE = 'nav_msgs/msg/Odometry'
 GOOD = Subscribed('/image', IMAGE, 'best_effort', [Publisher(IMAGE, 'reliable')])
+ODOM = Subscribed(
+    '/odom', ODOMETRY_TYPE, 'best_effort', [Publisher(ODOMETRY_TYPE, 'reliable')], ODOMETRY)
 
 
 def snapshot(**changes):
@@ -55,8 +62,57 @@ def test_why_nothing_arrives(topic, words):
     assert bool(words) == bool(topic.mismatch)
 
 
+def carrying(came, wanted, topic='/t', **role):
+    return Subscribed(topic, wanted, 'best_effort', [Publisher(came, 'reliable')], **role)
+
+
+@pytest.mark.parametrize(('topic', 'advice'), [
+    (carrying(COMPRESSED, IMAGE, '/c/image/compressed'),
+     'set parameter image_transport to compressed, and remap image to /c/image'),
+    (carrying(COMPRESSED, IMAGE, '/c/jpeg'),
+     'set parameter image_transport to compressed, and remap /c/jpeg/compressed to /c/jpeg'),
+    (carrying(IMAGE, COMPRESSED, '/c/image/compressed'),
+     'set parameter image_transport to raw, and remap image to /c/image/compressed'),
+    (carrying('nav_msgs/msg/Odometry', IMAGE), "remap image to the camera's images"),
+    (carrying('geometry_msgs/msg/PoseStamped', ODOMETRY_TYPE, name=ODOMETRY),
+     'remap odom to a topic of nav_msgs/msg/Odometry, or set parameter pose_source to none'),
+    (carrying(IMAGE, 'sensor_msgs/msg/CameraInfo', name=CAMERA_INFO, is_needed=False),
+     'remap camera_info to the sensor_msgs/msg/CameraInfo of the images'),
+    (carrying('sensor_msgs/msg/PointCloud2', IMAGE, name=DEPTH), 'remap depth to raw depth'),
+    (carrying(COMPRESSED, IMAGE, name=DEPTH), 'remap depth to raw depth'),
+])
+def test_another_type_is_told_with_what_to_do(topic, advice):
+    came = topic.publishers[0].topic_type
+    assert f'/{topic.topic[1:]} carries {came}, but {topic.topic_type} is subscribed: ' in (
+        topic.mismatch)
+    assert advice in topic.mismatch
+    assert topic.name in ('image', DEPTH) or 'image_transport' not in topic.mismatch
+    status = input_status(snapshot(), [GOOD, topic], 0, 3.0)
+    assert (status.level, status.message) == (WARN, topic.mismatch)
+
+
+def test_only_what_is_needed_has_to_be_published():
+    optional = Subscribed('/i', 'x', 'best_effort', [], CAMERA_INFO, is_needed=False)
+    assert input_status(snapshot(), [GOOD, optional], 0, 3.0).level == OK
+    missing = Subscribed('/odom', ODOMETRY_TYPE, 'best_effort', [], ODOMETRY)
+    assert missing.mismatch.startswith('/odom has no publisher: remap odom to a topic of nav_msgs')
+
+
+def test_best_effort_odometry_names_its_own_parameter():
+    topic = Subscribed('/odom', 'x', 'reliable', [Publisher('x', 'best_effort')], ODOMETRY)
+    assert 'set parameter qos_overrides./odom.subscription.reliability' in topic.mismatch
+
+
+def test_two_nodes_of_one_name_are_an_error():
+    told = unconfigured_status('', '/vpr', 2)
+    assert told.level == ERROR
+    assert told.message.startswith('2 nodes are called /vpr, so that their topics')
+    status = model_status(load_model('hog'), snapshot(), 100.0, '/vpr', 2)
+    assert (status.level, status.message) == (ERROR, told.message)
+
+
 def test_images_that_arrive_are_fine():
-    status = input_status(snapshot(), GOOD, None, 0, 3.0)
+    status = input_status(snapshot(), [GOOD], 0, 3.0)
     assert (status.name, status.level, status.message) == ('vpr: Input', OK, '5 images')
     assert values(status)['image topic'] == '/image (sensor_msgs/msg/Image, 1 publisher)'
     assert values(status)['image publishers'] == 'sensor_msgs/msg/Image reliable'
@@ -65,13 +121,13 @@ def test_images_that_arrive_are_fine():
 @pytest.mark.parametrize(('seconds', 'level'), [(2.9, OK), (3.1, WARN), (31.0, ERROR)])
 def test_a_gap_is_a_warning_and_then_an_error(seconds, level):
     assert input_status(
-        snapshot(seconds_since_image=seconds), GOOD, None, 0, 3.0).level == level
+        snapshot(seconds_since_image=seconds), [GOOD], 0, 3.0).level == level
 
 
 def test_errors_stay_listed_and_are_news_for_a_while():
     for last_s, level in ((95.0, WARN), (50.0, OK)):
         failures = {'bad image': Failures(4, 'empty image', last_s, last_s)}
-        status = input_status(snapshot(failures=failures), GOOD, None, 0, 3.0)
+        status = input_status(snapshot(failures=failures), [GOOD], 0, 3.0)
         assert status.level == level
         assert values(status)['bad image: count'] == '4'
         assert values(status)['bad image: last'] == 'empty image'
@@ -79,7 +135,7 @@ def test_errors_stay_listed_and_are_news_for_a_while():
 
 def test_before_the_first_image():
     status = input_status(
-        snapshot(counts=Counter(), seconds_since_image=NAN), GOOD, GOOD, 3, 3.0)
+        snapshot(counts=Counter(), seconds_since_image=NAN), [GOOD, ODOM], 3, 3.0)
     assert (status.level, status.message) == (WARN, 'no image yet on /image')
     assert values(status)['odometry received'] == '3'
 
@@ -143,6 +199,12 @@ def test_clocks(age_s, sim_time, now_ns, level, words):
     status = time_status(snapshot(image_age_s=age_s), 1, 0, now_ns, sim_time)
     assert status.level == level
     assert words in status.message
+
+
+def test_images_without_stamps_are_not_a_recording():
+    status = time_status(snapshot(image_age_s=1.8e9, image_stamp_ns=0), 1, 0, 1, False)
+    assert (status.level, status.message) == (
+        WARN, 'image stamps are 0: the driver sets no stamps')
 
 
 def test_a_node_without_a_model():

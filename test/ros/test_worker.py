@@ -21,7 +21,7 @@ class Recognizer:
     """Takes as long as it is told, and remembers what it was asked."""
 
     def __init__(self, settings):
-        self.settings, self.asked = settings, []
+        self.settings, self.asked, self.calibration_error = settings, [], None
         self.entered, self.go_on = threading.Semaphore(0), threading.Event()
         self.go_on.set()
 
@@ -35,7 +35,7 @@ class Recognizer:
         if image is None:
             raise RuntimeError('a bug')
         publish(None)
-        return SimpleNamespace(keyframe=True, stage_ms=(1.0, 7.0))
+        return SimpleNamespace(keyframe=True, stage_ms=(1.0, 7.0), odometry_jump=None)
 
 
 class Odometry:
@@ -46,7 +46,7 @@ class Odometry:
     def __init__(self):
         self.jumps = []
 
-    def wait_for(self, stamp_ns, timeout_s):
+    def wait_for(self, stamp_ns, timeout_s, max_gap_s):
         return Pose.planar(stamp_ns * 1e-9, 0.0, 0.0)
 
     def time_jumped(self, before_ns, now_ns):
