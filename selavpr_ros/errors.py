@@ -13,6 +13,10 @@ class ImageError(VprError):
     """An image message cannot be turned into an RGB image."""
 
 
+class DepthError(ImageError):
+    """An image is depth, not what a camera sees."""
+
+
 class DescriptorError(VprError):
     """The model made no descriptor of an image."""
 
