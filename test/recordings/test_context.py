@@ -145,8 +145,9 @@ def test_two_depth_topics_are_a_choice(tmp_path):
 def test_depth_that_cannot_be_decoded(tmp_path):
     path = write_bag(tmp_path / 'a.bag', {
         IMAGE_TOPIC: images(1), DEPTH: [(SECOND, depth_message(SECOND, 1.0, 'rgb8'))]})
+    assert context_of(path, depth=None)[0].depth_m is None
     with pytest.raises(ImageError, match="depth has the encoding 'rgb8'"):
-        context_of(path, depth=None)
+        context_of(path, depth=DEPTH)
 
 
 def test_the_frame_of_the_odometry(tmp_path):
