@@ -62,8 +62,8 @@ def add_topics(parser: argparse.ArgumentParser) -> None:
     topics.add_argument('--camera-info-topic', metavar='T',
                         help='calibration (default: camera_info beside the images; none: without)')
     topics.add_argument('--depth-topic', metavar='T',
-                        help="depth images for verify.geometry 'pnp' (default: the only raw images "
-                        "that are depth; none: without)")
+                        help="depth images for verify.geometry 'pnp' (default: the only raw "
+                        'images that are depth; none: without)')
 
 
 def _add_truth(parser: argparse.ArgumentParser) -> None:

@@ -14,8 +14,8 @@ from selavpr_ros.errors import DepthError, ImageError
 from selavpr_ros.images.raw import BAYER, DEPTH_OR_THERMAL, PACKED, bytes_view
 from selavpr_ros.images.sixteen_bit import SteadyRange, refuse_depth
 
-# Decoding takes up to 12 bytes per pixel; the largest cameras of robots have a third of this.
-MOST_PIXELS = 64_000_000
+# Decoding takes up to 18 bytes per pixel; few cameras of robots have half of this.
+MOST_PIXELS = 50_000_000
 
 
 class CompressedMessage(Protocol):
@@ -41,6 +41,18 @@ def _jpeg_is_complete(data: bytes) -> bool:
     return data.find(b'\xff\xd9', position) >= 0
 
 
+def _png_is_complete(data: bytes) -> bool:
+    """Whether the chunks, each stepped over by its length, end with IEND.
+
+    OpenCV believes a length beyond the end, and takes gigabytes for it.
+    """
+    position, kind = 8, b''
+    while kind != b'IEND' and position + 12 <= len(data):
+        kind = data[position + 4:position + 8]
+        position += 12 + int.from_bytes(data[position:position + 4], 'big')
+    return kind == b'IEND' and position <= len(data)
+
+
 def _truncated(data: bytes) -> str:
     """What shows that a picture is truncated; empty if it is complete or its format cannot tell.
 
@@ -48,11 +60,16 @@ def _truncated(data: bytes) -> str:
     """
     if data.startswith(b'\xff\xd8') and not _jpeg_is_complete(data):
         kind, end = 'JPEG', 'end-of-image marker'
-    elif data.startswith(b'\x89PNG') and b'IEND' not in data[8:]:
+    elif data.startswith(b'\x89PNG') and not _png_is_complete(data):
         kind, end = 'PNG', 'IEND chunk'
     else:
         return ''
     return f'truncated {kind}: no {end} in {len(data)} bytes'
+
+
+def _too_large(stated: str) -> str:
+    return (f'its header states {stated} pixels: at most {MOST_PIXELS // 10**6} megapixels can be '
+            'used')
 
 
 def _check_size(data: bytes) -> None:
@@ -64,14 +81,12 @@ def _check_size(data: bytes) -> None:
         with Image.open(io.BytesIO(data)) as picture:
             width, height = picture.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f'{error}: at most {MOST_PIXELS / 1e6:.0f} megapixels can be '
-                         'used') from error
+        raise ImageError(_too_large('far too many')) from error
     except Exception as error:  # a parser may raise anything on foreign bytes
         raise ImageError(f'{len(data)} bytes that start with {data[:4].hex(" ")} are no picture, '
                          'or a damaged one') from error
     if width * height > MOST_PIXELS:
-        raise ImageError(f'{width}x{height} pixels are stated: at most {MOST_PIXELS / 1e6:.0f} '
-                         'megapixels can be used')
+        raise ImageError(_too_large(f'{width}x{height}'))
 
 
 def _imdecode(data: bytes, flags: int) -> np.ndarray:
