@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import torch
 from tqdm import tqdm
 
@@ -28,6 +27,7 @@ from selavpr_ros.images.compressed import read_image
 from selavpr_ros.images.preprocess import preprocess
 from selavpr_ros.matching.mutual import count_mutual_matches, rank_by_matches
 from selavpr_ros.models import VprModel, load_model
+from selavpr_ros.recordings.image_folders import list_images
 from selavpr_ros.text import line
 
 PRECISIONS = ('fp16', 'bf16')
@@ -71,7 +71,7 @@ class Found:
 
 def read_images(folder: Path, limit: int | None) -> list[Path]:
     """Images of a folder in the order of their names, `limit` of them evenly spaced."""
-    files = sorted(file for file in folder.glob('*') if cv2.haveImageReader(str(file)))
+    files = list_images(folder)
     count = min(limit or len(files), len(files))
     if count < 2:
         raise SettingError(f'{folder}: needs 2 images or more, got {count}')

@@ -21,6 +21,10 @@ class UncalibratedError(CalibrationError):
     """A camera_info tells nothing of the images; most uses need no calibration."""
 
 
+class DepthError(ImageError):
+    """An image is depth, not what a camera sees."""
+
+
 class DescriptorError(VprError):
     """The model made no descriptor of an image."""
 

@@ -69,8 +69,8 @@ def add_topics(parser: argparse.ArgumentParser) -> None:
     topics.add_argument('--camera-info-topic', metavar='T',
                         help='calibration (default: camera_info beside the images; none: without)')
     topics.add_argument('--depth-topic', metavar='T',
-                        help="depth images for verify.geometry 'pnp' (default: the raw images "
-                        "with 'depth' in their topic; none: without)")
+                        help="depth images for verify.geometry 'pnp' (default: the only raw "
+                        'images that are depth; none: without)')
 
 
 def _add_truth(parser: argparse.ArgumentParser) -> None:
@@ -182,7 +182,9 @@ def topics_from(
 
     odometry = NONE if settings.pose_source == 'none' else args.odom_topic
     depth = args.depth_topic if settings.verify.geometry == 'pnp' else NONE
-    return choose_sources(bag, args.topic, odometry, truth, args.camera_info_topic, depth)
+    return choose_sources(
+        bag, args.topic, odometry, truth, args.camera_info_topic, depth,
+        settings.image.encoding_override)
 
 
 def _sources(args: argparse.Namespace, bag: Bag, settings: Settings) -> Sources:

@@ -8,48 +8,61 @@ document every encoding.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
 from selavpr_ros.errors import ImageError, SettingError
-from selavpr_ros.images.compressed import decode_compressed
+from selavpr_ros.images.compressed import decode_compressed, read_picture
+from selavpr_ros.images.depth import refuse_depth_topic
 from selavpr_ros.images.raw import decode_image
+from selavpr_ros.images.sixteen_bit import SteadyRange
 from selavpr_ros.settings import ImageSettings
 
 
-def decode(message: Any, encoding_override: str = '') -> np.ndarray:
+def decode(
+    message: Any, encoding_override: str = '', steady: SteadyRange | None = None
+) -> np.ndarray:
     """`decode_image` or `decode_compressed`, whichever the fields of the message ask for."""
     if hasattr(message, 'encoding'):
-        return decode_image(message, encoding_override)
-    return decode_compressed(message)
+        return decode_image(message, encoding_override, steady)
+    return decode_compressed(message, steady)
 
 
 def _read_mask(path: str) -> np.ndarray | None:
     """(H,W) bool, True where the picture is black; None without a path."""
     if not path:
         return None
-    mask = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        raise SettingError(f"image.mask = '{path}' is no picture that OpenCV can read")
-    return mask == 0
+    try:
+        return read_picture(Path(path), cv2.IMREAD_GRAYSCALE) == 0
+    except ImageError as error:
+        raise SettingError(f'image.mask: {error}') from error
 
 
 class ImageReader:
-    """Converts messages to RGB images by the settings: encoding, rotation, mask.
+    """Converts the messages of one topic to RGB images by the settings: encoding, rotation, mask.
 
-    `decode` may be another function of message and encoding that returns (H,W,3) uint8 RGB.
-    Raises SettingError for a rotation that is no multiple of 90 degrees, or an unreadable mask.
+    It remembers the range of 16 bit values, so every camera needs a reader of its own.
+
+    Args:
+        settings: see `ImageSettings`.
+        decode: another function of message, encoding and range, with the result of `decode`.
+        topic: name of the topic, which may tell that it is depth.
+
+    Raises:
+        SettingError: a rotation that is no multiple of 90 degrees, or an unreadable mask.
     """
 
     def __init__(
-        self, settings: ImageSettings, decode: Callable[[Any, str], np.ndarray] = decode,
+        self, settings: ImageSettings,
+        decode: Callable[[Any, str, SteadyRange], np.ndarray] = decode, topic: str = '',
     ) -> None:
         if settings.rotate_deg % 90:
             raise SettingError(
                 f'image.rotate_deg = {settings.rotate_deg} is none of 0, 90, 180, 270')
-        self._decode = decode
+        self._decode, self._topic, self._steady = decode, topic, SteadyRange()
         self._encoding = settings.encoding_override
         self._quarter_turns = settings.rotate_deg // 90
         self._blank = _read_mask(settings.mask)
@@ -57,9 +70,12 @@ class ImageReader:
     def __call__(self, message: Any) -> np.ndarray:
         """The (H,W,3) uint8 RGB image; the mask applies to the rotated image.
 
-        Raises ImageError if the image cannot be decoded or the mask has another size.
+        Raises ImageError if the image cannot be decoded or the mask has another size, DepthError
+        if it is depth.
         """
-        image = np.rot90(self._decode(message, self._encoding), -self._quarter_turns)
+        refuse_depth_topic(self._topic, message)
+        image = self._decode(message, self._encoding, self._steady)
+        image = np.rot90(image, -self._quarter_turns)
         if self._blank is None:
             return image
         if self._blank.shape != image.shape[:2]:

@@ -1,7 +1,8 @@
 """Raw image messages (sensor_msgs/Image) -> (H,W,3) uint8 RGB. How every encoding is converted:
 
 * colour: channels in RGB order, alpha dropped; grey: copied into three channels;
-* 16 bit: the high byte. A camera that leaves 10 or 12 bit values unshifted comes out dark;
+* 16 bit: by the range that the values lie in, see `sixteen_bit`;
+* depth (32FC1, and 16UC1 with holes) is refused;
 * ``8UC3``, ``8UC4``, ``16UC3``, ``16UC4`` name no colours: taken in OpenCV's order, BGR(A);
 * Bayer: demosaiced (bilinear); YUV: ITU-R BT.601, limited range, the way webcams send it.
 """
@@ -16,7 +17,8 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from selavpr_ros.errors import ImageError
+from selavpr_ros.errors import DepthError, ImageError
+from selavpr_ros.images.sixteen_bit import SteadyRange, refuse_depth
 
 
 class RawMessage(Protocol):
@@ -145,6 +147,8 @@ _TWO_PLANES = {
     'nv42': _TwoPlanes(4, partial(_from_444, code=cv2.COLOR_YUV2RGB_YVYU)),
 }
 
+# By REP 118 depth in millimetres, but thermal cameras send it, too.
+DEPTH_OR_THERMAL = '16UC1'
 KNOWN_ENCODINGS = frozenset(PACKED) | frozenset(_TWO_PLANES)
 """The encodings of sensor_msgs/Image that `decode_image` turns into RGB."""
 
@@ -182,14 +186,25 @@ def _rows(message: RawMessage, count: int, row_bytes: int) -> np.ndarray:
     return data[:count * step].reshape(count, step)
 
 
-def _decode_packed(message: RawMessage, encoding: _Packed) -> np.ndarray:
+def _samples(message: RawMessage, encoding: _Packed) -> np.ndarray:
+    """(H, W, C) uint8, a view, or uint16."""
     height, width, size = message.height, message.width, encoding.sample_bytes
     row_bytes = width * encoding.channels * size
     rows = _rows(message, height, row_bytes)[:, :row_bytes]
-    # The high byte is taken by position, which needs no 16 bit array, swap or alignment.
-    high_byte = 0 if message.is_bigendian else size - 1
-    samples = rows.reshape(height, width, encoding.channels, size)[..., high_byte]
-    return encoding.to_rgb(samples if size == 1 else np.ascontiguousarray(samples))
+    if size == 2:
+        order = '>' if message.is_bigendian else '<'
+        rows = np.ascontiguousarray(rows).view(f'{order}u2').astype(np.uint16, copy=False)
+    return rows.reshape(height, width, encoding.channels)
+
+
+def _decode_packed(message: RawMessage, name: str, steady: SteadyRange) -> np.ndarray:
+    encoding = PACKED[name]
+    samples = _samples(message, encoding)
+    if encoding.sample_bytes == 2:
+        if name == DEPTH_OR_THERMAL:
+            refuse_depth(samples)
+        samples = steady.to_eight_bit(samples)
+    return encoding.to_rgb(samples)
 
 
 def _decode_two_planes(message: RawMessage, encoding: _TwoPlanes) -> np.ndarray:
@@ -202,24 +217,29 @@ def _decode_two_planes(message: RawMessage, encoding: _TwoPlanes) -> np.ndarray:
 
 def _unknown(name: str) -> ImageError:
     # 32FC1 is depth in metres (REP 118); nothing says which value would be white.
+    is_float = '32F' in name or '64F' in name
     reason = ('floating-point values have no agreed white and are mostly depth: choose the '
-              'colour or mono topic of the camera' if '32F' in name or '64F' in name else
+              'colour or mono topic of the camera' if is_float else
               'set parameter image.encoding_override if the driver means one of the known')
-    return ImageError(f'unknown encoding {name!r}: {reason}; known are '
-                      + ', '.join(sorted(KNOWN_ENCODINGS)))
+    kind = DepthError if name == '32FC1' else ImageError
+    return kind(f'unknown encoding {name!r}: {reason}; known are '
+                + ', '.join(sorted(KNOWN_ENCODINGS)))
 
 
-def decode_image(message: RawMessage, encoding_override: str = '') -> np.ndarray:
+def decode_image(
+    message: RawMessage, encoding_override: str = '', steady: SteadyRange | None = None,
+) -> np.ndarray:
     """A sensor_msgs/Image as (H,W,3) uint8 RGB.
 
-    `encoding_override` replaces the encoding that the message names. An 8 bit RGB image is not
-    copied: the result is a view on `message.data`, perhaps read-only, its rows perhaps padded.
-    Raises ImageError if size, step, data and encoding do not fit together.
+    `encoding_override` replaces the encoding that the message names. `steady` knows the range of
+    16 bit values from the images before; without it, the image alone tells. An 8 bit RGB image is
+    not copied: the result is a view on `message.data`, perhaps read-only, its rows perhaps padded.
+    Raises ImageError if size, step, data and encoding do not fit together, DepthError for depth.
     """
     name = encoding_override or message.encoding
     try:
         if name in PACKED:
-            return _decode_packed(message, PACKED[name])
+            return _decode_packed(message, name, steady or SteadyRange())
         if name in _TWO_PLANES:
             return _decode_two_planes(message, _TWO_PLANES[name])
     except cv2.error as error:

@@ -13,7 +13,8 @@ import numpy as np
 
 from selavpr_ros.errors import GroundTruthError
 
-SUFFIXES = {'.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp'}
+SUFFIXES = {'.bmp', '.jfif', '.jpe', '.jpeg', '.jpg', '.pgm', '.png', '.pnm', '.ppm', '.tif',
+            '.tiff', '.webp'}
 POSES = 'poses.csv'
 POSE_COLUMNS = ('image', 'x_m', 'y_m', 'yaw_rad')  # the last one may be missing
 MSLS_POSITION = ('easting', 'northing')
@@ -28,16 +29,23 @@ def by_number(file: Path) -> list[tuple[str, int]]:
     return [(text, int(number or -1)) for text, number in parts]
 
 
+def is_image(file: Path) -> bool:
+    """Whether a name is that of an image; hidden files, as macOS puts beside them, are none."""
+    return (file.suffix.lower() in SUFFIXES and not file.name.startswith('.')
+            and not file.is_dir())
+
+
 def list_images(folder: Path) -> tuple[Path, ...]:
     """The images directly in a folder, sorted by name, with numbers in names by their value.
+
+    Hidden files are left out.
 
     Raises:
         GroundTruthError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise GroundTruthError(f'{folder} is no folder')
-    files = (file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-    images = tuple(sorted(files, key=by_number))
+    images = tuple(sorted(filter(is_image, folder.iterdir()), key=by_number))
     if not images:
         inner = next((f.name for f in sorted(folder.iterdir()) if f.is_dir()), None)
         advice = f'; did you mean its folder {inner}?' if inner else ''

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from selavpr_ros.errors import DescriptorError, ImageError, StampError, VprError
+from selavpr_ros.errors import DepthError, DescriptorError, ImageError, StampError, VprError
 from selavpr_ros.images.decoding import ImageReader
 from selavpr_ros.matching.query import NO_CONTEXT, Context
 from selavpr_ros.place_recognizer import PlaceRecognizer, Recognition
@@ -14,7 +14,7 @@ from selavpr_ros.recordings.pose_track import PoseTrack
 from selavpr_ros.recordings.records import QueryRecord, Run
 
 SKIPPED_KINDS: dict[type[VprError], str] = {
-    ImageError: 'bad image', StampError: 'stamp out of order',
+    ImageError: 'bad image', DepthError: 'bad image', StampError: 'stamp out of order',
     DescriptorError: 'image without descriptor'}
 
 logger = logging.getLogger(__name__)

@@ -28,6 +28,7 @@ from selavpr_ros.decision.gates import Candidate
 from selavpr_ros.decision.relocalization import Relocalization
 from selavpr_ros.images.decoding import decode
 from selavpr_ros.images.raw import KNOWN_ENCODINGS
+from selavpr_ros.images.sixteen_bit import SteadyRange
 from selavpr_ros.maps.keyframe import Keyframe, KeyframeId, SessionId
 from selavpr_ros.matching.relative_pose import RelativePose
 from selavpr_ros.place_recognizer import Recognition
@@ -91,7 +92,9 @@ def pose_from_message(message: PoseMessage) -> Pose:
     return Pose(np.array([at.x, at.y, at.z]), np.array([turn.x, turn.y, turn.z, turn.w]))
 
 
-def decode_with_fallback(message: Any, encoding_override: str = '') -> np.ndarray:
+def decode_with_fallback(
+    message: Any, encoding_override: str = '', steady: SteadyRange | None = None
+) -> np.ndarray:
     """Decode to (H, W, 3) uint8 RGB; encodings that `decode` does not know go to cv_bridge.
 
     Raises:
@@ -105,7 +108,7 @@ def decode_with_fallback(message: Any, encoding_override: str = '') -> np.ndarra
             return CvBridge().imgmsg_to_cv2(message, 'rgb8')
         except Exception:  # cv_bridge is absent, built for another numpy, or fails, too
             pass
-    return decode(message, encoding_override)
+    return decode(message, encoding_override, steady)
 
 
 # ---- core -> messages -------------------------------------------------------------------------

@@ -56,7 +56,8 @@ class _Configured:
     """All that exists from configure to cleanup, the map included."""
 
     def __init__(self, node: VprNode, settings: Settings) -> None:
-        self.read = ImageReader(settings.image, decode_with_fallback)
+        self.read = ImageReader(
+            settings.image, decode_with_fallback, node.resolve_topic_name('image'))
         model = load_from_settings(settings.model)
         warm_up(model, settings.model.warmup_iters)
         self.lock = threading.Lock()  # guards the recognizer and its map

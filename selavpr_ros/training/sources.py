@@ -16,14 +16,14 @@ from tqdm import tqdm
 
 from selavpr_ros.errors import ImageError, SettingError
 from selavpr_ros.images.compressed import read_image
-from selavpr_ros.images.decoding import decode
+from selavpr_ros.images.decoding import ImageReader
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.bag import Bag, Topic
 from selavpr_ros.recordings.clocks import Span
 from selavpr_ros.recordings.image_folders import (
     POSES,
-    SUFFIXES,
     by_number,
+    is_image,
     position_in_name,
     read_poses,
 )
@@ -33,6 +33,7 @@ from selavpr_ros.recordings.topics import (
     choose_odometry_topic,
     choose_truth_topic,
 )
+from selavpr_ros.settings import ImageSettings
 from selavpr_ros.training.data import KINDS, Walk
 
 POSES_FILES = (POSES, 'positions.csv')
@@ -112,9 +113,10 @@ def _poses_in_names(files: list[Path]) -> list[np.ndarray] | None:
 
 
 def _wanted(file: Path, root: Path, left_out: Sequence[str]) -> bool:
-    relative = file.relative_to(root).as_posix()
-    return file.suffix.lower() in SUFFIXES and not any(
-        fnmatch.fnmatch(relative, pattern) for pattern in left_out)
+    relative = file.relative_to(root)
+    is_hidden = any(part.startswith('.') for part in relative.parts)
+    return not is_hidden and is_image(file) and not any(
+        fnmatch.fnmatch(relative.as_posix(), pattern) for pattern in left_out)
 
 
 def _walk_name(file: Path, pattern: str) -> str:
@@ -219,6 +221,7 @@ def _due_images(bag: Bag, source: Source) -> Iterator[tuple[np.ndarray, np.ndarr
     track = PoseTrack(bag.poses(told.name) if told else ())
     last: tuple[int, Pose | None] | None = None
     stamps_ns, first_error = [], ''
+    read = ImageReader(ImageSettings())
     for stamp_ns, message in tqdm(
             bag.stamped(topic.name), total=topic.count, desc=f'reading {bag.name}'):
         stamps_ns.append(stamp_ns)
@@ -226,7 +229,7 @@ def _due_images(bag: Bag, source: Source) -> Iterator[tuple[np.ndarray, np.ndarr
         if (told and pose is None) or not _is_due(stamp_ns, pose, last):
             continue
         try:
-            yield decode(message), _planar(pose)
+            yield read(message), _planar(pose)
         except ImageError as error:
             logger.warning('image at %d ns skipped: %s', stamp_ns, error)
             first_error = first_error or f'image at {stamp_ns} ns: {error}'

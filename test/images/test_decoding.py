@@ -3,13 +3,16 @@
 import array
 import subprocess
 import sys
+import tracemalloc
+import zlib
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from selavpr_ros.errors import ImageError, SettingError
+from selavpr_ros.errors import DepthError, ImageError, SettingError
 from selavpr_ros.images import raw
 from selavpr_ros.images.compressed import decode_compressed, read_image
 from selavpr_ros.images.decoding import ImageReader, decode
@@ -89,6 +92,40 @@ def test_sixteen_bit_keeps_the_high_byte(encoding, padding, big_endian):
     message = image_message(sixteen_bit(samples, big_endian), encoding, width=6, padding=padding,
                             big_endian=big_endian)
     np.testing.assert_array_equal(decode_image(message), expected)
+
+
+@pytest.mark.parametrize('big_endian', [False, True])
+@pytest.mark.parametrize('encoding', ['mono16', '16UC1'])
+@pytest.mark.parametrize(('low', 'width'), [(7200, 1000), (0, 1023), (64, 4031), (0, 16383)])
+def test_sixteen_bit_that_is_not_filled_becomes_black_to_white(low, width, encoding, big_endian):
+    samples = np.linspace(low, low + width, 10_000).reshape(100, 100)
+    rows = samples.astype('>u2' if big_endian else '<u2')
+    image = decode_image(image_message(
+        rows, encoding, width=100, padding=6, big_endian=big_endian))
+    assert image[0, 0, 0] == 0
+    assert image[-1, -1, 0] == 255
+    assert np.array_equal(np.unique(image), np.arange(256))
+
+
+@pytest.mark.parametrize('bits', [10, 12, 14])
+def test_a_bayer_mosaic_of_fewer_bits_keeps_its_colours(bits):
+    noise = np.random.default_rng(3).integers(0, 2, (60, 80), dtype=np.uint8)
+    mosaic = mosaic_of((250, 130, 10), 'grbg', 60, 80) + noise
+    rows = (mosaic.astype(np.uint16) << (bits - 8)).astype('<u2')
+    image = decode_image(image_message(rows, 'bayer_grbg16', width=80))
+    assert image[2:-2, 2:-2].mean((0, 1)) == pytest.approx((255, 128, 0), abs=8)
+
+
+def test_depth_is_refused_as_depth():
+    depth = np.random.default_rng(4).integers(500, 5000, (40, 60)).astype('<u2')
+    depth[:8] = 0
+    for message in (image_message(depth, '16UC1', width=60),
+                    compressed_message(encoded(depth, '.png'), '16UC1; png compressed '),
+                    compressed_message(b'1234', '16UC1; compressedDepth png'),
+                    image_message(depth.astype(np.float32), '32FC1', width=60)):
+        with pytest.raises(DepthError, match='depth'):
+            decode(message)
+    assert decode(image_message(depth, '16UC1', width=60), 'mono16').shape == (40, 60, 3)
 
 
 def test_endianness_flag_means_nothing_for_eight_bit():
@@ -325,6 +362,14 @@ def test_grey_jpeg_has_three_equal_channels():
     np.testing.assert_array_equal(result, np.full((8, 9, 3), 77))
 
 
+@pytest.mark.parametrize('message_format', ['mono16; png compressed ', '16UC1; png compressed '])
+def test_a_compressed_thermal_image_becomes_black_to_white(message_format):
+    values = np.linspace(7200, 8200, 4800).reshape(60, 80).astype(np.uint16)
+    result = decode_compressed(compressed_message(encoded(values, '.png'), message_format))
+    assert (result[0, 0, 0], result[-1, -1, 0]) == (0, 255)
+    assert len(np.unique(result)) == 256
+
+
 def test_compressed_bayer_mosaic_is_demosaiced():
     data = encoded(mosaic_of((200, 100, 50), 'grbg'), '.png')
     result = decode_compressed(compressed_message(data, 'bayer_grbg8; png compressed '))
@@ -416,10 +461,10 @@ def test_a_file_is_read_as_rgb(tmp_path):
 
 
 @pytest.mark.parametrize(('data', 'words'), [
-    (JPEG[:-30], r'image.jpg: truncated JPEG: no end-of-image marker in \d+ bytes; copy it again'),
+    (JPEG[:-30], r'image.jpg: truncated JPEG: no end-of-image marker in \d+ bytes; copy or save'),
     (PNG[:-30], 'image.jpg: truncated PNG: no IEND chunk'),
-    (b'no picture', 'image.jpg is no image that OpenCV can read'),
-    (b'', 'image.jpg is no image'),
+    (b'no picture', 'image.jpg: 10 bytes that start with 6e 6f 20 70 are no picture'),
+    (b'', 'image.jpg: it is empty, 0 bytes'),
     (None, 'image.jpg cannot be read: No such file'),
 ])
 def test_a_file_that_is_no_whole_picture_is_named(tmp_path, data, words):
@@ -427,6 +472,96 @@ def test_a_file_that_is_no_whole_picture_is_named(tmp_path, data, words):
         (tmp_path / 'image.jpg').write_bytes(data)
     with pytest.raises(ImageError, match=words):
         read_image(tmp_path / 'image.jpg')
+
+
+def chunk(kind, data):
+    return len(data).to_bytes(4, 'big') + kind + data + zlib.crc32(kind + data).to_bytes(4, 'big')
+
+
+def png_that_states(width, height):
+    """A small PNG whose header states a large size."""
+    stated = width.to_bytes(4, 'big') + height.to_bytes(4, 'big') + b'\x08\x02\x00\x00\x00'
+    return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', stated)
+            + chunk(b'IDAT', zlib.compress(bytes(1000))) + chunk(b'IEND', b''))
+
+
+@pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
+@pytest.mark.parametrize('size', [(40_000, 30_000), (10_000, 10_000), (7501, 6667)])
+def test_a_size_is_read_before_it_is_allocated(tmp_path, size):
+    path = tmp_path / 'image.png'
+    path.write_bytes(png_that_states(*size))
+    tracemalloc.start()
+    with pytest.raises(ImageError, match='image.png: .* at most 50 megapixels'):
+        read_image(path)
+    with pytest.raises(ImageError, match='at most 50 megapixels'):
+        decode_compressed(compressed_message(path.read_bytes(), 'png'))
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+def test_a_chunk_longer_than_its_file_is_no_whole_picture():
+    length = PNG.index(b'IDAT') - 4
+    data = PNG[:length] + b'\x7f' + PNG[length + 1:]
+    with pytest.raises(ImageError, match='truncated PNG'):
+        decode_compressed(compressed_message(data, 'png'))
+
+
+def as_file(path, image, **options):
+    Image.fromarray(image).save(path, **options)
+    return read_image(path)
+
+
+@pytest.mark.parametrize('extension', ['jpg', 'png', 'bmp', 'tif', 'webp', 'ppm'])
+@pytest.mark.parametrize('kept', [0.25, 0.5, 0.9])
+def test_a_file_that_was_cut_is_refused_whatever_its_format(tmp_path, extension, kept):
+    path = tmp_path / f'image.{extension}'
+    assert as_file(path, SMOOTH).shape == SMOOTH.shape
+    path.write_bytes(path.read_bytes()[:int(kept * path.stat().st_size)])
+    with pytest.raises(ImageError, match=f'image.{extension}: .*; copy or save it again'):
+        read_image(path)
+
+
+@pytest.mark.parametrize('extension', ['jpg', 'png'])
+def test_a_file_is_turned_as_its_exif_data_say(tmp_path, extension):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = as_file(tmp_path / f'image.{extension}', SMOOTH, exif=exif)
+    np.testing.assert_allclose(found.astype(int), np.rot90(SMOOTH, -1), atol=8)
+
+
+def test_alpha_and_palette_and_cmyk_are_read_as_rgb(tmp_path):
+    alpha = np.dstack((SMOOTH, SMOOTH[..., 0]))
+    assert np.array_equal(as_file(tmp_path / 'alpha.png', alpha), SMOOTH)
+    grey = as_file(tmp_path / 'grey_alpha.png', np.dstack((SMOOTH[..., 0], SMOOTH[..., 1])))
+    assert np.array_equal(grey, SMOOTH[..., :1].repeat(3, 2))
+    Image.fromarray(SMOOTH).convert('CMYK').save(tmp_path / 'cmyk.jpg', quality=95)
+    np.testing.assert_allclose(read_image(tmp_path / 'cmyk.jpg').astype(int), SMOOTH, atol=12)
+    Image.fromarray(SMOOTH).quantize(256).save(tmp_path / 'palette.png')
+    np.testing.assert_allclose(read_image(tmp_path / 'palette.png').astype(int), SMOOTH, atol=20)
+
+
+def test_the_first_of_several_frames_is_read(tmp_path):
+    others = [Image.fromarray(255 - SMOOTH)]
+    for name in ('animated.png', 'pages.tif'):
+        found = as_file(tmp_path / name, SMOOTH, save_all=True, append_images=others)
+        assert np.array_equal(found, SMOOTH)
+
+
+@pytest.mark.parametrize('extension', ['png', 'tif', 'pgm'])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_a_file_of_12_bits_is_as_bright_as_one_of_8(tmp_path, extension, channels):
+    path = tmp_path / f'image.{extension}'
+    path = path.with_suffix('.ppm') if (extension, channels) == ('pgm', 3) else path
+    cv2.imwrite(str(path), SMOOTH[..., :channels][..., ::-1].astype(np.uint16) << 4)
+    wanted = SMOOTH[..., :channels] * (255 / SMOOTH[..., :channels].max())
+    np.testing.assert_allclose(read_image(path).astype(int), np.broadcast_to(
+        wanted, SMOOTH.shape), atol=8)
+
+
+def test_a_file_of_floating_point_is_refused(tmp_path):
+    cv2.imwrite(str(tmp_path / 'image.tif'), SMOOTH.astype(np.float32))
+    with pytest.raises(ImageError, match='image.tif: '):
+        read_image(tmp_path / 'image.tif')
 
 
 # ---- what the settings ask for ---------------------------------------------------------------
@@ -455,17 +590,44 @@ def test_a_reader_blanks_where_the_mask_is_black(tmp_path):
         reader(rgb_message(np.zeros((4, 4, 3), np.uint8)))
 
 
+def test_a_reader_shows_a_thermal_camera_steadily():
+    read = ImageReader(ImageSettings())
+    values = np.linspace(7200, 8200, 4800).reshape(60, 80).astype('<u2')
+    raw = image_message(values, 'mono16', width=80)
+    hot = values.copy()
+    hot[:, :10] = 20_000
+    first, *others = (read(raw) for _ in range(5))
+    assert all(np.array_equal(other, first) for other in others)
+    assert np.array_equal(read(image_message(hot, 'mono16', width=80))[:, 10:], first[:, 10:])
+    small = compressed_message(encoded(hot, '.png'), 'mono16; png compressed ')
+    assert np.array_equal(read(small)[:, 10:], first[:, 10:])
+
+
+def test_a_reader_refuses_a_topic_of_depth():
+    depth = image_message(np.full((4, 6), 900, '<u2'), '16UC1', width=6)
+    ImageReader(ImageSettings(), topic='/thermal/image_raw')(depth)
+    with pytest.raises(DepthError, match='/camera/depth/image_raw is depth'):
+        ImageReader(ImageSettings(), topic='/camera/depth/image_raw')(depth)
+
+
+def test_a_mask_is_read_as_strictly_as_an_image(tmp_path):
+    path = tmp_path / 'mask.png'
+    path.write_bytes(encoded(np.full((40, 60), 255, np.uint8), '.png')[:-20])
+    with pytest.raises(SettingError, match='image.mask: .*mask.png: truncated PNG'):
+        ImageReader(ImageSettings(mask=str(path)))
+
+
 def test_a_reader_takes_another_encoding_and_another_decoder():
     image = np.full((2, 2, 3), (1, 2, 3), np.uint8)
     reader = ImageReader(ImageSettings(encoding_override='bgr8'))
     assert reader(rgb_message(image))[0, 0].tolist() == [3, 2, 1]
-    other = ImageReader(ImageSettings(), lambda message, encoding: image + 1)
+    other = ImageReader(ImageSettings(), lambda message, encoding, steady: image + 1)
     assert other(None)[0, 0].tolist() == [2, 3, 4]
 
 
 @pytest.mark.parametrize(('settings', 'words'), [
     (ImageSettings(rotate_deg=45), 'rotate_deg = 45 is none of 0, 90, 180, 270'),
-    (ImageSettings(mask='/no/mask.png'), "image.mask = '/no/mask.png' is no picture"),
+    (ImageSettings(mask='/no/mask.png'), 'image.mask: /no/mask.png cannot be read: No such file'),
 ])
 def test_a_reader_refuses_what_cannot_be(settings, words):
     with pytest.raises(SettingError, match=words):

@@ -169,7 +169,9 @@ def test_depth_that_cannot_be_decoded_is_told_once_and_left_out(tmp_path, caplog
     path = write_bag(tmp_path / 'a.bag', {
         IMAGE_TOPIC: images(1, 2), DEPTH: [
             (s * SECOND, depth_message(s * SECOND, 1.0, 'rgb8')) for s in (1, 2)]})
-    assert [context.depth_m for context in context_of(path, depth=None)] == [None] * 3
+    assert context_of(path, depth=None)[0].depth_m is None
+    assert caplog.text == ''
+    assert [context.depth_m for context in context_of(path, depth=DEPTH)] == [None] * 3
     assert caplog.text.count("depth is not used: depth has the encoding 'rgb8'") == 1
 
 

@@ -22,6 +22,20 @@ def test_images_are_in_the_order_of_their_numbers(write_images):
     assert [file.name for file in list_images(folder)] == ['a.JPG', 'b1.jpg', 'b2.png', 'b10.png']
 
 
+def test_hidden_files_and_folders_are_no_images(write_images):
+    folder = write_images('walk', ['a.PNG', 'b.Jpeg', 'c.TIFF'])
+    for name in ('._a.PNG', '.trashed-b.jpg'):
+        (folder / name).write_bytes(b'Mac OS X')
+    (folder / 'd.jpg').mkdir()
+    assert [file.name for file in list_images(folder)] == ['a.PNG', 'b.Jpeg', 'c.TIFF']
+
+
+def test_a_broken_link_is_listed_for_its_reader_to_name(write_images):
+    folder = write_images('walk', ['a.png'])
+    (folder / 'b.png').symlink_to(folder / 'nowhere.png')
+    assert [file.name for file in list_images(folder)] == ['a.png', 'b.png']
+
+
 def test_a_folder_without_images_says_what_it_wants(tmp_path, write_images):
     write_images('set/images', ['1.png'])
     with pytest.raises(

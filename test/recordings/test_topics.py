@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
+import numpy as np
 import pytest
 from bags import (
     IMAGE_TOPIC,
+    TYPES,
     compressed_message,
+    header,
     image_message,
     odometry_message,
     pose_stamped_message,
@@ -14,6 +20,36 @@ from selavpr_ros.errors import BagError
 from selavpr_ros.pose import Pose
 from selavpr_ros.recordings.bag import Bag
 from selavpr_ros.recordings.topics import choose_image_topic, choose_odometry_topic, choose_sources
+
+RNG = np.random.default_rng(0)
+DEPTH_MM = RNG.integers(500, 5000, (40, 60)).astype('<u2')
+DEPTH_MM[:8] = 0
+THERMAL = RNG.integers(7200, 8200, (40, 60)).astype('<u2')
+
+
+def one_channel(values: np.ndarray, encoding: str) -> Any:
+    """sensor_msgs/Image of (H, W) values."""
+    height, width = values.shape
+    return TYPES['sensor_msgs/msg/Image'](
+        header(0), height, width, encoding, 0, values.itemsize * width,
+        values.view(np.uint8).reshape(-1))
+
+
+def compressed(values: np.ndarray, message_format: str) -> Any:
+    data = cv2.imencode('.png', values)[1]
+    return TYPES['sensor_msgs/msg/CompressedImage'](
+        header(0), message_format, data.reshape(-1))
+
+
+DEPTH = {
+    '/camera/depth/image_rect_raw': one_channel(THERMAL, '16UC1'),
+    '/camera/depth/mono': one_channel(THERMAL, 'mono16'),
+    '/camera/depth/points': one_channel(DEPTH_MM.astype('<f4') / 1000, '32FC1'),
+    '/oak/stereo/image_raw': one_channel(DEPTH_MM, '16UC1'),
+    '/zed/registered': one_channel(DEPTH_MM.astype('<f4') / 1000, '32FC1'),
+    '/camera/depth/image_raw/compressed': compressed(DEPTH_MM, '16UC1; png compressed '),
+    '/camera/image/compressedDepth': compressed(DEPTH_MM, '16UC1; compressedDepth png'),
+}
 
 
 @pytest.fixture
@@ -49,6 +85,59 @@ def test_several_image_topics_are_listed(make_bag):
             BagError, match=r'2 image topics, choose one with --topic: '
             r'/a/image \(sensor_msgs/msg/Image, 1 messages\); /a/image/compressed \('):
         choose_image_topic(bag)
+
+
+@pytest.mark.parametrize('topic', DEPTH)
+def test_depth_is_never_taken_as_the_camera(tmp_path, images, topic):
+    ns, image = images[0]
+    streams = {topic: [(ns, DEPTH[topic])]}
+    with Bag(write_bag(tmp_path / 'depth.bag', streams)) as bag:
+        with pytest.raises(BagError, match=r'no images of a camera: .*depth.*topics are: /'):
+            choose_image_topic(bag)
+        with pytest.raises(BagError, match=rf'{topic} of .* cannot be the camera: .*depth'):
+            choose_image_topic(bag, topic)
+    streams[IMAGE_TOPIC] = [(ns, image_message(ns, image))]
+    with Bag(write_bag(tmp_path / 'both.bag', streams)) as bag:
+        assert choose_image_topic(bag).name == IMAGE_TOPIC
+        is_raw = DEPTH[topic].__msgtype__ == 'sensor_msgs/msg/Image'
+        found = choose_sources(bag, depth=None).depth
+        assert (found.name if found else None) == (topic if is_raw else None)
+
+
+@pytest.mark.parametrize('encoding', ['mono16', '16UC1'])
+def test_a_thermal_camera_is_a_camera(tmp_path, encoding):
+    streams = {'/thermal/image_raw': [(1, one_channel(THERMAL, encoding))],
+               '/camera/depth/image_raw': [(1, one_channel(DEPTH_MM, '16UC1'))]}
+    with Bag(write_bag(tmp_path / 'a.bag', streams)) as bag:
+        assert choose_image_topic(bag).name == '/thermal/image_raw'
+
+
+def test_holes_are_no_depth_if_the_user_names_the_encoding(tmp_path):
+    streams = {'/thermal/image_rect': [(1, one_channel(DEPTH_MM, '16UC1'))]}
+    with Bag(write_bag(tmp_path / 'a.bag', streams)) as bag:
+        with pytest.raises(BagError, match='or set image.encoding_override to mono16'):
+            choose_sources(bag)
+        assert choose_sources(bag, encoding='mono16').images.name == '/thermal/image_rect'
+
+
+def test_the_colour_images_of_a_depth_camera_are_the_camera(tmp_path, images):
+    ns, image = images[0]
+    streams = {'/depth_camera/image_raw': [(ns, image_message(ns, image))],
+               '/depth_camera/depth': [(ns, one_channel(DEPTH_MM, '16UC1'))]}
+    with Bag(write_bag(tmp_path / 'a.bag', streams)) as bag:
+        sources = choose_sources(bag, depth=None)
+    assert sources.images.name == '/depth_camera/image_raw'
+    assert sources.depth.name == '/depth_camera/depth'
+
+
+def test_looking_for_depth_counts_no_message(tmp_path, images):
+    ns, image = images[0]
+    unreadable_first = [(ns + 1, image_message(ns, image)), (ns, b'\x00\x01')]
+    with Bag(write_bag(tmp_path / 'a.bag', {IMAGE_TOPIC: unreadable_first})) as bag:
+        assert choose_image_topic(bag).name == IMAGE_TOPIC
+        assert not bag.skipped
+        assert len(list(bag.images(IMAGE_TOPIC))) == 1
+        assert sum(bag.skipped.values()) == 1
 
 
 def test_a_topic_that_is_not_there_gets_the_list(make_bag):

@@ -35,6 +35,31 @@ def test_bad_raw_images_are_counted_and_named(listener, start_node):
     listener.wait_for_candidates(1)
 
 
+def test_depth_is_named_and_a_thermal_camera_is_answered(listener, start_node):
+    start_node(**SETTINGS)
+    values = 7200 + 4 * place(1)[..., 0].astype('<u2')
+    depth = values.copy()
+    depth[:20] = 0
+    listener.send('/image', raw_message(depth, SECOND, '16UC1'))
+    listener.wait_for_diagnostic('Input', 'bad image: last: the 16UC1 image is depth')
+    listener.send('/image', raw_message(depth.astype('<f4'), 2 * SECOND, '32FC1'))
+    listener.wait_for_diagnostic('Input', "bad image: last: unknown encoding '32FC1'")
+    listener.send('/image', raw_message(values, 3 * SECOND, '16UC1'))
+    listener.wait_for_candidates(1)
+
+
+def test_a_topic_named_depth_is_not_the_camera(listener, start_process):
+    parameters = {**SETTINGS, 'model.weights': 'hog'}
+    start_process('-r', 'image:=/camera/depth/image_raw', *(
+        word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')))
+    values = 1200 + 4 * place(1)[..., 0].astype('<u2')
+    depth = raw_message(values, SECOND, '16UC1')
+    listener.insist(
+        lambda: listener.send('/camera/depth/image_raw', depth),
+        lambda: any('/camera/depth/image_raw is depth (16UC1)' in value
+                    for value in listener.values('Input')), 'depth to be named')
+
+
 def test_bad_compressed_images_are_counted_and_named(listener, start_node):
     start_node(**SETTINGS, image_transport='compressed')
     jpeg = cv2.imencode('.jpg', place(1))[1].tobytes()

@@ -55,6 +55,12 @@ def test_walks_are_files_of_one_folder_and_name(folder):
     assert walks[0].poses is None
 
 
+def test_hidden_files_and_folders_are_left_out(folder):
+    write_images(folder, ['floor2/.thumbnails/0001.png'])
+    (folder / 'floor2' / '._0001.png').write_bytes(b'Mac OS X')
+    assert [numbers(walk) for walk in find(folder, 'floor2')] == [[5, 6]]
+
+
 def test_patterns_leave_files_out_and_a_group_can_be_named(folder):
     walks = find(folder.parent, folder.name, group='all', left_out=['floor1/*lift*'])
     assert [numbers(walk) for walk in walks] == [[0, 1, 2], [5, 6], [7]]
@@ -254,6 +260,16 @@ def test_large_images_are_kept_no_larger_than_any_system_needs(tmp_path):
     image = walk.images[0]()
     assert image.shape == (STORED_SIDE, 840, 3)
     assert np.abs(image.astype(int) - (200, 30, 60)).max() < 4
+
+
+def test_a_thermal_camera_fills_the_range_of_grey(tmp_path):
+    values = 7200 + 4 * laps.picture(0)[..., 0].astype('<u2')
+    coloured = bags.image_message(0, laps.picture(0))
+    message = dataclasses.replace(
+        coloured, encoding='mono16', step=2 * coloured.width,
+        data=values.view(np.uint8).reshape(-1))
+    walk = read_bag(bags.write_bag(tmp_path / 'thermal', {bags.IMAGE_TOPIC: [(0, message)]}))
+    assert np.ptp(walk.images[0]()) > 200
 
 
 def test_a_bag_without_any_pose_for_its_images_says_what_to_do(tmp_path):
