@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import os
+import signal
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the node until it is interrupted (SIGINT, SIGTERM)."""
+    # Until there is a node, nothing has to be ended in order.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # A robot's cores are shared. By default torch's threads spin long while they wait for each
     # other, which makes the model several times slower when other programs need the cores, too;
     # without any spinning it is half as fast on idle cores. The OpenMP library reads this once,
@@ -19,10 +22,11 @@ def main(arguments: list[str] | None = None) -> None:
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
     from selavpr_ros.ros.node import VprNode
+    from selavpr_ros.ros.program import end_ros, start_ros
 
-    rclpy.init(args=arguments)
     node = None
     try:
+        start_ros('vpr_node', arguments)
         node = VprNode()
         node.autostart()
         executor = SingleThreadedExecutor()
@@ -36,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         if node:
             node.destroy_node()
-        rclpy.try_shutdown()
+        end_ros()
 
 
 if __name__ == '__main__':
