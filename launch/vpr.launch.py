@@ -318,9 +318,9 @@ def make_player(given: dict[str, str]) -> ExecuteProcess:
 AT_REST = (State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE)
 
 
-async def ask(client: Client, request: Any) -> Any:
+async def ask(context: LaunchContext, client: Client, request: Any) -> Any:
     """The answer of a service, or None if none comes soon."""
-    if not client.service_is_ready():
+    if context.is_shutdown or not client.service_is_ready():
         return None
     answer = client.call_async(request)
     for _ in range(40):
@@ -336,18 +336,20 @@ async def wait_until_active(context: LaunchContext, node: Node) -> bool:
 
     Transition events are not enough: a node that is active at once has sent them before it knows
     the subscription here. A node that starts itself answers nothing before it has tried to.
+    A shutdown cancels this, which launch cannot handle; after a second Ctrl-C it does not even.
     """
     ros, name, told = get_ros_node(context), node.node_name, None
     states = ros.create_client(GetState, f'{name}/get_state')
     parameters = ros.create_client(GetParameters, f'{name}/get_parameters')
-    with suppress(asyncio.CancelledError):  # a shutdown cancels this, which launch cannot handle
-        while True:
-            answer = await ask(states, GetState.Request())
+    with suppress(asyncio.CancelledError):
+        while not context.is_shutdown:
+            answer = await ask(context, states, GetState.Request())
             state = answer and answer.current_state
             if state and state.id == State.PRIMARY_STATE_ACTIVE:
                 return True
             if state and state.id in AT_REST:
-                answer = await ask(parameters, GetParameters.Request(names=[AUTOSTART.name]))
+                answer = await ask(
+                    context, parameters, GetParameters.Request(names=[AUTOSTART.name]))
                 if answer and answer.values[0].bool_value:
                     return False
             now = state.label if state else 'starting'

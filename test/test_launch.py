@@ -1,6 +1,7 @@
 """The launch file: read as text everywhere, run where launch is installed."""
 
 import ast
+import asyncio
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -238,6 +240,24 @@ def test_without_ros2_bag_it_says_what_to_do(vpr_launch, given, monkeypatch, tmp
     monkeypatch.setattr(vpr_launch, 'find_spec', lambda name: None)
     with pytest.raises(RuntimeError, match='apt install .*-ros2bag .* vpr replay'):
         vpr_launch.make_player(given(bag=str(tmp_path)))
+
+
+def test_a_shutdown_ends_the_wait_for_the_node_even_without_being_cancelled(vpr_launch):
+    from launch import LaunchContext
+
+    context = LaunchContext()
+
+    async def wait():
+        waiting = asyncio.create_task(vpr_launch.wait_until_active(
+            context, SimpleNamespace(node_name='/nobody/vpr')))
+        await asyncio.sleep(0)  # it starts
+        context._set_is_shutdown(True)
+        return await asyncio.wait_for(waiting, 60)
+
+    try:
+        assert not asyncio.run(wait())
+    finally:
+        context.locals.ros_adapter.shutdown()
 
 
 # Plays nothing: writes down how it was called and how the node is at this moment.
