@@ -7,8 +7,10 @@ describe` shows it: what the setting is, its unit, and when to change it.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -17,10 +19,13 @@ import numpy as np
 
 from selavpr_ros.errors import PoseError, SettingError
 from selavpr_ros.pose import Pose
+from selavpr_ros.text import nearest
 
 # ROS wants both ends of a range; this one fits its whole numbers, too.
 NO_LIMIT = 2**31 - 1
 KINDS = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a text'}
+SWITCHES = {'true': True, 'yes': True, 'on': True, '1': True,
+            'false': False, 'no': False, 'off': False, '0': False}
 # How local features are kept, see `maps/local_codec.py`.
 CODECS = ('none', 'float16', 'int8', 'binary')
 
@@ -33,6 +38,30 @@ def _is_whole(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _read_switch(text: str) -> bool:
+    if text.lower() not in SWITCHES:
+        raise ValueError
+    return SWITCHES[text.lower()]
+
+
+def _read_whole(text: str) -> int:
+    # 010 would be 8 to YAML, 10 to Python and an error to JSON.
+    if not re.fullmatch('[-+]?(0|[1-9][0-9]*)', text):
+        raise ValueError
+    return int(text)
+
+
+def _read_number(text: str) -> float:
+    if '_' in text:  # Python would read 1_5 as 15
+        raise ValueError
+    return float(text)
+
+
+# Each raises ValueError.
+READERS: dict[type, Callable[[str], Any]] = {
+    bool: _read_switch, int: _read_whole, float: _read_number, str: str, tuple: json.loads}
 
 
 @dataclass(frozen=True)
@@ -62,6 +91,18 @@ class SettingInfo:
                 f"{self.name} = '{value}' is not one of: {', '.join(self.choices)}")
         return value
 
+    def parse(self, text: str) -> Value:
+        """Read the value from a text, by the default's type: '12' may be a number or a name.
+
+        Raises:
+            SettingError: the text is no value of that type, out of range, or none of the choices.
+        """
+        try:
+            value = READERS[type(self.default)](text)
+        except ValueError as error:
+            raise self._unfit(text, ', without leading zeros' if text.isdigit() else '') from error
+        return self.check(value)
+
     def _cast(self, value: Any) -> Value:
         wanted = type(self.default)
         if isinstance(self.default, tuple):
@@ -74,8 +115,11 @@ class SettingInfo:
             return value
         elif wanted is float and type(value) is int:
             return float(value)
-        raise SettingError(
-            f'{self.name} = {value!r} should be like {self.default!r} ({self._kind()})')
+        raise self._unfit(value)
+
+    def _unfit(self, value: Any, more: str = '') -> SettingError:
+        return SettingError(
+            f'{self.name} = {value!r} should be like {self.default!r} ({self._kind()}{more})')
 
     def _kind(self) -> str:
         if isinstance(self.default, tuple):
@@ -480,7 +524,7 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     checked: dict[str, dict[str, Value]] = {}
     for name, value in values.items():
         if name not in known:
-            raise SettingError(f"there is no setting '{name}'")
+            raise SettingError(f"there is no setting '{name}'{nearest(name, known)}")
         group, _, member = name.rpartition('.')
         checked.setdefault(group, {})[member] = known[name].check(value)
     single: dict[str, Any] = checked.pop('', {})

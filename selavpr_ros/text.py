@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
+from difflib import get_close_matches
 from typing import Any
 
 Row = tuple[str, ...]
@@ -25,6 +26,12 @@ def counts(numbers: Mapping[str, int]) -> str:
 def date(stamp_ns: int) -> str:
     """A stamp in nanoseconds since 1970 as date and time in UTC, to the second."""
     return f'{datetime.fromtimestamp(stamp_ns // 1_000_000_000, timezone.utc):%Y-%m-%d %H:%M:%S}'
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The name that a misspelt one may mean, as the end of a sentence; empty if none is near."""
+    near = get_close_matches(name, names, n=1)
+    return f": do you mean '{near[0]}'?" if near else ''
 
 
 def line(cells: Sequence[str], widths: Sequence[int], texts: int | None = None) -> str:

@@ -262,6 +262,10 @@ class NodeProcess:
     def log(self) -> str:
         return self._log.read_text()
 
+    def send_signal(self, signal_number: int) -> None:
+        """Signal it, and do not wait."""
+        self._process.send_signal(signal_number)
+
     def stop(self, signal_number: int = signal.SIGINT) -> int:
         """Signal it, and return its exit code."""
         if self._process.poll() is None:

@@ -63,7 +63,7 @@ class TestPage:
         for words in commands(page):
             if words[:3] == ['ros2', 'launch', 'selavpr_ros']:
                 given = {word.partition(':=')[0] for word in words[4:] if ':=' in word}
-                assert given <= LAUNCHES[words[3]], ' '.join(words)
+                assert given <= LAUNCHES[words[3]] | set(SETTINGS), ' '.join(words)
 
     def test_every_setting_exists(self, page):
         if page.name == 'extending.md':

@@ -23,6 +23,9 @@ def test_every_setting_is_explained_and_its_default_passes(info):
     assert set(named) <= set(Settings().flat())
 
 
+INFOS = {info.name: info for info in describe()}
+
+
 def test_flat_and_back():
     values = {'index.top_k': 5, 'robot_id': 3, 'model.input_size': (224, 280)}
     settings = make_settings(values)
@@ -32,7 +35,7 @@ def test_flat_and_back():
 
 
 @pytest.mark.parametrize(('values', 'words'), [
-    ({'index.topk': 5}, "there is no setting 'index.topk'"),
+    ({'index.topk': 5}, "there is no setting 'index.topk': do you mean 'index.top_k'?"),
     ({'index.top_k': 0}, r'index.top_k = 0 is not in \[1, 200\]'),
     ({'index.top_k': 'many'}, r"index.top_k = 'many' should be like 20 \(a whole number\)"),
     ({'index.top_k': True}, 'should be like 20'),
@@ -63,6 +66,29 @@ def test_whole_numbers_and_lists_are_taken_where_meant():
     placed = make_settings({'frames.base_to_camera': [0.2, 0, 1, 0, 0, 0, 1]}).frames
     assert placed.base_to_camera == (0.2, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     assert placed.camera == Pose([0.2, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize(('name', 'text', 'value'), [
+    ('map.path', '12', '12'), ('map.path', 'on', 'on'), ('robot_id', '12', 12),
+    ('gates.max_drift', '1', 1.0), ('gates.max_drift', '1e-1', 0.1), ('debug.image', 'Off', False),
+    ('debug.image', '1', True), ('model.input_size', '[224, 308]', (224, 308))])
+def test_a_text_is_read_by_the_type_of_the_setting(name, text, value):
+    parsed = INFOS[name].parse(text)
+    assert (parsed, type(parsed)) == (value, type(value))
+
+
+@pytest.mark.parametrize(('name', 'text', 'words'), [
+    ('robot_id', 'abc', r"robot_id = 'abc' should be like 0 \(a whole number\)"),
+    ('robot_id', '08', r"robot_id = '08' should be .*\(a whole number, without leading zeros\)"),
+    ('robot_id', '010', 'without leading zeros'), ('robot_id', '1_0', 'a whole number'),
+    ('robot_id', '3.0', 'a whole number'), ('robot_id', '-1', 'is not in'),
+    ('robot_id', '9' * 5000, 'a whole number'), ('gates.max_drift', '1_0', 'a number'),
+    ('gates.max_drift', 'nan', 'is not in'), ('gates.max_drift', '', 'a number'),
+    ('debug.image', 'maybe', 'true or false'), ('model.input_size', '224', '2 numbers'),
+    ('model.input_size', '[224', '2 numbers'), ('map.mode', 'mappin', 'is not one of')])
+def test_a_text_that_is_no_value_is_refused(name, text, words):
+    with pytest.raises(SettingError, match=words):
+        INFOS[name].parse(text)
 
 
 def test_groups_check_themselves():

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from selavpr_ros.text import date, flatten, line, markdown_table, size, table
+from selavpr_ros.text import date, flatten, line, markdown_table, nearest, size, table
 
 
 @pytest.mark.parametrize(('nbytes', 'text'), [
@@ -13,6 +13,12 @@ def test_sizes_have_the_unit_that_fits(nbytes, text):
 
 def test_a_date_is_in_utc():
     assert date(1_796_061_257_055_640_010) == '2026-11-30 17:54:17'
+
+
+def test_a_misspelt_name_is_told_the_nearest():
+    names = ['pose_source', 'gates.max_drift']
+    assert nearest('max_drift', names) == ": do you mean 'gates.max_drift'?"
+    assert nearest('foo', names) == ''
 
 
 def test_a_table_puts_whole_numbers_to_the_right():

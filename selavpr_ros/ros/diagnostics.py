@@ -94,9 +94,11 @@ class Subscribed:
 Finding = tuple[bytes, str]
 
 
-def _worst(findings: Iterable[Finding], fine: str) -> Finding:
-    """The first finding of the highest level; OK with the text `fine` if there are none."""
-    return max(findings, key=lambda finding: finding[0], default=(OK, fine))
+def _joined(findings: Iterable[Finding], fine: str) -> Finding:
+    """All findings in one, at the highest level, the worst first; OK and `fine` without any."""
+    by_level = sorted(findings, key=lambda finding: finding[0], reverse=True)
+    texts = dict.fromkeys(text for _, text in by_level)
+    return (by_level[0][0], '; '.join(texts)) if by_level else (OK, fine)
 
 
 def _status(name: str, finding: Finding, values: dict[str, Any]) -> DiagnosticStatus:
@@ -161,7 +163,7 @@ def input_status(
     for kind, failures in seen.failures.items():
         values[f'{kind}: count'] = failures.count
         values[f'{kind}: last'] = failures.last
-    return _status('Input', _worst(findings, f'{seen.counts["received"]} images'), values)
+    return _status('Input', _joined(findings, f'{seen.counts["received"]} images'), values)
 
 
 def namesakes(name: str, count: int) -> str:
@@ -199,7 +201,7 @@ def model_status(
     if model.device.type == 'cuda':
         values['GPU memory (bytes)'] = torch.cuda.memory_allocated(model.device)
     fine = f'{model.model_id} on {describe_device(model)}'
-    return _status('Model', _worst(findings, fine), values)
+    return _status('Model', _joined(findings, fine), values)
 
 
 def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
@@ -220,7 +222,7 @@ def map_status(recognizer: PlaceRecognizer, seen: Snapshot) -> DiagnosticStatus:
     if keyframes >= settings.max_keyframes and settings.eviction == REJECT_NEW:
         findings.append((WARN, f'full: {keyframes} keyframes, map.max_keyframes is '
                          f'{settings.max_keyframes}'))
-    return _status('Map', _worst(findings, f'{keyframes} keyframes'), {
+    return _status('Map', _joined(findings, f'{keyframes} keyframes'), {
         'keyframes': keyframes, 'sessions': len(keyframe_map.sessions),
         'file': without_secrets(settings.path) or 'none', 'mode': settings.mode,
         'bytes': keyframe_map.nbytes, 'unsaved keyframes': keyframe_map.unsaved,
@@ -263,7 +265,7 @@ def time_status(
                          'needs use_sim_time and /clock'))
     elif OLD_IMAGE in seen.news:
         findings.append((WARN, f'{OLD_IMAGE}: {seen.news[OLD_IMAGE].last}'))
-    return _status('Time', _worst(findings, 'stamps fit the clock'), {
+    return _status('Time', _joined(findings, 'stamps fit the clock'), {
         'age of the newest image (s)': seen.image_age_s,
         'age p95 when published (ms)': seen.age_p95_ms, 'session': session_id,
         'times that odometry stamps ran backwards': odometry_resets, 'use_sim_time': use_sim_time})
@@ -273,7 +275,7 @@ def unconfigured_status(last_error: str, name: str = '', nodes: int = 1) -> Diag
     """The only diagnostic of a node that is not configured: why it is not, if that is known."""
     finding = (ERROR, last_error) if last_error else (WARN, 'not configured')
     findings = [finding] + ([(ERROR, namesakes(name, nodes))] if nodes > 1 else [])
-    return _status('Model', _worst(findings, ''), {})
+    return _status('Model', _joined(findings, ''), {})
 
 
 # ---- ~/status ----------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from selavpr_ros.ros.conversions import (
     stamp_to_ns,
 )
 from selavpr_ros.ros.odometry import OdometryInbox
+from selavpr_ros.ros.program import end_ros, start_ros
 from selavpr_ros.ros.publications import reliable
 
 # Length of the queue in which odometry waits while the graph is optimised.
@@ -170,8 +171,8 @@ def main(arguments: list[str] | None = None) -> None:
         import_gtsam()  # takes a second, so it comes before the node exists
     except BackendError as error:
         sys.exit(str(error))
-    rclpy.init(args=arguments)
     try:
+        start_ros('example_backend', arguments)
         rclpy.spin(ExampleBackend())
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
@@ -179,7 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
         if rclpy.ok():  # otherwise it was interrupted while it started
             raise
     finally:
-        rclpy.try_shutdown()
+        end_ros()
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,19 +31,10 @@ def _complaints(arguments: Sequence[str], node: str) -> Iterator[str]:
             yield str(error)
 
 
-def _init(arguments: Sequence[str]) -> None:
-    """Start ROS with these arguments; what is wrong with them ends the program with a sentence."""
-    import rclpy
-
-    try:
-        rclpy.init(args=list(arguments))
-    except Exception as error:  # the class is private, and in another place in each distribution
-        reason = next(_complaints(arguments, 'vpr'), '') or ' '.join(str(error).split())
-        sys.exit(f'vpr_node: {reason}')
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the node until it is interrupted (SIGINT, SIGTERM)."""
+    # Until there is a node, nothing has to be ended in order.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     # A robot's cores are shared. By default torch's threads spin long while they wait for each
     # other, which makes the model several times slower when other programs need the cores, too;
     # without any spinning it is half as fast on idle cores. The OpenMP library reads this once,
@@ -52,11 +44,12 @@ def main(arguments: list[str] | None = None) -> None:
     from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
     from selavpr_ros.ros.node import VprNode
+    from selavpr_ros.ros.program import end_ros, start_ros
 
     given = sys.argv if arguments is None else arguments
-    _init(given)
     node = None
     try:
+        start_ros('vpr_node', given, lambda: next(_complaints(given, 'vpr'), ''))
         node = VprNode()
         for complaint in _complaints(given, node.get_fully_qualified_name()):
             node.get_logger().warning(complaint)
@@ -72,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         if node:
             node.destroy_node()
-        rclpy.try_shutdown()
+        end_ros()
 
 
 if __name__ == '__main__':

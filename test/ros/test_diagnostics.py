@@ -133,6 +133,17 @@ def test_errors_stay_listed_and_are_news_for_a_while():
         assert values(status)['bad image: last'] == 'empty image'
 
 
+def test_all_findings_are_told_the_worst_first():
+    failures = {kind: Failures(1, text, 99.0, 99.0) for kind, text in (
+        ('bad image', 'empty image'), ('stamp out of order', 'it is old'))}
+    image = Subscribed('/image', IMAGE, 'best_effort', [])
+    status = input_status(
+        snapshot(failures=failures, seconds_since_image=31.0), image, None, 0, 3.0)
+    assert status.level == ERROR
+    assert status.message == ('no image for 31.0 s; /image has no publisher; bad image: empty '
+                              'image; stamp out of order: it is old')
+
+
 def test_before_the_first_image():
     status = input_status(
         snapshot(counts=Counter(), seconds_since_image=NAN), [GOOD, ODOM], 3, 3.0)

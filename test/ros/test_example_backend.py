@@ -172,7 +172,8 @@ def test_the_program_ends_when_it_is_interrupted(listener, tmp_path):
             stderr=subprocess.STDOUT)
     try:
         wait_until(lambda: 'example_backend' in listener.node.get_node_names(), log.read_text)
-        process.send_signal(signal.SIGINT)
+        for signal_number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            process.send_signal(signal_number)
         assert process.wait(TIMEOUT_S) == 0, log.read_text()
     finally:
         process.kill()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import signal
+import subprocess
+import sys
 
 import pytest
 from live import SECOND, place, raw_message, wait_until
@@ -36,6 +38,46 @@ def test_it_starts_by_itself_and_ends_on_sigint(listener, start_process, tmp_pat
     assert 'Traceback' not in process.log
     # Neither a log nor a lock: the map was closed.
     assert [file.name for file in folder.iterdir()] == ['office.vprmap']
+
+
+def test_more_signals_do_not_disturb_a_node_that_ends(start_process, tmp_path):
+    process = start_process(
+        '-p', 'model.weights:=hog', '-p', f'map.path:={tmp_path / "office.vprmap"}')
+    wait_until(lambda: 'configured' in process.log, 'the model')
+    for signal_number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+        process.send_signal(signal_number)
+    assert process.stop(signal.SIGINT) == 0
+    assert 'Traceback' not in process.log
+    assert not list(tmp_path.glob('office.vprmap-*'))
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(name, *_):
+        if name == 'rclpy':
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt)
+from selavpr_ros.ros.vpr_node import main
+main()
+"""
+
+
+def test_an_interrupted_start_says_nothing():
+    ended = subprocess.run([sys.executable, '-c', INTERRUPTED], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, '', '')
+
+
+def test_arguments_that_ros_rejects_are_told_in_a_sentence(start_process, tmp_path):
+    params = tmp_path / 'params.yaml'
+    params.write_text('/**: [')
+    process = start_process('--params-file', str(params))
+    wait_until(lambda: 'vpr_node cannot start: ' in process.log, 'the sentence')
+    assert process.stop() == 1
+    assert str(params) in process.log
+    assert 'Traceback' not in process.log
 
 
 def test_bad_values_refuse_to_configure_until_they_are_set_right(listener, start_process):
