@@ -17,8 +17,7 @@ from selavpr_ros.decision.places import Whereabouts
 from selavpr_ros.decision.relocalization import Relocalization, Relocalizer
 from selavpr_ros.decision.session import OdometryJump, RunningSession
 from selavpr_ros.decision.unrelated import Unrelated, usual_level
-from selavpr_ros.errors import CalibrationError, DescriptorError
-from selavpr_ros.images.camera import Camera
+from selavpr_ros.errors import DescriptorError
 from selavpr_ros.images.preprocess import make_thumbnail, preprocess
 from selavpr_ros.maps.keyframe import Keyframe, NewKeyframe, SessionId
 from selavpr_ros.maps.keyframe_map import KeyframeMap, Retrieval
@@ -113,7 +112,6 @@ class PlaceRecognizer:
         settings: may be replaced at any time, also by another thread; used from the next image on.
         in_force: the settings of the image in work, or of the last one.
         keyframe_map: the map in use; `adopt` replaces it.
-        calibration_error: why the camera of the last image's context was not used, or None.
     """
 
     def __init__(
@@ -122,7 +120,6 @@ class PlaceRecognizer:
     ) -> None:
         self.model = model
         self.settings = settings or Settings()
-        self.calibration_error: CalibrationError | None = None
         self._relocalizer = Relocalizer()
         self.adopt(KeyframeMap(index=self.settings.index.type) if keyframe_map is None
                    else keyframe_map)
@@ -265,20 +262,10 @@ class PlaceRecognizer:
             raise DescriptorError(
                 f'the descriptor has length {length:.2g} instead of 1: a uniform image, or '
                 'model.precision overflows (then try fp32)')
-        context = replace(context, camera=self._fitting(context.camera, size))
         return Query(
             stamp_ns, self.session, global_descriptor.cpu().numpy(),
             None if local is None else local[0], pose, self._session.travel(pose, stamp_ns),
-            context, size)
-
-    def _fitting(self, camera: Camera | None, size: tuple[int, int]) -> Camera | None:
-        """The camera for images of a size, or None where it is not that of these images."""
-        self.calibration_error = None
-        try:
-            return camera and camera.scaled_to(size)
-        except CalibrationError as error:
-            self.calibration_error = error
-            return None
+            context.for_images_of(size), size)
 
     def _retrieve(self, query: Query, old_enough: int) -> list[Retrieval]:
         context, settings = query.context, self.in_force.index
@@ -303,9 +290,7 @@ class PlaceRecognizer:
             match.pairs.pairs, positions, query.size, self.in_force.verify.geometry,
             context.camera, context.depth_m))
 
-    def _judge(
-        self, query: Query, matches: list[Match], searched: int
-    ) -> tuple[bool, Verdict]:
+    def _judge(self, query: Query, matches: list[Match], searched: int) -> tuple[bool, Verdict]:
         """Whether the query is a new view, and what was decided on it."""
         session, settings = self._session, self.in_force
         moved_m = session.moved_since_view(query)

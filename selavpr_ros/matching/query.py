@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from selavpr_ros.errors import CalibrationError
 from selavpr_ros.images.camera import Camera
 from selavpr_ros.maps.keyframe import Hint, SessionId
 from selavpr_ros.pose import Pose
@@ -25,6 +26,7 @@ class Context:
         hint: where the robot may be; only keyframes there become candidates. None: anywhere.
         only_other_sessions: whether the running session's own keyframes are left out, whatever
             `index.session_filter` says.
+        calibration_error: why a camera that came with the image was left out; None if it was not.
     """
 
     pose_frame: str = 'odom'
@@ -33,6 +35,14 @@ class Context:
     depth_m: np.ndarray | None = None
     hint: Hint | None = None
     only_other_sessions: bool = False
+    calibration_error: CalibrationError | None = None
+
+    def for_images_of(self, size: tuple[int, int]) -> Context:
+        """The same with the camera scaled to images of (height, width); without one of others."""
+        try:
+            return replace(self, camera=self.camera and self.camera.scaled_to(size))
+        except CalibrationError as error:
+            return replace(self, camera=None, calibration_error=error)
 
 
 NO_CONTEXT = Context()

@@ -67,9 +67,10 @@ def replay(
             run.first_error = run.first_error or str(error)
             logger.warning('image at %d ns skipped: %s', stamp_ns, error)
             continue
-        if recognizer.calibration_error and str(recognizer.calibration_error) not in told:
-            told.add(str(recognizer.calibration_error))
-            logger.warning('camera_info is not used: %s', recognizer.calibration_error)
+        left_out = recognition.query.context.calibration_error
+        if left_out and str(left_out) not in told:
+            told.add(str(left_out))
+            logger.warning('camera_info is not used: %s', left_out)
         run.map_nbytes = recognizer.keyframe_map.nbytes
         query = run.add(recognition)
         _log(recognition)

@@ -66,6 +66,7 @@ class _Configured:
         self.statistics = Statistics()
         self.odometry = OdometryInbox()
         self.camera = CameraInbox()
+        self.calibration_error: CalibrationError | None = None  # of the newest result
         self._is_rectified = is_rectified(node.resolve_topic_name('image'))
         self.located_in: SessionId | None = None
         self.publications = Publications(node, model.model_id)
@@ -93,7 +94,7 @@ class _Configured:
     @property
     def camera_in_words(self) -> str:
         """Whether the camera's calibration is used, for people."""
-        error = self.camera.error or self.recognizer.calibration_error
+        error = self.camera.error or self.calibration_error
         if error:
             return f'not used: {error}'
         return 'used' if self.camera.camera else 'none has come'
@@ -322,6 +323,7 @@ class VprNode(LifecycleNode):
         origin = self._origin(arrival.message.header, recognition.query)
         configured.publications.publish(recognition, origin, now_ns)
         configured.relocalize.add(recognition, origin)
+        configured.calibration_error = recognition.query.context.calibration_error
         age_ms = (now_ns - arrival.stamp_ns) * 1e-6 if arrival.age_is_plausible else float('nan')
         configured.statistics.recognized(
             recognition, milliseconds_since(arrival.received_s), age_ms)

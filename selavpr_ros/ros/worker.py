@@ -170,7 +170,7 @@ class InferenceWorker:
                 publish=lambda found: self._publish(arrival, found))
         if recognition.odometry_jump:
             self.report(ODOMETRY_JUMP, str(recognition.odometry_jump))
-        if error := self._recognizer.calibration_error:
+        if error := recognition.query.context.calibration_error:
             self.report(error_kind(error), str(error))
         if recognition.keyframe:
             self._statistics.wrote_keyframe(recognition.stage_ms[-1])

@@ -10,6 +10,7 @@ import pytest
 from live import SECOND, wait_until
 
 from selavpr_ros.errors import ImageError
+from selavpr_ros.matching.query import NO_CONTEXT
 from selavpr_ros.pose import Pose
 from selavpr_ros.ros.camera import CameraInbox
 from selavpr_ros.ros.statistics import Statistics
@@ -21,7 +22,7 @@ class Recognizer:
     """Takes as long as it is told, and remembers what it was asked."""
 
     def __init__(self, settings):
-        self.settings, self.asked, self.calibration_error = settings, [], None
+        self.settings, self.asked = settings, []
         self.entered, self.go_on = threading.Semaphore(0), threading.Event()
         self.go_on.set()
 
@@ -35,7 +36,8 @@ class Recognizer:
         if image is None:
             raise RuntimeError('a bug')
         publish(None)
-        return SimpleNamespace(keyframe=True, stage_ms=(1.0, 7.0), odometry_jump=None)
+        return SimpleNamespace(keyframe=True, stage_ms=(1.0, 7.0), odometry_jump=None,
+                               query=SimpleNamespace(context=NO_CONTEXT))
 
 
 class Odometry:
