@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -77,6 +77,7 @@ NAMES = {
     'status': (VprStatus, '/vpr/status'),
     'diagnostics': (DiagnosticArray, '/diagnostics'),
 }
+TOPICS = {topic for _, topic in NAMES.values()}
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
@@ -175,12 +176,14 @@ class Listener(Spinner):
         return self.diagnostic(name)
 
     def send(self, topic: str, message: Any) -> None:
-        """Publish, once somebody listens."""
+        """Publish, once both sides have met."""
         if topic not in self._publishers:
             publisher = self.node.create_publisher(type(message), topic, QoSProfile(depth=100))
             self._publishers[topic] = publisher
         publisher = self._publishers[topic]
         wait_until(publisher.get_subscription_count, f'a listener on {topic}')
+        wait_until(lambda: all(node.has_met(topic) for node in LiveNode.running),
+                   f'the node to meet the listener and {topic}')
         publisher.publish(message)
 
     def send_odometry(self, stamp_ns: int, x_m: float, **orientation: float) -> None:
@@ -238,12 +241,33 @@ class Listener(Spinner):
 class LiveNode(Spinner):
     """A VprNode of this process, activated."""
 
+    running: ClassVar[list[LiveNode]] = []
+
     def __init__(self, parameters: dict[str, Any]) -> None:
         parameters = {'model.weights': 'hog', **parameters}  # starts at once
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
         super().__init__(
             lambda context: VprNode(context=context, parameter_overrides=overrides))
         self.node.autostart()
+        self.running.append(self)
+
+    def has_met(self, topic: str) -> bool:
+        """Whether the listener would hear the node, and the node this topic.
+
+        Each end of a topic discovers the other one by itself. On a busy machine the node may hear
+        an image before it knows who listens to the answer; a volatile answer then goes nowhere.
+        """
+        heard = all(publisher.get_subscription_count() for publisher in self.node.publishers
+                    if publisher.topic_name in TOPICS)
+        return heard and all(subscription.get_publisher_count()
+                             for subscription in self.node.subscriptions
+                             if subscription.topic_name == topic
+                             and hasattr(subscription, 'get_publisher_count'))  # not in Humble
+
+    def close(self) -> None:
+        if self in self.running:
+            self.running.remove(self)
+        super().close()
 
 
 class NodeProcess:
