@@ -32,8 +32,11 @@ class LioSamBridge(Node):
 
 def main() -> None:
     rclpy.init()
+    bridge = LioSamBridge()
     with suppress(KeyboardInterrupt, ExternalShutdownException):
-        rclpy.spin(LioSamBridge())
+        rclpy.spin(bridge)
+    bridge.destroy_node()  # in order, not while Python ends
+    rclpy.try_shutdown()
 
 
 if __name__ == '__main__':

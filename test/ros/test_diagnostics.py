@@ -108,7 +108,7 @@ def test_two_nodes_of_one_name_are_an_error():
     assert told.level == ERROR
     assert told.message.startswith('2 nodes are called /vpr, so that their topics')
     status = model_status(load_model('hog'), snapshot(), 100.0, '/vpr', 2)
-    assert (status.level, status.message) == (ERROR, told.message)
+    assert (status.level, f'{status.message}; not configured') == (ERROR, told.message)
 
 
 def test_images_that_arrive_are_fine():
@@ -138,10 +138,11 @@ def test_all_findings_are_told_the_worst_first():
         ('bad image', 'empty image'), ('stamp out of order', 'it is old'))}
     image = Subscribed('/image', IMAGE, 'best_effort', [])
     status = input_status(
-        snapshot(failures=failures, seconds_since_image=31.0), image, None, 0, 3.0)
+        snapshot(failures=failures, seconds_since_image=31.0), [image], 0, 3.0)
     assert status.level == ERROR
-    assert status.message == ('no image for 31.0 s; /image has no publisher; bad image: empty '
-                              'image; stamp out of order: it is old')
+    assert status.message == (
+        "no image for 31.0 s; /image has no publisher: remap image to the camera's images; "
+        'bad image: empty image; stamp out of order: it is old')
 
 
 def test_before_the_first_image():

@@ -130,7 +130,7 @@ def test_parameters_that_are_gone_are_named_and_ignored(listener, start_node, ca
     ('model__device', 'cuda:99', "device 'cuda:99' cannot be used here"),
     ('model__input_size', [100, 100], 'multiples of 8'),
     ('image__rotate_deg', 45, 'image.rotate_deg = 45 is none of 0, 90, 180, 270'),
-    ('image__mask', '/no/mask.png', 'is no picture'),
+    ('image__mask', '/no/mask.png', '/no/mask.png cannot be read: No such file'),
     ('robot_id', 'one', "robot_id = 'one' should be like 0"),
 ])
 def test_every_refusal_is_a_sentence(start_node, name, value, words):
