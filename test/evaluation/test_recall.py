@@ -69,7 +69,7 @@ def test_files_and_arrays_are_described_alike(told, told_image, tmp_path):
 
 def test_what_is_no_image(told, told_image, tmp_path):
     (tmp_path / 'text.png').write_text('no image')
-    with pytest.raises(ImageError, match='text.png: 8 bytes that .* are no picture'):
+    with pytest.raises(ImageError, match=r'text.png: 8 bytes that .* are no picture'):
         describe(told(), [tmp_path / 'text.png'])
     with pytest.raises(ImageError, match='none.png cannot be read: No such file'):
         describe(told(), [tmp_path / 'none.png'])

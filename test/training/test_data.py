@@ -168,7 +168,8 @@ def test_images_come_as_the_model_takes_them():
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / 'broken.jpg').write_bytes(b'no jpeg')
-    for name, words in (('broken.jpg', '7 bytes that .* are no picture'), ('missing.jpg', 'cannot be read: No')):
+    for name, words in (('broken.jpg', '7 bytes that .* are no picture'),
+                        ('missing.jpg', 'cannot be read: No')):
         images = [lambda name=name: read_image(tmp_path / name)]
         places = Places([Walk(images, 'walk', 'a')], Rules(), (14, 14))
         with pytest.raises(ImageError, match=f'{os.sep}{name}:? {words}'):
