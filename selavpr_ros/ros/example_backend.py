@@ -19,7 +19,6 @@ import rclpy
 from geometry_msgs.msg import PoseStamped
 from nav_msgs.msg import Odometry, Path
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.task import Future
@@ -39,7 +38,7 @@ from selavpr_ros.ros.conversions import (
     stamp_to_ns,
 )
 from selavpr_ros.ros.odometry import OdometryInbox
-from selavpr_ros.ros.program import end_ros, start_ros
+from selavpr_ros.ros.program import end_ros, spin, start_ros
 from selavpr_ros.ros.publications import reliable
 
 # Length of the queue in which odometry waits while the graph is optimised.
@@ -173,8 +172,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(str(error))
     try:
         start_ros('example_backend', arguments)
-        rclpy.spin(ExampleBackend())
-    except (KeyboardInterrupt, ExternalShutdownException):
+        spin(ExampleBackend())
+    except KeyboardInterrupt:
         pass
     except Exception:
         if rclpy.ok():  # otherwise it was interrupted while it started

@@ -41,10 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
     # when torch is imported.
     os.environ.setdefault('GOMP_SPINCOUNT', '100000')
     import rclpy
-    from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
     from selavpr_ros.ros.node import VprNode
-    from selavpr_ros.ros.program import end_ros, start_ros
+    from selavpr_ros.ros.program import end_ros, spin, start_ros
 
     given = sys.argv if arguments is None else arguments
     node = None
@@ -54,18 +53,14 @@ def main(arguments: list[str] | None = None) -> None:
         for complaint in _complaints(given, node.get_fully_qualified_name()):
             node.get_logger().warning(complaint)
         node.autostart()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+        spin(node)
+    except KeyboardInterrupt:
         pass
     except Exception:
         if rclpy.ok():  # errors of a shutdown are expected
             raise
     finally:
-        if node:
-            node.destroy_node()
-        end_ros()
+        end_ros(node)
 
 
 if __name__ == '__main__':
