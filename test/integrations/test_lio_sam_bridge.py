@@ -30,7 +30,7 @@ FILE = Path(__file__).parents[2] / 'integrations/lio_sam_bridge.py'
 
 
 def _interrupt(process: subprocess.Popen[bytes]) -> int | None:
-    """Its exit code; on a busy machine rclpy sometimes misses one SIGINT, as a person notices."""
+    """Its exit code, or None. Beside other work it has outlived one SIGINT; why is not known."""
     for _ in range(4):
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):

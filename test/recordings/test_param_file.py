@@ -8,16 +8,6 @@ from selavpr_ros.errors import SettingError
 from selavpr_ros.recordings.param_file import nodes_in, read_given, read_params, read_sections
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text: str):
-        path = tmp_path / 'params.yaml'
-        path.write_text(text)
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize('text', [
     '/**: {ros__parameters: {index: {top_k: 7}, model: {weights: hog}}}',
     '/*: {ros__parameters: {index: {top_k: 7}, model: {weights: hog}}}',

@@ -6,16 +6,6 @@ from selavpr_ros.errors import SettingError
 from selavpr_ros.recordings.params import collect_settings, parse_assignment
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(text: str):
-        path = tmp_path / 'params.yaml'
-        path.write_text(text)
-        return path
-
-    return write
-
-
 @pytest.mark.parametrize(('text', 'pair'), [
     ('index.top_k=5', ('index.top_k', 5)),
     ('gates.min_motion=0.25', ('gates.min_motion', 0.25)),
